@@ -1,0 +1,27 @@
+//! Records that cross a border between crates, and the traits that keep the crates apart.
+//!
+//! This crate owns plain data: a conversation ([`Message`]), how a clip becomes frames
+//! ([`MediaPolicy`]), the decoded clip ([`Clip`]), what a model wrote ([`Completion`]), what a judge
+//! thought of it ([`Verdict`]) and what training learns from ([`Pair`], [`Example`], [`Rollout`]).
+//! Every record that is written to disk carries [`SCHEMA_VERSION`].
+//! It never decodes, never computes on tensors and knows no command line.
+
+mod clip;
+mod generate;
+mod message;
+mod policy;
+mod record;
+mod resample;
+
+pub use clip::{Clip, ClipMetadata, Frame, RgbImage};
+pub use generate::{
+    Completion, Embed, FinishReason, Generate, GenerateError, Request, Reward, Sampling, Score,
+    ScoreRequest, TokenScore,
+};
+pub use message::{Media, Message, Part, Role};
+pub use policy::{CountRule, FrameSampling, MediaPolicy, PolicyError};
+pub use record::{Example, Pair, Rollout, Verdict};
+pub use resample::{ResampleError, Resampling, resample};
+
+/// Version of every record of this crate, written beside it as `schema`.
+pub const SCHEMA_VERSION: u32 = 1;

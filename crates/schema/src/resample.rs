@@ -1,0 +1,77 @@
+//! The one resampler: Pillow's convolution resize, through `fast_image_resize`.
+//!
+//! Every frame and picture that a model sees is scaled here and only here, so that training,
+//! judging, evaluation and serving agree on the pixels.
+
+use fast_image_resize as fir;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::RgbImage;
+
+/// Filter of a resize, with Pillow's names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Resampling {
+    /// Nearest neighbour.
+    Nearest,
+    /// Box.
+    Box,
+    /// Triangle.
+    Bilinear,
+    /// Cubic convolution, a = -0.5.
+    #[default]
+    Bicubic,
+    /// Windowed sinc of width 3.
+    Lanczos,
+}
+
+/// A resize that cannot be carried out.
+#[derive(Debug, Error)]
+#[error("cannot resize {from:?} to {to:?}: {reason}")]
+pub struct ResampleError {
+    /// Size of the input.
+    pub from: (u32, u32),
+    /// Size that was asked for.
+    pub to: (u32, u32),
+    /// Why.
+    pub reason: String,
+}
+
+/// Scales `image` to `width` x `height` as Pillow's `Image.resize` does. A picture of the right
+/// size is returned as it is.
+pub fn resample(
+    image: &RgbImage,
+    width: u32,
+    height: u32,
+    filter: Resampling,
+) -> Result<RgbImage, ResampleError> {
+    if (image.width, image.height) == (width, height) {
+        return Ok(image.clone());
+    }
+    let fail = |reason: String| ResampleError {
+        from: (image.width, image.height),
+        to: (width, height),
+        reason,
+    };
+    let source = fir::images::ImageRef::new(
+        image.width,
+        image.height,
+        &image.data,
+        fir::PixelType::U8x3,
+    )
+    .map_err(|e| fail(e.to_string()))?;
+    let mut target = fir::images::Image::new(width, height, fir::PixelType::U8x3);
+    let algorithm = match filter {
+        Resampling::Nearest => fir::ResizeAlg::Nearest,
+        Resampling::Box => fir::ResizeAlg::Convolution(fir::FilterType::Box),
+        Resampling::Bilinear => fir::ResizeAlg::Convolution(fir::FilterType::Bilinear),
+        Resampling::Bicubic => fir::ResizeAlg::Convolution(fir::FilterType::CatmullRom),
+        Resampling::Lanczos => fir::ResizeAlg::Convolution(fir::FilterType::Lanczos3),
+    };
+    let options = fir::ResizeOptions::new().resize_alg(algorithm).use_alpha(false);
+    fir::Resizer::new()
+        .resize(&source, &mut target, Some(&options))
+        .map_err(|e| fail(e.to_string()))?;
+    RgbImage::new(width, height, target.into_vec()).ok_or_else(|| fail("empty size".to_owned()))
+}

@@ -1,0 +1,1 @@
+//! The `suites` room (see ARCHITECTURE.md).

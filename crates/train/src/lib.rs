@@ -1,0 +1,1 @@
+//! The `train` room (see ARCHITECTURE.md).

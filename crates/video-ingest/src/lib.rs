@@ -1,0 +1,1 @@
+//! The `video-ingest` room (see ARCHITECTURE.md).

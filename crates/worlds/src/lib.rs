@@ -1,0 +1,1 @@
+//! The `worlds` room (see ARCHITECTURE.md).

@@ -1,0 +1,1 @@
+//! The `videosavi` method (see ARCHITECTURE.md).
