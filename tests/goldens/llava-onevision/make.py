@@ -214,7 +214,7 @@ def main() -> None:
         **kept,
         **gradients,
     }
-    versions = {"torch": torch.__version__, "transformers": transformers.__version__}
+    versions = {"made_with": f"torch {torch.__version__}, transformers {transformers.__version__}"}
     save_file({k: v.contiguous() for k, v in tensors.items()}, out / "io.safetensors", metadata=versions)
     (out / "io.safetensors").chmod(0o644)
 
