@@ -1,1 +1,16 @@
-//! The `judge` room (see ARCHITECTURE.md).
+//! Verdicts: what a judge writes, read strictly, and how far a judge can be trusted.
+//!
+//! A *listwise* judgement scores several candidates of one question ([`listwise`]); a *critique*
+//! calls one answer right or wrong ([`critique`]). Both state their evidence first. [`clip`] holds
+//! the check of a pair against the frames in the space of CLIP, [`order`] the seeded order in
+//! which candidates are shown, and [`audit`] the figures that say whether verdicts mean anything.
+//! This crate never asks a model and never trains one; it works on texts, vectors and counts.
+
+pub mod audit;
+pub mod clip;
+pub mod critique;
+pub mod listwise;
+pub mod order;
+mod text;
+
+pub use clip::{ClipCheckError, Similarities, clip_check};
