@@ -119,7 +119,7 @@ def main() -> None:
 
     path = out / "ops.safetensors"
     save_file(
-        {k: v.contiguous() for k, v in tensors.items()}, path, metadata={"made_with": f"torch {torch.__version__}"}
+        {k: v.clone().contiguous() for k, v in tensors.items()}, path, metadata={"made_with": f"torch {torch.__version__}"}
     )
     path.chmod(0o644)
 
