@@ -101,7 +101,7 @@ mod tests {
         actual.extend(scalars(
             1_700_000_001.5,
             7,
-            &[("loss", 0.693_147_2), ("rewards/margins", -1.25)],
+            &[("loss", std::f32::consts::LN_2), ("rewards/margins", -1.25)],
         ));
         actual.extend(scalars(1_700_000_002.0, 300, &[("grad_norm", 12.5)]));
         assert_eq!(actual, expected);

@@ -1,1 +1,5 @@
-//! The `videosavi` method (see ARCHITECTURE.md).
+//! VideoSAVi: a video-language model that learns from its own judgement of its own answers.
+
+mod prompts;
+
+pub use prompts::{PromptError, PromptFiles, Prompts, QuestionKind, Subject};
