@@ -1,0 +1,282 @@
+use std::collections::HashMap;
+
+use candle_core::{Device, Var};
+use serde_json::Value;
+
+use super::*;
+use crate::sequence_logps;
+
+fn golden_path(name: &str) -> String {
+    format!("{}/../../tests/goldens/objectives/{name}", env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Largest absolute difference; NaN counts as infinite.
+fn gap(a: &Tensor, b: &Tensor) -> f64 {
+    assert_eq!(a.dims(), b.dims());
+    let flat = |t: &Tensor| {
+        t.to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1::<f64>().unwrap()
+    };
+    let gaps = flat(a).into_iter().zip(flat(b)).map(|(x, y)| (x - y).abs());
+    gaps.fold(0.0, |most, g| if g.is_nan() { f64::INFINITY } else { most.max(g) })
+}
+
+/// One case of the golden: loss, pair losses, gradients and metrics, with TRL's inputs.
+fn check_case(case: &Value, golden: &HashMap<String, Tensor>) {
+    let name = case["name"].as_str().unwrap();
+    let number = |key: &str| case[key].as_f64().unwrap_or(0.0);
+    let device = Device::Cpu;
+    let vars: Vec<Var> = ["logps.chosen", "logps.rejected"]
+        .map(|n| Var::from_tensor(&golden[n]).unwrap())
+        .into_iter()
+        .collect();
+    let (pairs, tokens) = vars[0].dims2().unwrap();
+    let ids: Vec<u32> = (0..pairs as u32).flat_map(|p| vec![p; tokens]).collect();
+    let segments = Tensor::new(ids, &device).unwrap();
+    let flat: Vec<Tensor> = vars.iter().map(|v| v.flatten_all().unwrap()).collect();
+    let sums: Vec<Tensor> =
+        flat.iter().map(|f| sequence_logps(f, &segments, pairs).unwrap()).collect();
+    let mask = golden["mask.chosen"].to_dtype(DType::F32).unwrap().flatten_all().unwrap();
+    let chosen_tokens = f64::from(mask.sum_all().unwrap().to_scalar::<f32>().unwrap());
+
+    let settings = Dpo {
+        beta: number("beta"),
+        label_smoothing: number("label_smoothing"),
+        rpo_alpha: number("rpo_alpha"),
+    };
+    let out = dpo(
+        &PairLogps {
+            chosen: &sums[0],
+            rejected: &sums[1],
+            reference_chosen: &golden["ref.chosen"],
+            reference_rejected: &golden["ref.rejected"],
+            margins: (case["margin"] == true).then(|| &golden["margins"]),
+        },
+        Some(&ChosenTokens { logps: &flat[0], weights: &mask }),
+        &Totals { pairs: pairs as f64, chosen_tokens },
+        &settings,
+    )
+    .unwrap();
+
+    // Sequence sums of tens to hundreds of nats in f32: 1e-5 is their rounding.
+    assert!(gap(&out.loss, &golden[&format!("{name}.loss")]) < 2e-5, "{name}: {}", out.loss);
+    if let Some(losses) = golden.get(&format!("{name}.pair_losses")) {
+        assert!(gap(&out.pair_losses, losses) < 2e-5, "{name}: {}", out.pair_losses);
+    }
+    let grads = out.loss.backward().unwrap();
+    // TRL's rows hold padding; only tokens of completions are compared.
+    for (var, side) in vars.iter().zip(["chosen", "rejected"]) {
+        let mask = golden[&format!("mask.{side}")].to_dtype(DType::F32).unwrap();
+        let ours = (grads.get(var).unwrap() * &mask).unwrap();
+        let theirs = (&golden[&format!("{name}.grad.{side}")] * &mask).unwrap();
+        assert!(gap(&ours, &theirs) < 1e-6, "{name}: gradient of {side}");
+    }
+    let metrics: HashMap<_, _> = out.metrics.named().into_iter().collect();
+    for (key, value) in case["metrics"].as_object().unwrap() {
+        let (ours, theirs) = (metrics[key.as_str()], value.as_f64().unwrap());
+        assert!(
+            (ours - theirs).abs() < 1e-5 * theirs.abs().max(1.0),
+            "{name} {key}: {ours} {theirs}"
+        );
+    }
+}
+
+#[test]
+fn agrees_with_trl() {
+    let golden =
+        candle_core::safetensors::load(golden_path("dpo.safetensors"), &Device::Cpu).unwrap();
+    let text = std::fs::read_to_string(golden_path("dpo.json")).unwrap();
+    let cases: Value = serde_json::from_str(&text).unwrap();
+    let cases = cases["cases"].as_array().unwrap();
+    assert_eq!(cases.len(), 8);
+    for case in cases {
+        check_case(case, &golden);
+    }
+}
+
+fn tensor(values: &[f64]) -> Tensor {
+    Tensor::new(values, &Device::Cpu).unwrap()
+}
+
+/// Loss of one step over the given sequence log-probs, with zero references.
+fn loss_of(
+    chosen: &Tensor,
+    rejected: &Tensor,
+    margins: Option<&Tensor>,
+    settings: &Dpo,
+) -> DpoOutput {
+    let zeros = chosen.zeros_like().unwrap();
+    let pairs = chosen.dims()[0] as f64;
+    let weights = chosen.ones_like().unwrap();
+    dpo(
+        &PairLogps {
+            chosen,
+            rejected,
+            reference_chosen: &zeros,
+            reference_rejected: &zeros,
+            margins,
+        },
+        Some(&ChosenTokens { logps: chosen, weights: &weights }),
+        &Totals { pairs, chosen_tokens: pairs },
+        settings,
+    )
+    .unwrap()
+}
+
+fn scalar(tensor: &Tensor) -> f64 {
+    tensor.to_scalar().unwrap()
+}
+
+#[test]
+fn by_hand() {
+    // beta 0.5, log-ratios -1 and -3: h = 0.5 * 2 = 1, loss = ln(1 + e^-1) = 0.313262
+    let settings = Dpo { beta: 0.5, ..Dpo::default() };
+    let out = loss_of(&tensor(&[-1.0]), &tensor(&[-3.0]), None, &settings);
+    assert!((scalar(&out.loss) - 0.313_261_687_518).abs() < 1e-11);
+    // A margin of -1 brings the logit to 0: ln 2; smoothing does not change it there.
+    let settings = Dpo { label_smoothing: 0.2, ..settings };
+    let out = loss_of(&tensor(&[-1.0]), &tensor(&[-3.0]), Some(&tensor(&[-1.0])), &settings);
+    assert!((scalar(&out.loss) - std::f64::consts::LN_2).abs() < 1e-12);
+    // Rewards leave the margin out: 0.5 * -1 and 0.5 * -3.
+    let named: HashMap<_, _> = out.metrics.named().into_iter().collect();
+    assert_eq!(named["rewards/chosen"], -0.5);
+    assert_eq!(named["rewards/margins"], 1.0);
+    assert_eq!(named["rewards/accuracies"], 1.0);
+    // The likelihood term adds 0.3 * 1.
+    let settings = Dpo { rpo_alpha: 0.3, ..settings };
+    let more = loss_of(&tensor(&[-1.0]), &tensor(&[-3.0]), Some(&tensor(&[-1.0])), &settings);
+    assert!((scalar(&more.loss) - scalar(&out.loss) - 0.3).abs() < 1e-12);
+}
+
+#[test]
+fn at_the_start_the_loss_is_ln_2_and_the_gradient_half_of_beta() {
+    for dtype in [DType::F32, DType::F64] {
+        let logps = tensor(&[-40.0, -7.0]).to_dtype(dtype).unwrap();
+        let (chosen, rejected) =
+            (Var::from_tensor(&logps).unwrap(), Var::from_tensor(&logps).unwrap());
+        let out = dpo(
+            &PairLogps {
+                chosen: &chosen,
+                rejected: &rejected,
+                reference_chosen: &logps,
+                reference_rejected: &logps,
+                margins: None,
+            },
+            None,
+            &Totals { pairs: 2.0, chosen_tokens: 0.0 },
+            &Dpo::default(),
+        )
+        .unwrap();
+        let grads = out.loss.backward().unwrap();
+        let half = Tensor::full(0.1 * 0.5 / 2.0, 2, &Device::Cpu).unwrap();
+        assert!(gap(grads.get(&chosen).unwrap(), &half.neg().unwrap()) < 1e-8);
+        assert!(gap(grads.get(&rejected).unwrap(), &half) < 1e-8);
+        assert!(gap(&out.loss, &Tensor::new(std::f64::consts::LN_2, &Device::Cpu).unwrap()) < 1e-7);
+    }
+}
+
+#[test]
+fn gradients_agree_with_differences() {
+    let chosen = [-3.0, -20.0, -1.0, -700.0];
+    let rejected = tensor(&[-5.0, -2.0, -1.0, -1.0]);
+    let margins = tensor(&[0.1, 0.0, -0.4, 2.0]);
+    for settings in [
+        Dpo { beta: 0.3, ..Dpo::default() },
+        Dpo { beta: 0.3, label_smoothing: 0.15, rpo_alpha: 0.7 },
+    ] {
+        let var = Var::from_tensor(&tensor(&chosen)).unwrap();
+        let loss = loss_of(&var, &rejected, Some(&margins), &settings).loss;
+        let grads = loss.backward().unwrap();
+        let grad = grads.get(&var).unwrap().to_vec1::<f64>().unwrap();
+        for i in 0..chosen.len() {
+            let at = |shift: f64| {
+                let mut moved = chosen;
+                moved[i] += shift;
+                scalar(&loss_of(&tensor(&moved), &rejected, Some(&margins), &settings).loss)
+            };
+            let difference = (at(1e-5) - at(-1e-5)) / 2e-5;
+            assert!((difference - grad[i]).abs() < 1e-7, "{i}: {difference} {}", grad[i]);
+        }
+    }
+}
+
+#[test]
+fn micro_batches_add_up() {
+    let (chosen, rejected) = (tensor(&[-3.0, -20.0, -1.0]), tensor(&[-5.0, -2.0, -2.0]));
+    let settings = Dpo { rpo_alpha: 0.5, label_smoothing: 0.1, ..Dpo::default() };
+    let whole = loss_of(&chosen, &rejected, None, &settings);
+    let part = |start, len| {
+        let (c, r) =
+            (chosen.narrow(0, start, len).unwrap(), rejected.narrow(0, start, len).unwrap());
+        let (zeros, ones) = (c.zeros_like().unwrap(), c.ones_like().unwrap());
+        dpo(
+            &PairLogps {
+                chosen: &c,
+                rejected: &r,
+                reference_chosen: &zeros,
+                reference_rejected: &zeros,
+                margins: None,
+            },
+            Some(&ChosenTokens { logps: &c, weights: &ones }),
+            &Totals { pairs: 3.0, chosen_tokens: 3.0 },
+            &settings,
+        )
+        .unwrap()
+    };
+    let (first, second) = (part(0, 1), part(1, 2));
+    assert!((scalar(&whole.loss) - scalar(&first.loss) - scalar(&second.loss)).abs() < 1e-12);
+    let mut merged = first.metrics.clone();
+    merged.merge(&second.metrics);
+    for ((name, a), (_, b)) in whole.metrics.named().into_iter().zip(merged.named()) {
+        assert!((a - b).abs() < 1e-12, "{name}: {a} {b}");
+    }
+}
+
+#[test]
+fn far_tails_stay_finite() {
+    let chosen = Var::from_tensor(&tensor(&[-5000.0, 0.0]).to_dtype(DType::F32).unwrap()).unwrap();
+    let rejected = tensor(&[0.0, -5000.0]).to_dtype(DType::F32).unwrap();
+    let zeros = rejected.zeros_like().unwrap();
+    let out = dpo(
+        &PairLogps {
+            chosen: &chosen,
+            rejected: &rejected,
+            reference_chosen: &zeros,
+            reference_rejected: &zeros,
+            margins: None,
+        },
+        None,
+        &Totals { pairs: 2.0, chosen_tokens: 0.0 },
+        &Dpo { beta: 1.0, ..Dpo::default() },
+    )
+    .unwrap();
+    assert_eq!(out.pair_losses.to_vec1::<f32>().unwrap(), [5000.0, 0.0]);
+    let grads = out.loss.backward().unwrap();
+    assert_eq!(grads.get(&chosen).unwrap().to_vec1::<f32>().unwrap(), [-0.5, 0.0]);
+}
+
+#[test]
+fn refuses_what_does_not_fit() {
+    let (two, three) = (tensor(&[0.0, 0.0]), tensor(&[0.0, 0.0, 0.0]));
+    let pair = PairLogps {
+        chosen: &two,
+        rejected: &three,
+        reference_chosen: &two,
+        reference_rejected: &two,
+        margins: None,
+    };
+    let totals = Totals { pairs: 2.0, chosen_tokens: 0.0 };
+    let error = |pair: &PairLogps<'_>, settings: Dpo| {
+        dpo(pair, None, &totals, &settings).unwrap_err().to_string()
+    };
+    assert_eq!(error(&pair, Dpo::default()), "rejected: shape [3], expected [2]");
+    let pair = PairLogps { rejected: &two, ..pair };
+    let settings = Dpo { beta: 0.0, ..Dpo::default() };
+    assert_eq!(error(&pair, settings), "beta is 0, expected a positive number");
+    let settings = Dpo { label_smoothing: 0.5, ..Dpo::default() };
+    assert_eq!(error(&pair, settings), "label_smoothing is 0.5, expected at least 0 and below 0.5");
+    let settings = Dpo { rpo_alpha: 1.0, ..Dpo::default() };
+    assert_eq!(
+        error(&pair, settings),
+        "rpo_alpha is 1, expected 0 where no chosen tokens are given"
+    );
+}
