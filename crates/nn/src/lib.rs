@@ -1,1 +1,23 @@
-//! The `nn` room (see ARCHITECTURE.md).
+//! Layers with two modes, and what trains them.
+//!
+//! A forward pass works on a flat run of tokens whose masks and positions a [`Forest`] gives; the
+//! same code serves training (differentiable) and inference (detached weights, key-value cache).
+//! This crate owns the [`gemm`] with its fixed order of summation, [`attention`] over forests, the
+//! fused [`ops`], [`Params`] with LoRA, the optimiser and the seeded random streams. It knows no
+//! model family, no file of records and no tokenizer.
+
+pub mod attention;
+pub mod check;
+pub mod device;
+mod forest;
+pub mod gemm;
+mod host;
+pub mod layers;
+pub mod ops;
+pub mod optim;
+mod params;
+pub mod rng;
+pub mod simd;
+
+pub use forest::{Forest, Parent, Segment};
+pub use params::{Init, Params, Weight, Weights, normal};

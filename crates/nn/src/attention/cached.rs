@@ -1,0 +1,317 @@
+//! Attention of new tokens over cached ones: prefill and decoding. Not differentiable.
+
+use std::sync::Arc;
+
+use candle_core::{DType, Device, Result, Tensor, bail};
+use rayon::prelude::*;
+
+use super::Heads;
+use super::dense::masked;
+use super::kernel::{Span, attend};
+use crate::Forest;
+use crate::host::with_slices;
+
+/// Keys and values of one layer of one node.
+#[derive(Debug, Clone)]
+enum LayerKv {
+    /// Keys `[kv_heads][head_dim][capacity]`, values `[capacity][kv_heads * head_dim]`.
+    Host { keys: Vec<f32>, values: Vec<f32>, capacity: usize },
+    /// Keys and values `[len, kv_heads * head_dim]` on another device; `None` while empty.
+    Device(Option<(Tensor, Tensor)>),
+}
+
+/// Cached keys and values of a run of tokens, after those of its parent. A node owns only its own
+/// tokens: branching from a node copies nothing.
+#[derive(Debug, Clone)]
+pub struct KvNode {
+    parent: Option<Arc<KvNode>>,
+    past: usize,
+    len: usize,
+    layers: Vec<LayerKv>,
+}
+
+impl KvNode {
+    /// An empty node after `parent`, with room for about `capacity` tokens.
+    pub fn new(
+        parent: Option<Arc<KvNode>>,
+        layers: usize,
+        capacity: usize,
+        device: &Device,
+    ) -> Self {
+        let past = parent.as_ref().map_or(0, |p| p.past + p.len);
+        let layer = if device.is_cpu() {
+            LayerKv::Host { keys: Vec::new(), values: Vec::new(), capacity: capacity.max(1) }
+        } else {
+            LayerKv::Device(None)
+        };
+        Self { parent, past, len: 0, layers: vec![layer; layers] }
+    }
+
+    /// Tokens up to and including this node.
+    pub fn total(&self) -> usize {
+        self.past + self.len
+    }
+
+    /// Tokens of this node alone.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether this node has no tokens of its own.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Bytes held by this node alone.
+    pub fn bytes(&self) -> usize {
+        self.layers
+            .iter()
+            .map(|layer| match layer {
+                LayerKv::Host { keys, values, .. } => 4 * (keys.len() + values.len()),
+                LayerKv::Device(None) => 0,
+                LayerKv::Device(Some((k, v))) => {
+                    (k.elem_count() + v.elem_count()) * k.dtype().size_in_bytes()
+                }
+            })
+            .sum()
+    }
+
+    /// Makes the tokens that a pass has appended to every layer part of the node.
+    pub fn commit(&mut self, tokens: usize) {
+        self.len += tokens;
+    }
+
+    fn chain(&self) -> Vec<&KvNode> {
+        let mut nodes = vec![self];
+        let mut at = self;
+        while let Some(parent) = &at.parent {
+            nodes.push(parent);
+            at = parent;
+        }
+        nodes.reverse();
+        nodes
+    }
+
+    fn append_host(&mut self, layer: usize, heads: Heads, k: &[f32], v: &[f32]) -> Result<()> {
+        let width = heads.kv_heads * heads.head_dim;
+        let (len, new) = (self.len, k.len() / width);
+        let LayerKv::Host { keys, values, capacity } = &mut self.layers[layer] else {
+            bail!("attention: this node's cache lives on another device");
+        };
+        if keys.is_empty() {
+            *capacity = (*capacity).max(new);
+            keys.resize(width * *capacity, 0.0);
+            values.resize(width * *capacity, 0.0);
+        } else if len + new > *capacity {
+            let wider = (*capacity * 2).max(len + new);
+            let mut moved = vec![0f32; width * wider];
+            for row in 0..width {
+                moved[row * wider..row * wider + len]
+                    .copy_from_slice(&keys[row * *capacity..row * *capacity + len]);
+            }
+            *keys = moved;
+            values.resize(width * wider, 0.0);
+            *capacity = wider;
+        }
+        for (j, token) in k.chunks_exact(width).enumerate() {
+            for (row, &x) in token.iter().enumerate() {
+                keys[row * *capacity + len + j] = x;
+            }
+        }
+        values[len * width..(len + new) * width].copy_from_slice(v);
+        Ok(())
+    }
+}
+
+/// Appends the new tokens' keys and values to `rows` and attends over each row's whole chain.
+/// Segment i of `forest` belongs to row i; call [`KvNode::commit`] after the last layer.
+pub fn cached(
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    heads: Heads,
+    forest: &Forest,
+    layer: usize,
+    rows: &mut [&mut KvNode],
+) -> Result<Tensor> {
+    let fits = forest.segments().len() == rows.len()
+        && forest.segments().iter().zip(rows.iter()).all(|(s, row)| s.offset == row.total());
+    if !fits {
+        bail!("attention: the pass does not continue the cached rows");
+    }
+    if !q.device().is_cpu() {
+        return cached_device(q, k, v, heads, forest, layer, rows);
+    }
+    let dtype = q.dtype();
+    let (q, k, v) = (q.to_dtype(DType::F32)?, k.to_dtype(DType::F32)?, v.to_dtype(DType::F32)?);
+    let out = with_slices::<f32, _>(&[&q, &k, &v], "cached-attention", |s| {
+        let width = heads.kv_heads * heads.head_dim;
+        for (segment, row) in forest.segments().iter().zip(rows.iter_mut()) {
+            let range = segment.range.start * width..segment.range.end * width;
+            row.append_host(layer, heads, &s[1][range.clone()], &s[2][range])?;
+        }
+        let rows: Vec<&KvNode> = rows.iter().map(|row| &**row).collect();
+        host(s[0], heads, forest, layer, &rows)
+    })?;
+    Tensor::from_vec(out, q.shape(), q.device())?.to_dtype(dtype)
+}
+
+fn host(
+    q: &[f32],
+    heads: Heads,
+    forest: &Forest,
+    layer: usize,
+    rows: &[&KvNode],
+) -> Result<Vec<f32>> {
+    let Heads { heads, kv_heads, head_dim: dim, scale } = heads;
+    let mut out = vec![0f32; q.len()];
+    let chains: Vec<Vec<&KvNode>> = rows.iter().map(|row| row.chain()).collect();
+    let mut owners = vec![0; forest.len()];
+    for (index, segment) in forest.segments().iter().enumerate() {
+        owners[segment.range.clone()].fill(index);
+    }
+    // Each output row is one token; a task takes whole tokens.
+    let per_task = forest.len().div_ceil(rayon::current_num_threads() * 4).max(1);
+    out.par_chunks_mut(heads * dim * per_task).enumerate().try_for_each(|(task, out)| {
+        let mut scores = Vec::new();
+        let mut spans: Vec<Span<'_, f32>> = Vec::new();
+        for (i, out) in out.chunks_exact_mut(heads * dim).enumerate() {
+            let token = task * per_task + i;
+            let segment = &forest.segments()[owners[token]];
+            let seen = token - segment.range.start + 1;
+            for h in 0..heads {
+                let g = h / (heads / kv_heads);
+                spans.clear();
+                for (depth, node) in chains[owners[token]].iter().enumerate() {
+                    let LayerKv::Host { keys, values, capacity } = &node.layers[layer] else {
+                        bail!("attention: this node's cache lives on another device");
+                    };
+                    let own = depth + 1 == chains[owners[token]].len();
+                    let len = node.len + if own { seen } else { 0 };
+                    if len > 0 {
+                        spans.push(Span {
+                            keys: &keys[g * dim * capacity..],
+                            k_stride: *capacity,
+                            values: &values[g * dim..],
+                            v_stride: kv_heads * dim,
+                            len,
+                        });
+                    }
+                }
+                scores.resize(segment.offset + seen, 0.0);
+                let at = (token * heads + h) * dim;
+                attend(
+                    &q[at..at + dim],
+                    &spans,
+                    scale as f32,
+                    &mut scores,
+                    &mut out[h * dim..(h + 1) * dim],
+                );
+            }
+        }
+        Ok(())
+    })?;
+    Ok(out)
+}
+
+fn cached_device(
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    heads: Heads,
+    forest: &Forest,
+    layer: usize,
+    rows: &mut [&mut KvNode],
+) -> Result<Tensor> {
+    let mut outs = Vec::with_capacity(rows.len());
+    for (segment, row) in forest.segments().iter().zip(rows.iter_mut()) {
+        let (start, len) = (segment.range.start, segment.range.len());
+        let (new_k, new_v) = (k.narrow(0, start, len)?, v.narrow(0, start, len)?);
+        let LayerKv::Device(own) = &mut row.layers[layer] else {
+            bail!("attention: this node's cache lives on the CPU");
+        };
+        *own = Some(match own.take() {
+            None => (new_k.contiguous()?, new_v.contiguous()?),
+            Some((k, v)) => (Tensor::cat(&[&k, &new_k], 0)?, Tensor::cat(&[&v, &new_v], 0)?),
+        });
+        let (mut keys, mut values) = (Vec::new(), Vec::new());
+        for node in row.chain() {
+            if let LayerKv::Device(Some((k, v))) = &node.layers[layer] {
+                keys.push(k.clone());
+                values.push(v.clone());
+            }
+        }
+        let (keys, values) = (Tensor::cat(&keys, 0)?, Tensor::cat(&values, 0)?);
+        let total = keys.dim(0)?;
+        let mask: Vec<f32> = (0..len)
+            .flat_map(|i| {
+                (0..total)
+                    .map(move |j| if j <= segment.offset + i { 0.0 } else { f32::NEG_INFINITY })
+            })
+            .collect();
+        let mask = Tensor::from_vec(mask, (len, total), q.device())?;
+        outs.push(masked(&q.narrow(0, start, len)?, &keys, &values, heads, &mask)?);
+    }
+    Tensor::cat(&outs, 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Parent, attention::tree, check};
+
+    /// Prefill in chunks, fork, decode token by token: the bits of one packed pass.
+    #[test]
+    fn decoding_after_a_fork_equals_the_packed_pass_bit_for_bit() -> Result<()> {
+        let heads = Heads::new(4, 2, 32);
+        let mut packed = Forest::new();
+        let prompt = packed.push(Parent::Root, 21);
+        packed.push(Parent::Segment(prompt), 6);
+        packed.push(Parent::Segment(prompt), 9);
+        let q = check::normal(&[36, 128], "q", DType::F32)?;
+        let k = check::normal(&[36, 64], "k", DType::F32)?;
+        let v = check::normal(&[36, 64], "v", DType::F32)?;
+        let want = tree(&q, &k, &v, heads, &Arc::new(packed))?.to_vec2::<f32>()?;
+
+        let part = |x: &Tensor, rows: &[u32]| {
+            x.index_select(&Tensor::new(rows, &Device::Cpu)?, 0)?.contiguous()
+        };
+        let pass = |nodes: &mut [&mut KvNode], rows: &[Vec<u32>]| -> Result<Vec<Vec<f32>>> {
+            let mut forest = Forest::new();
+            for (node, rows) in nodes.iter().zip(rows) {
+                forest.push(Parent::Cached(node.total()), rows.len());
+            }
+            let flat: Vec<u32> = rows.concat();
+            let out = cached(
+                &part(&q, &flat)?,
+                &part(&k, &flat)?,
+                &part(&v, &flat)?,
+                heads,
+                &forest,
+                0,
+                nodes,
+            )?;
+            for (node, rows) in nodes.iter_mut().zip(rows) {
+                node.commit(rows.len());
+            }
+            out.to_vec2()
+        };
+        let mut root = KvNode::new(None, 1, 8, &Device::Cpu);
+        for chunk in [0..9u32, 9..21] {
+            let got = pass(&mut [&mut root], &[chunk.clone().collect()])?;
+            assert_eq!(got, want[chunk.start as usize..chunk.end as usize]);
+        }
+        let root = Arc::new(root);
+        let mut a = KvNode::new(Some(root.clone()), 1, 2, &Device::Cpu);
+        let mut b = KvNode::new(Some(root), 1, 2, &Device::Cpu);
+        for step in 0..6u32 {
+            let got = pass(&mut [&mut a, &mut b], &[vec![21 + step], vec![27 + step]])?;
+            assert_eq!(got[0], want[21 + step as usize]);
+            assert_eq!(got[1], want[27 + step as usize]);
+        }
+        let got = pass(&mut [&mut b], &[vec![33, 34, 35]])?;
+        assert_eq!(got, want[33..36]);
+        assert_eq!((a.total(), b.total()), (27, 30));
+        Ok(())
+    }
+}

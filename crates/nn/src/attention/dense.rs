@@ -1,0 +1,53 @@
+//! The same attention from candle's own operations, with an explicit mask: the path of other
+//! devices, and the reference of the CPU kernels.
+
+use candle_core::{D, DType, Result, Tensor};
+
+use super::Heads;
+use crate::Forest;
+
+/// Attention with an additive `[tokens, tokens]` mask.
+pub fn dense(q: &Tensor, k: &Tensor, v: &Tensor, heads: Heads, forest: &Forest) -> Result<Tensor> {
+    let tokens = forest.len();
+    let mut mask = vec![f32::NEG_INFINITY; tokens * tokens];
+    for (index, segment) in forest.segments().iter().enumerate() {
+        let ancestors = forest.ancestors(index);
+        for token in segment.range.clone() {
+            let row = &mut mask[token * tokens..(token + 1) * tokens];
+            for range in &ancestors {
+                row[range.clone()].fill(0.0);
+            }
+            let end = if segment.causal { token + 1 } else { segment.range.end };
+            row[segment.range.start..end].fill(0.0);
+        }
+    }
+    let mask = Tensor::from_vec(mask, (tokens, tokens), q.device())?;
+    masked(q, k, v, heads, &mask)
+}
+
+/// Attention of `[queries, ...]` over `[keys, ...]` with a `[queries, keys]` mask.
+pub(super) fn masked(
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    heads: Heads,
+    mask: &Tensor,
+) -> Result<Tensor> {
+    let Heads { heads, kv_heads, head_dim, scale } = heads;
+    let (queries, keys) = (q.dim(0)?, k.dim(0)?);
+    let group = heads / kv_heads;
+    let split = |x: &Tensor, len: usize| {
+        x.reshape((len, kv_heads, 1, head_dim))?
+            .broadcast_as((len, kv_heads, group, head_dim))?
+            .reshape((len, heads, head_dim))?
+            .transpose(0, 1)?
+            .contiguous()
+    };
+    let q4 = (q.reshape((queries, heads, head_dim))?.transpose(0, 1)?.contiguous()? * scale)?;
+    let scores = q4.matmul(&split(k, keys)?.t()?)?;
+    let dtype = scores.dtype();
+    let wide = if dtype == DType::F64 { DType::F64 } else { DType::F32 };
+    let scores = scores.to_dtype(wide)?.broadcast_add(&mask.to_dtype(wide)?)?;
+    let weights = candle_nn::ops::softmax(&scores, D::Minus1)?.to_dtype(dtype)?;
+    weights.matmul(&split(v, keys)?)?.transpose(0, 1)?.reshape((queries, heads * head_dim))
+}

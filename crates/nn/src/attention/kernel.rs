@@ -1,0 +1,242 @@
+//! One query against its keys, in the order in which the keys stand before it.
+//!
+//! Keys come in spans (cached nodes, the prompt, the own branch). All sums run over logical key
+//! indices in a fixed pattern, so that the result does not depend on how the keys are cut into
+//! spans: packed or separate, forked or not, a token's attention has the same bits.
+
+use crate::simd::{Real, simd};
+
+/// Keys and values of consecutive logical tokens, for one head.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Span<'a, T> {
+    /// Element (d, j) of the keys stands at `d * k_stride + j`.
+    pub(super) keys: &'a [T],
+    pub(super) k_stride: usize,
+    /// Element (j, d) of the values stands at `j * v_stride + d`.
+    pub(super) values: &'a [T],
+    pub(super) v_stride: usize,
+    pub(super) len: usize,
+}
+
+/// Keys per register block.
+const BLOCK: usize = 64;
+/// Partial sums of the softmax denominator.
+const LANES: usize = 16;
+/// Partial sums over keys of the weighted values; key j goes to chain j mod CHAINS.
+const CHAINS: usize = 4;
+/// Value columns per register block.
+const COLUMNS: usize = 32;
+
+/// `out[j] = scale * sum_d query[d] * keys[d][j]`, one chain over d for each key.
+#[inline(always)]
+pub(super) fn products<T: Real>(query: &[T], keys: &[T], stride: usize, scale: T, out: &mut [T]) {
+    let len = out.len();
+    let mut j = 0;
+    while j + BLOCK <= len {
+        let mut acc = [T::default(); BLOCK];
+        for (d, &q) in query.iter().enumerate() {
+            let row = &keys[d * stride + j..d * stride + j + BLOCK];
+            for l in 0..BLOCK {
+                acc[l] = q.fma(row[l], acc[l]);
+            }
+        }
+        for l in 0..BLOCK {
+            out[j + l] = acc[l] * scale;
+        }
+        j += BLOCK;
+    }
+    while j < len {
+        let width = LANES.min(len - j);
+        let mut acc = [T::default(); LANES];
+        for (d, &q) in query.iter().enumerate() {
+            let row = &keys[d * stride + j..d * stride + j + width];
+            if width == LANES {
+                for l in 0..LANES {
+                    acc[l] = q.fma(row[l], acc[l]);
+                }
+            } else {
+                for l in 0..width {
+                    acc[l] = q.fma(row[l], acc[l]);
+                }
+            }
+        }
+        for l in 0..width {
+            out[j + l] = acc[l] * scale;
+        }
+        j += width;
+    }
+}
+
+/// Turns scores into `exp(score - max)` and gives one over their sum.
+#[inline(always)]
+pub(super) fn exponentials<T: Real>(scores: &mut [T]) -> T {
+    let mut top = [T::of(f64::NEG_INFINITY); LANES];
+    for chunk in scores.chunks(LANES) {
+        for (l, &s) in chunk.iter().enumerate() {
+            top[l] = top[l].larger(s);
+        }
+    }
+    let mut max = top[0];
+    for &t in &top[1..] {
+        max = max.larger(t);
+    }
+    let mut sums = [T::default(); LANES];
+    let mut chunks = scores.chunks_exact_mut(LANES);
+    for chunk in &mut chunks {
+        for l in 0..LANES {
+            let e = Real::exp(chunk[l] - max);
+            chunk[l] = e;
+            sums[l] += e;
+        }
+    }
+    for (l, s) in chunks.into_remainder().iter_mut().enumerate() {
+        let e = Real::exp(*s - max);
+        *s = e;
+        sums[l] += e;
+    }
+    let mut sum = sums[0];
+    for &s in &sums[1..] {
+        sum += s;
+    }
+    T::of(1.0) / sum
+}
+
+/// Adds `weights[j] * rows[j]` into the chains; `first` is the logical index of the span's start.
+#[inline(always)]
+fn gather<T: Real>(
+    weights: &[T],
+    rows: &[T],
+    stride: usize,
+    column: usize,
+    first: usize,
+    acc: &mut [[T; COLUMNS]; CHAINS],
+    width: usize,
+) {
+    for (j, &w) in weights.iter().enumerate() {
+        let row = &rows[j * stride + column..j * stride + column + width];
+        let chain = &mut acc[(first + j) % CHAINS];
+        if width == COLUMNS {
+            for l in 0..COLUMNS {
+                chain[l] = w.fma(row[l], chain[l]);
+            }
+        } else {
+            for l in 0..width {
+                chain[l] = w.fma(row[l], chain[l]);
+            }
+        }
+    }
+}
+
+/// `out[d] = factor * sum_j weights[j] * rows_j[d]` over all spans; `rows` picks a span's matrix.
+#[inline(always)]
+pub(super) fn combine<'a, T: Real>(
+    weights: &[T],
+    spans: impl Iterator<Item = (&'a [T], usize, usize)> + Clone,
+    factor: T,
+    out: &mut [T],
+) {
+    let mut column = 0;
+    while column < out.len() {
+        let width = COLUMNS.min(out.len() - column);
+        let mut acc = [[T::default(); COLUMNS]; CHAINS];
+        let mut first = 0;
+        for (rows, stride, len) in spans.clone() {
+            gather(&weights[first..first + len], rows, stride, column, first, &mut acc, width);
+            first += len;
+        }
+        for l in 0..width {
+            out[column + l] = ((acc[0][l] + acc[1][l]) + (acc[2][l] + acc[3][l])) * factor;
+        }
+        column += width;
+    }
+}
+
+simd! {
+    /// Softmax attention of one query over `spans`; `scores` has room for all keys.
+    pub(super) fn attend<T>(query: &[T], spans: &[Span<'_, T>], scale: T, scores: &mut [T], out: &mut [T]) {
+        let mut first = 0;
+        for span in spans {
+            products(query, span.keys, span.k_stride, scale, &mut scores[first..first + span.len]);
+            first += span.len;
+        }
+        let inverse = exponentials(scores);
+        combine(scores, spans.iter().map(|s| (s.values, s.v_stride, s.len)), inverse, out);
+    }
+}
+
+/// What the backward pass of one query reads and writes, for one head of one tree.
+pub(super) struct Backward<'a, T> {
+    /// Keys `[d][j]` of the tree's tokens, and values likewise, both with this stride.
+    pub(super) keys_t: &'a [T],
+    pub(super) values_t: &'a [T],
+    pub(super) stride: usize,
+    /// Keys `[j][d]`.
+    pub(super) keys: &'a [T],
+    /// Gradients `[j][d]`, added to.
+    pub(super) grad_keys: &'a mut [T],
+    pub(super) grad_values: &'a mut [T],
+    /// Scratch for the weights and their gradients.
+    pub(super) weights: Vec<T>,
+    pub(super) grads: Vec<T>,
+}
+
+simd! {
+    /// Gradient of one query's attention; the keys it sees are the `ranges` of tree-local tokens.
+    pub(super) fn attend_backward<T>(
+        work: &mut Backward<'_, T>,
+        query: &[T],
+        ranges: &[std::ops::Range<usize>],
+        scale: T,
+        grad_out: &[T],
+        grad_query: &mut [T],
+    ) {
+        let dim = query.len();
+        let total: usize = ranges.iter().map(std::iter::ExactSizeIterator::len).sum();
+        work.weights.resize(total, T::default());
+        work.grads.resize(total, T::default());
+        let (weights, grads) = (&mut work.weights[..total], &mut work.grads[..total]);
+        let mut first = 0;
+        for range in ranges {
+            let len = range.len();
+            products(query, &work.keys_t[range.start..], work.stride, scale, &mut weights[first..first + len]);
+            products(grad_out, &work.values_t[range.start..], work.stride, T::of(1.0), &mut grads[first..first + len]);
+            first += len;
+        }
+        let inverse = exponentials(weights);
+        let mut lanes = [T::default(); LANES];
+        for (w, g) in weights.chunks_mut(LANES).zip(grads.chunks(LANES)) {
+            for (l, (w, &g)) in w.iter_mut().zip(g).enumerate() {
+                *w *= inverse;
+                lanes[l] = w.fma(g, lanes[l]);
+            }
+        }
+        let mut mean = T::default();
+        for l in lanes {
+            mean += l;
+        }
+        for (g, &w) in grads.iter_mut().zip(weights.iter()) {
+            *g = w * (*g - mean) * scale;
+        }
+        let keys = work.keys;
+        combine(
+            grads,
+            ranges.iter().map(|r| (&keys[r.start * dim..r.end * dim], dim, r.len())),
+            T::of(1.0),
+            grad_query,
+        );
+        let mut first = 0;
+        for range in ranges {
+            for (j, token) in range.clone().enumerate() {
+                let (w, g) = (weights[first + j], grads[first + j]);
+                let row = token * dim..(token + 1) * dim;
+                for (out, &x) in work.grad_keys[row.clone()].iter_mut().zip(query) {
+                    *out = g.fma(x, *out);
+                }
+                for (out, &x) in work.grad_values[row].iter_mut().zip(grad_out) {
+                    *out = w.fma(x, *out);
+                }
+            }
+            first += range.len();
+        }
+    }
+}

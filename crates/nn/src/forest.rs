@@ -1,0 +1,156 @@
+//! Masks and positions: the one type that decoding and training share.
+//!
+//! A forward pass takes a flat run of tokens `[tokens, width]`, without batch and without padding.
+//! A [`Forest`] says how they hang together: segments of consecutive tokens, each after a parent.
+//! A token sees all tokens of the segments above its own and, in its own segment, those up to
+//! itself (causal) or all of them (full, for vision towers). A batch is several roots; a packed
+//! training row is a root (the prompt) with its branches; a decoding step is one segment of one
+//! token for each row, after a parent that lives in the key-value cache.
+
+use std::ops::Range;
+
+/// What a segment comes after.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Parent {
+    /// Nothing: its positions start at zero.
+    Root,
+    /// An earlier segment of the same pass.
+    Segment(usize),
+    /// This many tokens that are already in the cache.
+    Cached(usize),
+}
+
+/// A run of consecutive tokens of a pass.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Segment {
+    /// What it comes after.
+    pub parent: Parent,
+    /// Its tokens in the pass.
+    pub range: Range<usize>,
+    /// Logical tokens before it: the position of its first token.
+    pub offset: usize,
+    /// Whether a token sees only itself and what is before it in the segment.
+    pub causal: bool,
+    /// The root segment of its tree.
+    pub root: usize,
+}
+
+/// The shape of a forward pass.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Forest {
+    segments: Vec<Segment>,
+    positions: Vec<u32>,
+}
+
+impl Forest {
+    /// No tokens yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// One causal sequence.
+    pub fn sequence(len: usize) -> Self {
+        let mut forest = Self::new();
+        forest.push(Parent::Root, len);
+        forest
+    }
+
+    /// `count` sequences of `len` tokens that see all of themselves and nothing else.
+    pub fn full(count: usize, len: usize) -> Self {
+        let mut forest = Self::new();
+        for _ in 0..count {
+            forest.add(Parent::Root, len, false);
+        }
+        forest
+    }
+
+    /// Appends a causal segment and gives its number.
+    ///
+    /// # Panics
+    /// When the parent segment does not exist yet.
+    pub fn push(&mut self, parent: Parent, len: usize) -> usize {
+        self.add(parent, len, true)
+    }
+
+    fn add(&mut self, parent: Parent, len: usize, causal: bool) -> usize {
+        let index = self.segments.len();
+        let (offset, root) = match parent {
+            Parent::Root => (0, index),
+            Parent::Cached(past) => (past, index),
+            Parent::Segment(above) => {
+                let above = &self.segments[above];
+                (above.offset + above.range.len(), above.root)
+            }
+        };
+        let start = self.positions.len();
+        self.positions.extend((offset..offset + len).map(|p| p as u32));
+        self.segments.push(Segment { parent, range: start..start + len, offset, causal, root });
+        index
+    }
+
+    /// The segments in order.
+    pub fn segments(&self) -> &[Segment] {
+        &self.segments
+    }
+
+    /// Logical position of each token.
+    pub fn positions(&self) -> &[u32] {
+        &self.positions
+    }
+
+    /// Number of tokens.
+    pub fn len(&self) -> usize {
+        self.positions.len()
+    }
+
+    /// Whether there are no tokens.
+    pub fn is_empty(&self) -> bool {
+        self.positions.is_empty()
+    }
+
+    /// Token ranges of this pass that every token of `segment` sees before its own segment, from
+    /// the root down.
+    pub fn ancestors(&self, segment: usize) -> Vec<Range<usize>> {
+        let mut ranges = Vec::new();
+        let mut at = segment;
+        while let Parent::Segment(above) = self.segments[at].parent {
+            ranges.push(self.segments[above].range.clone());
+            at = above;
+        }
+        ranges.reverse();
+        ranges
+    }
+
+    /// Whether token `query` sees token `key`, both of this pass.
+    pub fn sees(&self, query: usize, key: usize) -> bool {
+        let Some(segment) = self.segments.iter().position(|s| s.range.contains(&query)) else {
+            return false;
+        };
+        let own = &self.segments[segment];
+        if own.range.contains(&key) {
+            return !own.causal || key <= query;
+        }
+        self.ancestors(segment).iter().any(|range| range.contains(&key))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn branches_see_the_prompt_and_themselves() {
+        let mut forest = Forest::new();
+        let prompt = forest.push(Parent::Root, 3);
+        let a = forest.push(Parent::Segment(prompt), 2);
+        forest.push(Parent::Segment(prompt), 2);
+        let deep = forest.push(Parent::Segment(a), 1);
+        assert_eq!(forest.positions(), [0, 1, 2, 3, 4, 3, 4, 5]);
+        assert_eq!(forest.ancestors(deep), [0..3, 3..5]);
+        assert!(forest.sees(5, 2) && forest.sees(6, 5) && forest.sees(7, 4));
+        assert!(
+            !forest.sees(5, 4) && !forest.sees(5, 6) && !forest.sees(2, 3) && !forest.sees(7, 5)
+        );
+        assert_eq!(forest.segments()[deep].root, prompt);
+    }
+}

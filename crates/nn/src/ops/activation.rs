@@ -1,0 +1,167 @@
+//! SwiGLU (Shazeer 2020) and the tanh form of GELU (Hendrycks & Gimpel 2016).
+
+use candle_core::{
+    CpuStorage, CustomOp1, CustomOp2, DType, Layout, Result, Shape, Tensor, WithDType,
+};
+use rayon::prelude::*;
+
+use crate::host::{by_dtype, host_dtype, slice, with_slices, zeros};
+use crate::simd::{Real, simd};
+
+const CHUNK: usize = 8192;
+
+/// `silu(gate) * up`, elementwise.
+pub fn swiglu(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
+    if !gate.device().is_cpu() || gate.dtype() == DType::BF16 {
+        return gate.silu()? * up;
+    }
+    gate.contiguous()?.apply_op2(&up.contiguous()?, SwiGlu)
+}
+
+/// `0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))`.
+pub fn gelu_tanh(x: &Tensor) -> Result<Tensor> {
+    if !x.device().is_cpu() || x.dtype() == DType::BF16 {
+        return x.gelu();
+    }
+    x.contiguous()?.apply_op1(GeluTanh)
+}
+
+#[inline(always)]
+fn sigmoid<T: Real>(x: T) -> T {
+    T::of(1.0) / (T::of(1.0) + Real::exp(-x))
+}
+
+simd! {
+    fn swiglu_chunk<T>(gate: &[T], up: &[T], y: &mut [T]) {
+        for ((y, &g), &u) in y.iter_mut().zip(gate).zip(up) {
+            *y = g * sigmoid(g) * u;
+        }
+    }
+}
+
+simd! {
+    fn swiglu_back<T>(gate: &[T], up: &[T], grad: &[T], dg: &mut [T], du: &mut [T]) {
+        for i in 0..gate.len() {
+            let (g, s) = (gate[i], sigmoid(gate[i]));
+            du[i] = grad[i] * g * s;
+            dg[i] = grad[i] * up[i] * s * (T::of(1.0) + g * (T::of(1.0) - s));
+        }
+    }
+}
+
+const ROOT: f64 = 0.797_884_560_802_865_4;
+const CUBE: f64 = 0.044_715;
+
+simd! {
+    fn gelu_chunk<T>(x: &[T], y: &mut [T]) {
+        for (y, &x) in y.iter_mut().zip(x) {
+            // 0.5 (1 + tanh(u)) = sigmoid(2u)
+            let u = T::of(2.0 * ROOT) * x * (T::of(1.0) + T::of(CUBE) * x * x);
+            *y = x * sigmoid(u);
+        }
+    }
+}
+
+simd! {
+    fn gelu_back<T>(x: &[T], grad: &[T], dx: &mut [T]) {
+        for ((d, &x), &g) in dx.iter_mut().zip(x).zip(grad) {
+            let u = T::of(2.0 * ROOT) * x * (T::of(1.0) + T::of(CUBE) * x * x);
+            let s = sigmoid(u);
+            let slope = T::of(2.0 * ROOT) * (T::of(1.0) + T::of(3.0 * CUBE) * x * x);
+            *d = g * (s + x * s * (T::of(1.0) - s) * slope);
+        }
+    }
+}
+
+struct SwiGlu;
+
+impl CustomOp2 for SwiGlu {
+    fn name(&self) -> &'static str {
+        "swiglu"
+    }
+
+    fn cpu_fwd(
+        &self,
+        s1: &CpuStorage,
+        l1: &Layout,
+        s2: &CpuStorage,
+        l2: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        by_dtype!(host_dtype(s1), self.name(), T => {
+            let (g, u) = (slice::<T>(s1, l1, "swiglu")?, slice::<T>(s2, l2, "swiglu")?);
+            let mut y = zeros::<T>(g.len());
+            y.par_chunks_mut(CHUNK)
+                .zip(g.par_chunks(CHUNK).zip(u.par_chunks(CHUNK)))
+                .for_each(|(y, (g, u))| swiglu_chunk(g, u, y));
+            Ok((T::to_cpu_storage_owned(y), l1.shape().clone()))
+        })
+    }
+
+    fn bwd(
+        &self,
+        gate: &Tensor,
+        up: &Tensor,
+        _y: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        by_dtype!(gate.dtype(), self.name(), T => with_slices::<T, _>(&[gate, up, grad], "swiglu", |s| {
+            let (mut dg, mut du) = (zeros::<T>(s[0].len()), zeros::<T>(s[0].len()));
+            dg.par_chunks_mut(CHUNK)
+                .zip(du.par_chunks_mut(CHUNK))
+                .enumerate()
+                .for_each(|(i, (dg, du))| {
+                    let range = i * CHUNK..i * CHUNK + dg.len();
+                    swiglu_back(&s[0][range.clone()], &s[1][range.clone()], &s[2][range], dg, du);
+                });
+            Ok((
+                Some(Tensor::from_vec(dg, gate.shape(), gate.device())?),
+                Some(Tensor::from_vec(du, up.shape(), up.device())?),
+            ))
+        }))
+    }
+}
+
+struct GeluTanh;
+
+impl CustomOp1 for GeluTanh {
+    fn name(&self) -> &'static str {
+        "gelu-tanh"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        by_dtype!(host_dtype(storage), self.name(), T => {
+            let x = slice::<T>(storage, layout, "gelu-tanh")?;
+            let mut y = zeros::<T>(x.len());
+            y.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(|(y, x)| gelu_chunk(x, y));
+            Ok((T::to_cpu_storage_owned(y), layout.shape().clone()))
+        })
+    }
+
+    fn bwd(&self, x: &Tensor, _y: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        by_dtype!(x.dtype(), self.name(), T => with_slices::<T, _>(&[x, grad], "gelu-tanh", |s| {
+            let mut dx = zeros::<T>(s[0].len());
+            dx.par_chunks_mut(CHUNK)
+                .zip(s[0].par_chunks(CHUNK).zip(s[1].par_chunks(CHUNK)))
+                .for_each(|(dx, (x, g))| gelu_back(x, g, dx));
+            Ok(Some(Tensor::from_vec(dx, x.shape(), x.device())?))
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check;
+
+    #[test]
+    fn values_and_gradients_are_right() -> Result<()> {
+        let x = check::normal(&[3, 11], "x", DType::F64)?;
+        let y = check::normal(&[3, 11], "y", DType::F64)?;
+        check::close(&swiglu(&x, &y)?, &(x.silu()? * &y)?, 1e-12)?;
+        check::close(&gelu_tanh(&x)?, &x.gelu()?, 1e-12)?;
+        check::gradient(&[x.clone(), y.clone()], 1e-7, |t| {
+            (swiglu(&t[0], &t[1])? * &y)?.sum_all()
+        })?;
+        check::gradient(&[x], 1e-7, |t| (gelu_tanh(&t[0])? * &y)?.sum_all())
+    }
+}

@@ -1,0 +1,178 @@
+//! Log-probabilities of given tokens, without ever holding all logits.
+//!
+//! `logp[i] = (h[i] w)[target[i]] - logsumexp(h[i] w)`. Rows are taken in chunks, forward and
+//! backward; the backward pass computes a chunk's logits again.
+
+use std::sync::Arc;
+
+use candle_core::{
+    CpuStorage, CustomOp2, D, DType, Layout, Result, Shape, Tensor, WithDType, bail,
+};
+
+use crate::gemm::{Mat, gemm};
+use crate::host::{by_dtype, host_dtype, slice, with_slices, zeros};
+use crate::simd::{Real, simd};
+
+/// Rows whose logits are held at a time.
+pub const LOGP_CHUNK: usize = 256;
+
+/// Natural log-probability of `targets[i]` at row i: hidden `[rows, width]`, head `[width, vocab]`,
+/// result `[rows]`.
+pub fn gathered_logps(hidden: &Tensor, head: &Tensor, targets: &[u32]) -> Result<Tensor> {
+    let ((rows, width), (inputs, vocab)) = (hidden.dims2()?, head.dims2()?);
+    if rows != targets.len() || width != inputs {
+        bail!(
+            "log-probabilities: {rows} rows of {width}, head {:?}, {} targets",
+            head.dims(),
+            targets.len()
+        );
+    }
+    if let Some(&bad) = targets.iter().find(|&&t| t as usize >= vocab) {
+        bail!("log-probabilities: token {bad} is outside the vocabulary of {vocab}");
+    }
+    if !hidden.device().is_cpu() || hidden.dtype() == DType::BF16 {
+        let mut parts = Vec::new();
+        for start in (0..rows).step_by(LOGP_CHUNK) {
+            let len = LOGP_CHUNK.min(rows - start);
+            let logits = hidden.narrow(0, start, len)?.matmul(head)?.to_dtype(DType::F32)?;
+            let index =
+                Tensor::from_slice(&targets[start..start + len], (len, 1), hidden.device())?;
+            parts.push(
+                candle_nn::ops::log_softmax(&logits, D::Minus1)?.gather(&index, 1)?.squeeze(1)?,
+            );
+        }
+        return Tensor::cat(&parts, 0);
+    }
+    let op = GatheredLogps { targets: Arc::from(targets) };
+    hidden.contiguous()?.apply_op2(&head.contiguous()?, op)
+}
+
+struct GatheredLogps {
+    targets: Arc<[u32]>,
+}
+
+simd! {
+    /// Turns each row of logits into the log-probability of its target.
+    fn rows_forward<T>(logits: &mut [T], vocab: usize, targets: &[u32], out: &mut [T]) {
+        for ((row, &target), out) in logits.chunks_exact_mut(vocab).zip(targets).zip(out) {
+            let chosen = row[target as usize];
+            let (max, sum) = sum_exp(row);
+            *out = chosen - max - sum.ln();
+        }
+    }
+}
+
+simd! {
+    /// Turns each row of logits into the gradient of `g * logp` with respect to them.
+    fn rows_backward<T>(logits: &mut [T], vocab: usize, targets: &[u32], grads: &[T]) {
+        for ((row, &target), &g) in logits.chunks_exact_mut(vocab).zip(targets).zip(grads) {
+            let (_, sum) = sum_exp(row);
+            let factor = -g / sum;
+            for x in row.iter_mut() {
+                *x *= factor;
+            }
+            row[target as usize] += g;
+        }
+    }
+}
+
+/// Replaces the row by `exp(row - max)`; gives the maximum and the sum.
+#[inline(always)]
+fn sum_exp<T: Real>(row: &mut [T]) -> (T, T) {
+    let mut max = row[0];
+    for &x in row.iter() {
+        max = max.larger(x);
+    }
+    let mut lanes = [T::default(); 16];
+    for chunk in row.chunks_mut(16) {
+        for (l, x) in chunk.iter_mut().enumerate() {
+            let e = Real::exp(*x - max);
+            *x = e;
+            lanes[l] += e;
+        }
+    }
+    let mut sum = lanes[0];
+    for &l in &lanes[1..] {
+        sum += l;
+    }
+    (max, sum)
+}
+
+impl CustomOp2 for GatheredLogps {
+    fn name(&self) -> &'static str {
+        "gathered-logps"
+    }
+
+    fn cpu_fwd(
+        &self,
+        s1: &CpuStorage,
+        l1: &Layout,
+        s2: &CpuStorage,
+        l2: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let ((rows, width), (_, vocab)) = (l1.shape().dims2()?, l2.shape().dims2()?);
+        by_dtype!(host_dtype(s1), self.name(), T => {
+            let (h, w) = (slice::<T>(s1, l1, self.name())?, slice::<T>(s2, l2, self.name())?);
+            let mut out = zeros::<T>(rows);
+            for start in (0..rows).step_by(LOGP_CHUNK) {
+                let len = LOGP_CHUNK.min(rows - start);
+                let mut logits = zeros::<T>(len * vocab);
+                let part = Mat::row_major(&h[start * width..(start + len) * width], width);
+                gemm(len, vocab, width, part, Mat::row_major(w, vocab), &mut logits, true);
+                rows_forward(&mut logits, vocab, &self.targets[start..start + len], &mut out[start..start + len]);
+            }
+            Ok((T::to_cpu_storage_owned(out), rows.into()))
+        })
+    }
+
+    fn bwd(
+        &self,
+        h: &Tensor,
+        w: &Tensor,
+        _res: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let ((rows, width), vocab) = (h.dims2()?, w.dim(1)?);
+        by_dtype!(h.dtype(), self.name(), T => with_slices::<T, _>(&[h, w, grad], self.name(), |s| {
+            let mut dh = zeros::<T>(rows * width);
+            let mut dw = if w.track_op() { zeros::<T>(width * vocab) } else { Vec::new() };
+            for start in (0..rows).step_by(LOGP_CHUNK) {
+                let len = LOGP_CHUNK.min(rows - start);
+                let mut logits = zeros::<T>(len * vocab);
+                let part = Mat::row_major(&s[0][start * width..(start + len) * width], width);
+                let head = Mat::row_major(s[1], vocab);
+                gemm(len, vocab, width, part, head, &mut logits, true);
+                rows_backward(&mut logits, vocab, &self.targets[start..start + len], &s[2][start..start + len]);
+                let d = Mat::row_major(&logits, vocab);
+                gemm(len, width, vocab, d, head.transposed(), &mut dh[start * width..(start + len) * width], true);
+                if w.track_op() {
+                    gemm(width, vocab, len, part.transposed(), d, &mut dw, true);
+                }
+            }
+            let dw = if w.track_op() { Some(Tensor::from_vec(dw, w.shape(), w.device())?) } else { None };
+            Ok((Some(Tensor::from_vec(dh, h.shape(), h.device())?), dw))
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check;
+
+    #[test]
+    fn values_and_gradients_are_right() -> Result<()> {
+        let h = check::normal(&[5, 6], "h", DType::F64)?;
+        let w = check::normal(&[6, 19], "w", DType::F64)?;
+        let targets = [0, 18, 7, 7, 3];
+        let index = Tensor::from_slice(&targets, (5, 1), h.device())?;
+        let want = candle_nn::ops::log_softmax(&h.matmul(&w)?, D::Minus1)?
+            .gather(&index, 1)?
+            .squeeze(1)?;
+        check::close(&gathered_logps(&h, &w, &targets)?, &want, 1e-12)?;
+        let weight = check::normal(&[5], "weight", DType::F64)?;
+        check::gradient(&[h, w], 1e-7, |t| {
+            (gathered_logps(&t[0], &t[1], &targets)? * &weight)?.sum_all()
+        })
+    }
+}

@@ -1,0 +1,14 @@
+//! Differentiable operations with fused CPU kernels. On other devices each falls back to candle's
+//! own operations, which also serve as the reference in tests.
+
+mod activation;
+mod linear;
+mod logp;
+mod norm;
+mod rope;
+
+pub use activation::{gelu_tanh, swiglu};
+pub use linear::linear;
+pub use logp::{LOGP_CHUNK, gathered_logps};
+pub use norm::{layer_norm, rms_norm};
+pub use rope::{RopeTable, rope};

@@ -1,0 +1,129 @@
+//! Rotary position embedding (Su et al. 2021, eq. 34) in Hugging Face's half-split layout.
+
+use std::sync::Arc;
+
+use candle_core::{
+    CpuStorage, CustomOp1, DType, Device, Layout, Result, Shape, Tensor, WithDType, bail,
+};
+use rayon::prelude::*;
+
+use crate::host::{by_dtype, host_dtype, slice, with_slices, zeros};
+use crate::simd::Real;
+
+/// Cosines and sines of the tokens of one pass, `[tokens, head_dim / 2]` each.
+#[derive(Debug, Clone)]
+pub struct RopeTable {
+    cos: Arc<Vec<f32>>,
+    sin: Arc<Vec<f32>>,
+    half: usize,
+}
+
+impl RopeTable {
+    /// Angles `position * theta^(-2i / head_dim)`, computed in f32 as the reference does.
+    pub fn new(positions: &[u32], head_dim: usize, theta: f64) -> Self {
+        let half = head_dim / 2;
+        let inverse: Vec<f32> = (0..half)
+            .map(|i| 1.0 / (theta as f32).powf(2.0 * i as f32 / head_dim as f32))
+            .collect();
+        let angles = || positions.iter().flat_map(|&p| inverse.iter().map(move |f| p as f32 * f));
+        Self {
+            cos: Arc::new(angles().map(f32::cos).collect()),
+            sin: Arc::new(angles().map(f32::sin).collect()),
+            half,
+        }
+    }
+}
+
+/// Rotates every head of `[tokens, heads * head_dim]`.
+pub fn rope(x: &Tensor, table: &RopeTable) -> Result<Tensor> {
+    let (tokens, width) = x.dims2()?;
+    if table.cos.len() != tokens * table.half || width % (2 * table.half) != 0 {
+        bail!("rope: {:?} does not fit {} angles of {}", x.dims(), table.cos.len(), table.half);
+    }
+    if !x.device().is_cpu() || x.dtype() == DType::BF16 {
+        return composed(x, table, x.device());
+    }
+    x.contiguous()?.apply_op1(Rope { table: table.clone(), sign: 1.0 })
+}
+
+fn composed(x: &Tensor, table: &RopeTable, device: &Device) -> Result<Tensor> {
+    let (tokens, width) = x.dims2()?;
+    let (half, heads) = (table.half, width / (2 * table.half));
+    let angles = |values: &Arc<Vec<f32>>| {
+        Tensor::from_slice(values, (tokens, 1, half), device)?.to_dtype(x.dtype())
+    };
+    let (cos, sin) = (angles(&table.cos)?, angles(&table.sin)?);
+    let x = x.reshape((tokens, heads, 2 * half))?;
+    let (a, b) = (x.narrow(2, 0, half)?, x.narrow(2, half, half)?);
+    let first = (a.broadcast_mul(&cos)? - b.broadcast_mul(&sin)?)?;
+    let second = (b.broadcast_mul(&cos)? + a.broadcast_mul(&sin)?)?;
+    Tensor::cat(&[first, second], 2)?.reshape((tokens, width))
+}
+
+struct Rope {
+    table: RopeTable,
+    sign: f64,
+}
+
+impl Rope {
+    fn rotate<T: Real>(&self, x: &[T], tokens: usize) -> Vec<T> {
+        let half = self.table.half;
+        let width = x.len() / tokens.max(1);
+        let mut y = zeros::<T>(x.len());
+        let sign = T::of(self.sign);
+        y.par_chunks_mut(width.max(1))
+            .zip(x.par_chunks(width.max(1)))
+            .enumerate()
+            .with_min_len(64)
+            .for_each(|(token, (y, x))| {
+                let cos = &self.table.cos[token * half..(token + 1) * half];
+                let sin = &self.table.sin[token * half..(token + 1) * half];
+                for (y, x) in y.chunks_exact_mut(2 * half).zip(x.chunks_exact(2 * half)) {
+                    for i in 0..half {
+                        let (c, s) = (T::of(f64::from(cos[i])), T::of(f64::from(sin[i])) * sign);
+                        y[i] = x[i] * c - x[half + i] * s;
+                        y[half + i] = x[half + i] * c + x[i] * s;
+                    }
+                }
+            });
+        y
+    }
+}
+
+impl CustomOp1 for Rope {
+    fn name(&self) -> &'static str {
+        "rope"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let (tokens, _) = layout.shape().dims2()?;
+        by_dtype!(host_dtype(storage), self.name(), T => {
+            let x = slice::<T>(storage, layout, "rope")?;
+            Ok((T::to_cpu_storage_owned(self.rotate(x, tokens)), layout.shape().clone()))
+        })
+    }
+
+    /// A rotation's gradient is the opposite rotation.
+    fn bwd(&self, x: &Tensor, _y: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        let back = Rope { table: self.table.clone(), sign: -self.sign };
+        by_dtype!(x.dtype(), self.name(), T => {
+            let dx = with_slices::<T, _>(&[grad], "rope", |s| Ok(back.rotate(s[0], x.dim(0)?)))?;
+            Ok(Some(Tensor::from_vec(dx, x.shape(), x.device())?))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check;
+
+    #[test]
+    fn equals_the_composed_form_and_has_its_gradient() -> Result<()> {
+        let x = check::normal(&[3, 16], "x", DType::F64)?;
+        let table = RopeTable::new(&[0, 5, 9], 8, 10_000.0);
+        check::close(&rope(&x, &table)?, &composed(&x, &table, &Device::Cpu)?, 1e-12)?;
+        let weight = check::normal(&[3, 16], "weight", DType::F64)?;
+        check::gradient(&[x], 1e-7, |t| (rope(&t[0], &table)? * &weight)?.sum_all())
+    }
+}

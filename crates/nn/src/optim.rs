@@ -1,0 +1,217 @@
+//! AdamW (Loshchilov & Hutter 2019, algorithm 2) with saved state, gradient clipping by global norm
+//! and the learning-rate schedules of Hugging Face's trainer.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use candle_core::backprop::GradStore;
+use candle_core::{DType, Result, Tensor, bail};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use crate::Weight;
+use crate::host::with_slices;
+
+/// Settings of the optimiser, with the names of Hugging Face's trainer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AdamWConfig {
+    /// Decay of the first moment.
+    pub adam_beta1: f64,
+    /// Decay of the second moment.
+    pub adam_beta2: f64,
+    /// Added to the root of the second moment.
+    pub adam_epsilon: f64,
+    /// Decoupled weight decay of matrices; vectors (biases, norms) are never decayed.
+    pub weight_decay: f64,
+}
+
+impl Default for AdamWConfig {
+    fn default() -> Self {
+        Self { adam_beta1: 0.9, adam_beta2: 0.999, adam_epsilon: 1e-8, weight_decay: 0.0 }
+    }
+}
+
+/// The optimiser with its moments, f32 like the weights that it trains.
+#[derive(Debug)]
+pub struct AdamW {
+    config: AdamWConfig,
+    step: u64,
+    moments: BTreeMap<String, (Tensor, Tensor)>,
+}
+
+impl AdamW {
+    /// No steps made yet.
+    pub fn new(config: AdamWConfig) -> Self {
+        Self { config, step: 0, moments: BTreeMap::new() }
+    }
+
+    /// Steps made so far.
+    pub fn steps(&self) -> u64 {
+        self.step
+    }
+
+    /// One step with this learning rate. Gradients are multiplied by `scale` (clipping,
+    /// normalisation) on the way.
+    pub fn step(
+        &mut self,
+        weights: &[Arc<Weight>],
+        grads: &GradStore,
+        lr: f64,
+        scale: f64,
+    ) -> Result<()> {
+        self.step += 1;
+        for weight in weights {
+            let value = weight.tensor(true);
+            let Some(grad) = grads.get(&value) else {
+                bail!("{} trains but got no gradient", weight.name());
+            };
+            let decay = if value.rank() >= 2 { self.config.weight_decay } else { 0.0 };
+            let (m, v) = match self.moments.remove(weight.name()) {
+                Some(moments) => moments,
+                None => (value.zeros_like()?, value.zeros_like()?),
+            };
+            let (new, m, v) = self.update(&value.detach(), grad, &m, &v, lr, scale, decay)?;
+            weight.set(&new)?;
+            self.moments.insert(weight.name().to_owned(), (m, v));
+        }
+        Ok(())
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "the algorithm's symbols")]
+    fn update(
+        &self,
+        value: &Tensor,
+        grad: &Tensor,
+        m: &Tensor,
+        v: &Tensor,
+        lr: f64,
+        scale: f64,
+        decay: f64,
+    ) -> Result<(Tensor, Tensor, Tensor)> {
+        let AdamWConfig { adam_beta1: b1, adam_beta2: b2, adam_epsilon: eps, .. } = self.config;
+        let (c1, c2) = (1.0 - b1.powf(self.step as f64), 1.0 - b2.powf(self.step as f64));
+        if !value.device().is_cpu() || value.dtype() != DType::F32 {
+            let grad = (grad * scale)?;
+            let m = ((m * b1)? + (&grad * (1.0 - b1))?)?;
+            let v = ((v * b2)? + (grad.sqr()? * (1.0 - b2))?)?;
+            let root = ((&v / c2)?.sqrt()? + eps)?;
+            let kept = (value * (1.0 - lr * decay))?;
+            let new = (kept - ((&m / root)? * (lr / c1))?)?;
+            return Ok((new, m, v));
+        }
+        let (mut new, mut new_m, mut new_v) = (
+            vec![0f32; value.elem_count()],
+            vec![0f32; value.elem_count()],
+            vec![0f32; value.elem_count()],
+        );
+        with_slices::<f32, _>(&[value, grad, m, v], "adamw", |s| {
+            const CHUNK: usize = 16_384;
+            let (b1, b2, keep) = (b1 as f32, b2 as f32, (1.0 - lr * decay) as f32);
+            let (rate, root, eps, scale) =
+                ((lr / c1) as f32, c2.sqrt().recip() as f32, eps as f32, scale as f32);
+            new.par_chunks_mut(CHUNK)
+                .zip(new_m.par_chunks_mut(CHUNK).zip(new_v.par_chunks_mut(CHUNK)))
+                .enumerate()
+                .for_each(|(c, (new, (new_m, new_v)))| {
+                    for i in 0..new.len() {
+                        let at = c * CHUNK + i;
+                        let g = s[1][at] * scale;
+                        let m = b1 * s[2][at] + (1.0 - b1) * g;
+                        let v = b2 * s[3][at] + (1.0 - b2) * g * g;
+                        new[i] = s[0][at] * keep - rate * m / (v.sqrt() * root + eps);
+                        new_m[i] = m;
+                        new_v[i] = v;
+                    }
+                });
+            Ok(())
+        })?;
+        let tensor = |data| Tensor::from_vec(data, value.shape(), value.device());
+        Ok((tensor(new)?, tensor(new_m)?, tensor(new_v)?))
+    }
+
+    /// The moments as named tensors, to save beside a checkpoint.
+    pub fn state(&self) -> Vec<(String, Tensor)> {
+        self.moments
+            .iter()
+            .flat_map(|(name, (m, v))| {
+                [(format!("{name}.m"), m.clone()), (format!("{name}.v"), v.clone())]
+            })
+            .collect()
+    }
+
+    /// Takes up saved moments after `steps` steps.
+    pub fn restore(
+        &mut self,
+        steps: u64,
+        state: &std::collections::HashMap<String, Tensor>,
+    ) -> Result<()> {
+        self.step = steps;
+        self.moments.clear();
+        for (name, m) in state {
+            if let Some(base) = name.strip_suffix(".m") {
+                let Some(v) = state.get(&format!("{base}.v")) else {
+                    bail!("optimiser state has {name:?} without its second moment");
+                };
+                self.moments.insert(base.to_owned(), (m.clone(), v.clone()));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Euclidean norm of all gradients together; names the first weight whose gradient is missing or
+/// not finite.
+pub fn global_norm(weights: &[Arc<Weight>], grads: &GradStore) -> Result<f64> {
+    let mut total = 0.0;
+    for weight in weights {
+        let Some(grad) = grads.get(&weight.tensor(true)) else {
+            bail!("{} trains but got no gradient", weight.name());
+        };
+        let square = if grad.device().is_cpu() && grad.dtype() == DType::F32 {
+            with_slices::<f32, _>(&[grad], "norm", |s| {
+                // Fixed chunks, summed in order: the same bits with any number of threads.
+                let parts: Vec<f64> = s[0]
+                    .par_chunks(16_384)
+                    .map(|c| c.iter().map(|&g| f64::from(g) * f64::from(g)).sum())
+                    .collect();
+                Ok(parts.into_iter().sum::<f64>())
+            })?
+        } else {
+            f64::from(grad.to_dtype(DType::F32)?.sqr()?.sum_all()?.to_scalar::<f32>()?)
+        };
+        if !square.is_finite() {
+            bail!("the gradient of {} is not finite", weight.name());
+        }
+        total += square;
+    }
+    Ok(total.sqrt())
+}
+
+/// Shape of the learning rate over a run, with the names of Hugging Face's trainer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Schedule {
+    /// Down to zero in a straight line.
+    #[default]
+    Linear,
+    /// Down to zero along half a cosine.
+    Cosine,
+    /// No change after the warm-up.
+    ConstantWithWarmup,
+}
+
+impl Schedule {
+    /// Factor on the learning rate at `step` (0 for the first) of `total`.
+    pub fn factor(self, step: u64, warmup: u64, total: u64) -> f64 {
+        if step < warmup {
+            return step as f64 / warmup.max(1) as f64;
+        }
+        let rest = total.saturating_sub(warmup).max(1) as f64;
+        let done = (step - warmup) as f64;
+        match self {
+            Self::Linear => ((total as f64 - step as f64) / rest).max(0.0),
+            Self::Cosine => (0.5 * (1.0 + (std::f64::consts::PI * done / rest).cos())).max(0.0),
+            Self::ConstantWithWarmup => 1.0,
+        }
+    }
+}

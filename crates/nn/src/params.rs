@@ -1,0 +1,279 @@
+//! Named weights in a fixed order, with adapters.
+//!
+//! A model asks [`Params`] for its weights by their checkpoint names while it is built; `Params`
+//! keeps them in that order. The weights that train are the weights that sample: a [`Weight`] hands
+//! out a tracked tensor in training and a detached view of the same memory otherwise.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use candle_core::{DType, Device, Result, Tensor, Var, bail};
+use rand::Rng;
+
+use crate::layers::Linear;
+
+/// A named parameter.
+#[derive(Debug)]
+pub struct Weight {
+    name: String,
+    var: Var,
+    /// Stored `[in, out]` here and `[out, in]` in checkpoints.
+    transposed: bool,
+    trains: AtomicBool,
+}
+
+impl Weight {
+    /// Its name in checkpoints.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Number of elements.
+    pub fn elements(&self) -> usize {
+        self.var.elem_count()
+    }
+
+    /// The value: tracked when `train` and not frozen, a detached view of the same memory otherwise.
+    pub fn tensor(&self, train: bool) -> Tensor {
+        if train && self.trains() {
+            self.var.as_tensor().clone()
+        } else {
+            self.var.as_detached_tensor()
+        }
+    }
+
+    /// The value in the checkpoint's layout.
+    pub fn exported(&self) -> Result<Tensor> {
+        let value = self.var.as_detached_tensor();
+        if self.transposed { value.t()?.contiguous() } else { Ok(value) }
+    }
+
+    /// Overwrites the value in place.
+    pub fn set(&self, value: &Tensor) -> Result<()> {
+        self.var.set(&value.to_dtype(self.var.dtype())?.contiguous()?)
+    }
+
+    /// Overwrites the value with one in the checkpoint's layout.
+    pub fn import(&self, value: &Tensor) -> Result<()> {
+        let value = if self.transposed { value.t()? } else { value.clone() };
+        if value.dims() != self.var.dims() {
+            bail!(
+                "{}: shape {:?} in the file, {:?} in the model",
+                self.name,
+                value.dims(),
+                self.var.dims()
+            );
+        }
+        self.set(&value.to_device(self.var.device())?)
+    }
+
+    /// Whether the optimiser changes it.
+    pub fn trains(&self) -> bool {
+        self.trains.load(Ordering::Relaxed)
+    }
+
+    /// Lets the optimiser change it, or freezes it.
+    pub fn set_trains(&self, trains: bool) {
+        self.trains.store(trains, Ordering::Relaxed);
+    }
+}
+
+/// Where weights come from.
+#[derive(Debug)]
+pub enum Weights {
+    /// A checkpoint's tensors by name.
+    Tensors(HashMap<String, Tensor>),
+    /// Fresh draws, by name from this seed.
+    Random(u64),
+}
+
+/// How a fresh weight is drawn.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Init {
+    /// All the same.
+    Constant(f64),
+    /// Normal with this standard deviation.
+    Normal(f64),
+}
+
+/// The weights of a model in the order in which it asked for them.
+#[derive(Debug)]
+pub struct Params {
+    device: Device,
+    dtype: DType,
+    source: Weights,
+    weights: Mutex<Vec<Arc<Weight>>>,
+    linears: Mutex<Vec<Arc<Linear>>>,
+}
+
+impl Params {
+    /// Weights from `source`, kept on `device` as `dtype`.
+    pub fn new(source: Weights, dtype: DType, device: &Device) -> Self {
+        Self {
+            device: device.clone(),
+            dtype,
+            source,
+            weights: Mutex::default(),
+            linears: Mutex::default(),
+        }
+    }
+
+    /// Where the weights live.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// The type they are kept and computed in.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// A weight of this shape.
+    pub fn get(&self, name: &str, shape: &[usize], init: Init) -> Result<Arc<Weight>> {
+        self.load(name, shape, init, false)
+    }
+
+    /// The matrix of a linear layer: `[out, in]` in the checkpoint, `[in, out]` here.
+    pub fn get_matrix(
+        &self,
+        name: &str,
+        inputs: usize,
+        outputs: usize,
+        init: Init,
+    ) -> Result<Arc<Weight>> {
+        self.load(name, &[inputs, outputs], init, true)
+    }
+
+    /// Whether the checkpoint has this tensor; a random source has everything.
+    pub fn has(&self, name: &str) -> bool {
+        match &self.source {
+            Weights::Tensors(tensors) => tensors.contains_key(name),
+            Weights::Random(_) => true,
+        }
+    }
+
+    /// A linear layer with its bias, kept for adapters.
+    pub fn linear(
+        &self,
+        name: &str,
+        inputs: usize,
+        outputs: usize,
+        bias: bool,
+    ) -> Result<Arc<Linear>> {
+        let init = Init::Normal(1.0 / (inputs as f64).sqrt());
+        let weight = self.get_matrix(&format!("{name}.weight"), inputs, outputs, init)?;
+        let bias = if bias {
+            Some(self.get(&format!("{name}.bias"), &[outputs], Init::Constant(0.0))?)
+        } else {
+            None
+        };
+        let linear = Arc::new(Linear::new(name, weight, bias));
+        lock(&self.linears).push(linear.clone());
+        Ok(linear)
+    }
+
+    fn load(
+        &self,
+        name: &str,
+        shape: &[usize],
+        init: Init,
+        transposed: bool,
+    ) -> Result<Arc<Weight>> {
+        let value = match &self.source {
+            Weights::Tensors(tensors) => {
+                let Some(value) = tensors.get(name) else {
+                    bail!("the checkpoint has no tensor {name:?}");
+                };
+                let value = if transposed { value.t()? } else { value.clone() };
+                let value = if value.elem_count() == shape.iter().product::<usize>() && !transposed
+                {
+                    value.reshape(shape)?
+                } else {
+                    value
+                };
+                if value.dims() != shape {
+                    bail!(
+                        "{name}: shape {:?} in the checkpoint, {shape:?} by the config",
+                        value.dims()
+                    );
+                }
+                value.to_dtype(self.dtype)?.to_device(&self.device)?.contiguous()?
+            }
+            Weights::Random(seed) => {
+                draw(*seed, name, shape, init)?.to_dtype(self.dtype)?.to_device(&self.device)?
+            }
+        };
+        let weight = Arc::new(Weight {
+            name: name.to_owned(),
+            var: Var::from_tensor(&value)?,
+            transposed,
+            trains: AtomicBool::new(false),
+        });
+        lock(&self.weights).push(weight.clone());
+        Ok(weight)
+    }
+
+    /// All base weights, in the order of the model's construction.
+    pub fn weights(&self) -> Vec<Arc<Weight>> {
+        lock(&self.weights).clone()
+    }
+
+    /// All linear layers, likewise.
+    pub fn linears(&self) -> Vec<Arc<Linear>> {
+        lock(&self.linears).clone()
+    }
+
+    /// Base weights and adapter weights that train, in a fixed order.
+    pub fn trainable(&self) -> Vec<Arc<Weight>> {
+        let adapters = self.linears().into_iter().flat_map(|linear| linear.adapter_weights());
+        self.weights().into_iter().chain(adapters).filter(|w| w.trains()).collect()
+    }
+
+    /// Sets which base weights train, by name.
+    pub fn set_trains(&self, f: impl Fn(&str) -> bool) {
+        for weight in self.weights() {
+            weight.set_trains(f(weight.name()));
+        }
+    }
+}
+
+/// A fresh adapter weight, not part of the base weights.
+pub(crate) fn fresh(
+    name: String,
+    shape: &[usize],
+    init: Init,
+    seed: u64,
+    like: &Tensor,
+) -> Result<Arc<Weight>> {
+    let value = draw(seed, &name, shape, init)?.to_device(like.device())?;
+    Ok(Arc::new(Weight {
+        name,
+        var: Var::from_tensor(&value)?,
+        transposed: true,
+        trains: AtomicBool::new(true),
+    }))
+}
+
+fn draw(seed: u64, name: &str, shape: &[usize], init: Init) -> Result<Tensor> {
+    let count = shape.iter().product();
+    let values: Vec<f32> = match init {
+        Init::Constant(c) => vec![c as f32; count],
+        Init::Normal(std) => {
+            let mut rng = crate::rng::stream(seed, &["init", name]);
+            (0..count).map(|_| (std * normal(&mut rng)) as f32).collect()
+        }
+    };
+    Tensor::from_vec(values, shape, &Device::Cpu)
+}
+
+/// A standard normal draw (Box-Muller).
+pub fn normal(rng: &mut impl Rng) -> f64 {
+    let u: f64 = 1.0 - rng.random::<f64>();
+    let v: f64 = rng.random();
+    (-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos()
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
