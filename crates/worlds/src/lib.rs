@@ -1,1 +1,7 @@
-//! The `worlds` room (see ARCHITECTURE.md).
+//! Synthetic worlds with known truth.
+//!
+//! A world draws scenes from a seed, renders them, asks questions about them whose answers are
+//! exact, and knows the truth for a question that somebody else asked. So far there is one:
+//! [`moving_shapes`]. Worlds hold words, pictures and numbers; they know no prompt and no method.
+
+pub mod moving_shapes;

@@ -1,0 +1,392 @@
+//! What a small model learns from one clip: descriptions, single-frame readings, questions,
+//! answers, critiques, revisions and judgements, in words.
+//!
+//! Answers, critiques and revisions come in equal numbers and about the same questions, so that
+//! no skill is held back from one of them. Critiques and judgements state what is seen first; the
+//! verdict follows from it. The families in [`UNCRITICISED`], and all combinations that the
+//! training split leaves out, are answered but never criticised, revised or judged.
+
+use rand::Rng;
+use rand::seq::{IndexedRandom, SliceRandom};
+use savi_judge::critique::{self, Critique, Verdict};
+use savi_judge::listwise::{self, Listwise, Scores};
+use savi_schema::{CountRule, MediaPolicy};
+
+use super::evidence::{Observed, look};
+use super::query::{Family, ObjectRef, Query};
+use super::questions::{Qa, QuestionKind, phrase, queries, with_options, wrong_answers};
+use super::scene::{Role, Scene};
+use super::vocab::{Direction, Place};
+use super::wording::phrasings;
+
+/// Families that are answered but for which no critique, revision or judgement is supervised: a
+/// spatial and a temporal one.
+pub const UNCRITICISED: [Family; 2] = [Family::Relation, Family::BeforeAfter];
+
+/// One thing to learn from a clip. Words only: prompts are the methods' own.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Lesson {
+    /// Describe the clip.
+    Describe {
+        /// The description.
+        target: String,
+    },
+    /// Say what one frame shows.
+    Locate {
+        /// The question.
+        question: String,
+        /// Its answer.
+        answer: String,
+    },
+    /// Ask a question of a kind.
+    Ask {
+        /// Which kind.
+        kind: QuestionKind,
+        /// The question.
+        target: String,
+    },
+    /// Answer a question; the target is [`Qa::target`].
+    Answer {
+        /// The question with its answer.
+        qa: Qa,
+    },
+    /// Say what is seen and whether an answer is right.
+    Critique {
+        /// The question, always an open one.
+        qa: Qa,
+        /// The answer to criticise.
+        answer: String,
+        /// The critique.
+        target: String,
+    },
+    /// Write the final answer, given an answer and its critique.
+    Revise {
+        /// The question, always an open one.
+        qa: Qa,
+        /// The answer that was criticised.
+        answer: String,
+        /// Its critique.
+        critique: String,
+        /// The final answer.
+        target: String,
+    },
+    /// Score candidate answers.
+    Judge {
+        /// The question, always an open one.
+        qa: Qa,
+        /// The candidates, in the order of their letters.
+        candidates: Vec<String>,
+        /// The judgement.
+        target: String,
+    },
+}
+
+/// How many lessons of each kind a clip gives.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LessonPlan {
+    /// The frames that the learner sees; lessons speak of them by number, from 1.
+    pub policy: MediaPolicy,
+    /// Descriptions: 0 or 1.
+    pub descriptions: usize,
+    /// Single-frame readings.
+    pub readings: usize,
+    /// Questions to ask, of each kind at most one.
+    pub asks: usize,
+    /// Answers; as many critiques and as many revisions come with them.
+    pub answers: usize,
+    /// Answers of families in [`UNCRITICISED`], at most.
+    pub uncriticised_answers: usize,
+    /// Judgements.
+    pub judgements: usize,
+    /// Candidates of a judgement.
+    pub candidates: usize,
+    /// Share of answers to choices rather than to open questions.
+    pub choice_share: f64,
+}
+
+impl Default for LessonPlan {
+    fn default() -> Self {
+        Self {
+            policy: MediaPolicy::count(8, CountRule::MidSegment),
+            descriptions: 1,
+            readings: 6,
+            asks: 5,
+            answers: 6,
+            uncriticised_answers: 2,
+            judgements: 1,
+            candidates: 5,
+            choice_share: 0.35,
+        }
+    }
+}
+
+/// The lessons of one clip.
+pub fn lessons(scene: &Scene, rng: &mut impl Rng, plan: &LessonPlan) -> Vec<Lesson> {
+    let seen = Observed::new(scene, &plan.policy);
+    let mut lessons = Vec::new();
+    if plan.descriptions > 0 {
+        lessons.push(Lesson::Describe { target: describe(&seen) });
+    }
+    lessons.extend(readings(&seen, rng, plan.readings));
+
+    let mut asked = queries(scene, rng);
+    asked.shuffle(rng);
+    lessons.extend(asks(scene, &asked, rng, plan.asks));
+
+    let excluded = |query: &Query| UNCRITICISED.contains(&query.family());
+    let (spared, mut taught): (Vec<Query>, Vec<Query>) = asked.into_iter().partition(excluded);
+    // What happens over time is rarer and harder, so it goes first.
+    taught.sort_by_key(|query| !query.family().is_temporal());
+    taught.truncate(plan.answers);
+    for query in spared.iter().take(plan.uncriticised_answers).chain(&taught) {
+        if let Some(qa) = phrase(scene, query, rng) {
+            let choice = rng.random_bool(plan.choice_share);
+            let qa = if choice { with_options(scene, qa, rng) } else { qa };
+            lessons.push(Lesson::Answer { qa });
+        }
+    }
+    for query in &taught {
+        lessons.extend(critique(&seen, query, rng));
+        lessons.extend(revision(&seen, query, rng));
+    }
+    for query in taught.choose_multiple(rng, plan.judgements) {
+        lessons.extend(judgement(&seen, query, rng, plan.candidates));
+    }
+    lessons
+}
+
+/// Every object, in the order of the colours, one phrase each.
+fn describe(seen: &Observed<'_>) -> String {
+    let phrase = |index: usize| {
+        let object = &seen.scene.objects[index];
+        let head = format!("{} {} {}", object.colour, object.texture, object.shape);
+        let place = |frame: usize| seen.place(index, frame).map_or("none", Place::word);
+        let (first, last) = seen.span(index).unwrap_or((0, 0));
+        let rest = match (object.role, &object.change) {
+            (Role::Still, _) => match seen.flash(index) {
+                Some(frame) => format!("{}, flashes in frame {}", place(0), frame + 1),
+                None => place(0).to_owned(),
+            },
+            (_, Some(change)) => {
+                let state = |frame: usize| seen.states[index][frame].as_ref().map(look);
+                format!(
+                    "{}, frame {} {}, frame {} {}, {}",
+                    place(first),
+                    first + 1,
+                    state(first).unwrap_or_default(),
+                    last + 1,
+                    state(last).unwrap_or_default(),
+                    change.kind
+                )
+            }
+            _ => {
+                let places: Vec<&str> = (0..seen.frames).map(place).collect();
+                let way = object.track.direction().map_or("", Direction::word);
+                let pace = if object.track.speed() > 1.0 { "fast" } else { "slow" };
+                format!("{}, moves {way} {pace}", places.join(", "))
+            }
+        };
+        format!("{head}: {rest}.")
+    };
+    seen.listing().into_iter().map(phrase).collect::<Vec<_>>().join(" ")
+}
+
+/// Questions about single frames: what it shows, where a thing is, how a changing thing looks.
+fn readings(seen: &Observed<'_>, rng: &mut impl Rng, count: usize) -> Vec<Lesson> {
+    let objects = &seen.scene.objects;
+    (0..count)
+        .map(|i| {
+            let frame = rng.random_range(0..seen.frames);
+            let object = rng.random_range(0..objects.len());
+            let name = ObjectRef::of(&objects[object]);
+            let number = frame + 1;
+            let state = seen.states[object][frame].as_ref();
+            let (question, answer) = if i % 3 == 0 {
+                (format!("What does frame {number} show?"), list(seen, frame))
+            } else if objects[object].change.is_some() {
+                let answer = state.map_or_else(|| "none".to_owned(), look);
+                (format!("How does the {name} look in frame {number}?"), answer)
+            } else {
+                let answer = seen.place(object, frame).map_or("none", Place::word);
+                (format!("Where is the {name} in frame {number}?"), answer.to_owned())
+            };
+            Lesson::Locate { question, answer }
+        })
+        .collect()
+}
+
+fn list(seen: &Observed<'_>, frame: usize) -> String {
+    let shown: Vec<String> = seen
+        .listing()
+        .into_iter()
+        .filter_map(|index| {
+            let state = seen.states[index][frame]?;
+            let place = Place::at(state.x, state.y);
+            let flash = if state.flashing { " flashing" } else { "" };
+            Some(format!("{} {} {place}{flash}", state.colour, seen.scene.objects[index].shape))
+        })
+        .collect();
+    if shown.is_empty() { "nothing".to_owned() } else { shown.join(", ") }
+}
+
+/// One question of each kind that the scene answers.
+fn asks(scene: &Scene, asked: &[Query], rng: &mut impl Rng, count: usize) -> Vec<Lesson> {
+    // Racers are not asked about singly, but why they are elsewhere is a fair question.
+    let racers = scene.objects.iter().filter(|object| object.role == Role::Racer);
+    let extra = racers.map(|object| Query::WhyElsewhere(ObjectRef::of(object)));
+    let movers = scene.objects.iter().filter(|object| object.role == Role::Mover);
+    let extra = extra.chain(movers.map(|o| Query::WhyElsewhere(ObjectRef::of(o))));
+    let pool: Vec<Query> = asked.iter().copied().chain(extra).collect();
+    QuestionKind::ALL
+        .into_iter()
+        .take(count)
+        .filter_map(|kind| {
+            let fitting: Vec<Vec<String>> = pool
+                .iter()
+                .map(|query| {
+                    phrasings(query)
+                        .into_iter()
+                        .filter(|(opening, _)| kind.holds(*opening, query.family()))
+                        .map(|(_, text)| text)
+                        .collect::<Vec<_>>()
+                })
+                .filter(|texts| !texts.is_empty())
+                .collect();
+            let target = fitting.choose(rng)?.choose(rng)?.clone();
+            Some(Lesson::Ask { kind, target })
+        })
+        .collect()
+}
+
+/// A wrong answer that no blind rule tells from a right one.
+fn wrong_answer(scene: &Scene, query: &Query, rng: &mut impl Rng) -> Option<String> {
+    let wrong = wrong_answers(scene, query, rng);
+    match query {
+        // Objects that never take part in a hit would give themselves away.
+        Query::Cause(_) => wrong.first().cloned(),
+        _ if rng.random() => wrong.first().cloned(),
+        _ => wrong.choose(rng).cloned(),
+    }
+}
+
+/// A right and a wrong answer are equally likely.
+fn answer_to_criticise(seen: &Observed<'_>, qa: &Qa, rng: &mut impl Rng) -> Option<String> {
+    if rng.random() { Some(qa.answer.clone()) } else { wrong_answer(seen.scene, &qa.query, rng) }
+}
+
+fn critique_text(seen: &Observed<'_>, qa: &Qa, answer: &str) -> Option<String> {
+    let verdict = if answer == qa.answer { Verdict::Right } else { Verdict::Wrong };
+    let evidence = seen.evidence(&qa.query)?;
+    Some(critique::format(&Critique { evidence, verdict }))
+}
+
+fn critique(seen: &Observed<'_>, query: &Query, rng: &mut impl Rng) -> Option<Lesson> {
+    let qa = phrase(seen.scene, query, rng)?;
+    let answer = answer_to_criticise(seen, &qa, rng)?;
+    let target = critique_text(seen, &qa, &answer)?;
+    Some(Lesson::Critique { qa, answer, target })
+}
+
+fn revision(seen: &Observed<'_>, query: &Query, rng: &mut impl Rng) -> Option<Lesson> {
+    let qa = phrase(seen.scene, query, rng)?;
+    let answer = answer_to_criticise(seen, &qa, rng)?;
+    let critique = critique_text(seen, &qa, &answer)?;
+    let target = qa.answer.clone();
+    Some(Lesson::Revise { qa, answer, critique, target })
+}
+
+/// Candidates as a model of unknown skill would give them: the right answer with one of several
+/// shares, one or two wrong ones, repeats, and now and then one that answers something else.
+fn judgement(
+    seen: &Observed<'_>,
+    query: &Query,
+    rng: &mut impl Rng,
+    count: usize,
+) -> Option<Lesson> {
+    let qa = phrase(seen.scene, query, rng)?;
+    let share = *[0.2, 0.5, 0.8].choose(rng)?;
+    let wrong = [wrong_answer(seen.scene, query, rng)?, wrong_answer(seen.scene, query, rng)?];
+    let candidates: Vec<String> = (0..count)
+        .map(|_| {
+            if rng.random_bool(0.06) {
+                off_topic(seen.scene, &qa, rng)
+            } else if rng.random_bool(share) {
+                qa.answer.clone()
+            } else {
+                wrong[rng.random_range(0..wrong.len())].clone()
+            }
+        })
+        .collect();
+    let scores = candidates.iter().map(|candidate| score(&qa, candidate)).collect();
+    let evidence = seen.evidence(query)?;
+    let target = listwise::format(&Listwise { evidence, scores });
+    Some(Lesson::Judge { qa, candidates, target })
+}
+
+/// An answer to a question of another family.
+fn off_topic(scene: &Scene, qa: &Qa, rng: &mut impl Rng) -> String {
+    let other = queries(scene, rng)
+        .into_iter()
+        .filter(|query| scores_as_off_topic(qa.family, query.family()))
+        .find_map(|query| query.answer(scene));
+    other.unwrap_or_else(|| qa.answer.clone())
+}
+
+/// Families whose answers cannot be taken for each other's.
+fn scores_as_off_topic(asked: Family, answered: Family) -> bool {
+    use Family::{BeforeAfter, Count, Direction, Location, Order, Relation, Speed};
+    let group = |family: Family| match family {
+        Location | Relation | Direction => 0,
+        Speed | Order => 1,
+        BeforeAfter => 2,
+        Count => 3,
+        other => 4 + other as u8,
+    };
+    group(asked) != group(answered)
+}
+
+/// The scores that follow from what is seen.
+fn score(qa: &Qa, candidate: &str) -> Scores {
+    if candidate == qa.answer {
+        return Scores::from_array([5, 5, 5, 5]);
+    }
+    if !is_on_topic(qa, candidate) {
+        return Scores::from_array([1, 1, 1, 5]);
+    }
+    let near = match qa.family {
+        Family::Count => match (candidate.parse::<i32>(), qa.answer.parse::<i32>()) {
+            (Ok(a), Ok(b)) => (a - b).abs() == 1,
+            _ => false,
+        },
+        Family::Location => match (Place::parse(candidate), Place::parse(&qa.answer)) {
+            (Some(a), Some(b)) => a.touches(b),
+            _ => false,
+        },
+        _ => false,
+    };
+    let grounding = if qa.temporal { 1 } else { 3 };
+    Scores::from_array([5, if near { 2 } else { 1 }, grounding, 5])
+}
+
+/// Whether a candidate is one of the answers that the question can have.
+fn is_on_topic(qa: &Qa, candidate: &str) -> bool {
+    use super::vocab::{ChangeKind, Colour, Shape, Side};
+    match qa.query {
+        Query::ShapeOf(_) => Shape::parse(candidate).is_some(),
+        Query::ColourOf(_) => Colour::parse(candidate).is_some(),
+        Query::Count(..) => candidate.parse::<u32>().is_ok(),
+        Query::Location(..) => Place::parse(candidate).is_some(),
+        Query::Relation(..) => Side::parse(candidate).is_some(),
+        Query::Direction(_) => Direction::parse(candidate).is_some(),
+        Query::WhyElsewhere(_) => candidate.starts_with("it moves "),
+        Query::Faster(a, b)
+        | Query::Slower(a, b)
+        | Query::FlashesFirst(a, b)
+        | Query::FlashesLast(a, b) => [a, b].iter().any(|name| candidate == format!("the {name}")),
+        Query::FlashesWhen(..) => matches!(candidate, "before" | "after"),
+        Query::Change(_) => {
+            candidate.strip_prefix("it ").is_some_and(|kind| ChangeKind::parse(kind).is_some())
+        }
+        Query::Cause(_) => candidate.ends_with("hits it"),
+    }
+}
