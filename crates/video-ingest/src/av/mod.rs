@@ -1,0 +1,65 @@
+//! FFmpeg behind small owned types. Every `unsafe` of the workspace that concerns FFmpeg is here.
+
+mod decoder;
+mod demuxer;
+mod picture;
+mod reader;
+mod timeline;
+mod writer;
+
+use std::ffi::{CStr, CString};
+use std::sync::Once;
+
+use ffmpeg_next::ffi;
+
+pub(crate) use reader::{probe, read};
+pub use writer::{ClipWriter, WriterOptions};
+
+/// One allocation inside FFmpeg never takes more: a forged header must not take the machine's
+/// memory. The largest honest one is a frame (limits: 2^26 pixels, up to 8 bytes each).
+const MAX_ALLOC: usize = 1 << 30;
+
+/// Process-wide settings of FFmpeg: no prints to stderr, bounded allocations.
+fn init() {
+    static ONCE: Once = Once::new();
+    // SAFETY: both calls only store a number, and run before any other use in this crate.
+    ONCE.call_once(|| unsafe {
+        ffi::av_log_set_level(ffi::AV_LOG_QUIET);
+        ffi::av_max_alloc(MAX_ALLOC);
+    });
+}
+
+/// FFmpeg's words for an error code.
+fn describe(code: i32) -> String {
+    let mut buffer = [0 as std::ffi::c_char; 128];
+    // SAFETY: the buffer is as long as stated, and av_strerror always ends it with a zero.
+    unsafe {
+        ffi::av_strerror(code, buffer.as_mut_ptr(), buffer.len());
+        CStr::from_ptr(buffer.as_ptr()).to_string_lossy().into_owned()
+    }
+}
+
+/// An owned `AVDictionary` of options.
+struct Options(*mut ffi::AVDictionary);
+
+impl Options {
+    fn new() -> Self {
+        Self(std::ptr::null_mut())
+    }
+
+    /// Sets `key` to `value`; text with a zero byte is left out.
+    fn set(&mut self, key: &str, value: &str) -> &mut Self {
+        if let (Ok(key), Ok(value)) = (CString::new(key), CString::new(value)) {
+            // SAFETY: both strings live through the call, which copies them.
+            unsafe { ffi::av_dict_set(&mut self.0, key.as_ptr(), value.as_ptr(), 0) };
+        }
+        self
+    }
+}
+
+impl Drop for Options {
+    fn drop(&mut self) {
+        // SAFETY: the dictionary is ours (or null) and is not used afterwards.
+        unsafe { ffi::av_dict_free(&mut self.0) };
+    }
+}
