@@ -16,7 +16,7 @@ pub struct Progress {
     total: u64,
     done: u64,
     // What was done before this process started does not count towards the rate.
-    first: Option<u64>,
+    first: u64,
     note: String,
     start: Instant,
     last_line: Instant,
@@ -43,7 +43,7 @@ impl Progress {
             label,
             total,
             done: 0,
-            first: None,
+            first: 0,
             note: String::new(),
             start: now,
             last_line: now,
@@ -57,9 +57,6 @@ impl Progress {
 
     /// Says how many steps are done now.
     pub fn set(&mut self, done: u64) {
-        if self.first.is_none() {
-            self.first = Some(0);
-        }
         self.done = done;
         if let Some(bar) = &self.bar {
             bar.set_position(done);
@@ -71,13 +68,18 @@ impl Progress {
 
     /// Says that `done` steps were there from an earlier start; they do not count towards the rate.
     pub fn resume_at(&mut self, done: u64) {
-        self.first = Some(done);
+        self.first = done;
         self.done = done;
         self.start = Instant::now();
         if let Some(bar) = &self.bar {
             bar.set_position(done);
             bar.reset_eta();
         }
+    }
+
+    /// Says that at least `done` steps are done now.
+    pub fn reach(&mut self, done: u64) {
+        self.set(self.done.max(done));
     }
 
     /// Adds steps.
@@ -105,7 +107,7 @@ impl Progress {
     }
 
     fn line(&self, elapsed: Duration) -> String {
-        let fresh = self.done.saturating_sub(self.first.unwrap_or(0));
+        let fresh = self.done.saturating_sub(self.first);
         let rate = fresh as f64 / elapsed.as_secs_f64().max(1e-9);
         let left = self.total.saturating_sub(self.done) as f64;
         let eta = match rate > 0.0 {

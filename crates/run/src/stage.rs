@@ -113,22 +113,22 @@ impl<R: Record> Stage<R> {
     }
 
     /// The records of each of `units`, in their order and ordered by id: those that are there are
-    /// given back, the others made by `make`, which gets the missing units and returns one list of
-    /// records for each. New records are with the system when this returns.
+    /// given back, the others made by `make`, which gets the places in `units` of the missing ones
+    /// and returns one list of records for each. New records are with the system when this returns.
     pub fn run<E, F>(&mut self, units: &[&str], make: F) -> Result<Vec<Vec<R>>, E>
     where
         E: From<RunError>,
-        F: FnOnce(&[&str]) -> Result<Vec<Vec<R>>, E>,
+        F: FnOnce(&[usize]) -> Result<Vec<Vec<R>>, E>,
     {
-        let missing: Vec<&str> = units.iter().copied().filter(|unit| !self.has(unit)).collect();
+        let missing: Vec<usize> = (0..units.len()).filter(|&at| !self.has(units[at])).collect();
         if !missing.is_empty() {
             let made = make(&missing)?;
             if made.len() != missing.len() {
                 let reason = format!("{} units made {} lists", missing.len(), made.len());
                 return Err(self.error(reason).into());
             }
-            for (unit, records) in missing.iter().zip(made) {
-                self.add_unit(unit, records)?;
+            for (&at, records) in missing.iter().zip(made) {
+                self.add_unit(units[at], records)?;
             }
         }
         Ok(units.iter().map(|unit| self.units.get(*unit).cloned().unwrap_or_default()).collect())
@@ -369,7 +369,7 @@ mod tests {
             stage
                 .run::<RunError, _>(&[unit], |missing| {
                     made += missing.len();
-                    Ok(missing.iter().map(|unit| words(unit)).collect())
+                    Ok(missing.iter().map(|_| words(unit)).collect())
                 })
                 .unwrap();
         }
@@ -412,8 +412,15 @@ mod tests {
     fn only_missing_units_are_made() {
         let dir = tempfile::tempdir().unwrap();
         drop(run(dir.path(), "k", &UNITS[..3]));
-        let (mut stage, made) = run(dir.path(), "k", &UNITS);
-        assert_eq!(made, 1);
+        let mut places = Vec::new();
+        let mut stage = open(dir.path(), "k");
+        stage
+            .run::<RunError, _>(&["a", "b", "d"], |missing| {
+                places = missing.to_vec();
+                Ok(vec![words("b")])
+            })
+            .unwrap();
+        assert_eq!(places, [1]);
         let got = stage.run::<RunError, _>(&["a", "d"], |_| unreachable!()).unwrap();
         assert_eq!((got[0].len(), got[1].len()), (3, 0));
         assert_eq!(got[0][0].id, "a-0", "records of a unit are ordered by id");

@@ -1,0 +1,139 @@
+//! Self-judgement (judge form): the model scores its own candidates side by side, in shuffled
+//! order, for relevance, accuracy, temporal grounding and clarity.
+
+use std::collections::HashSet;
+
+use savi_judge::listwise;
+use savi_judge::order::Order;
+use savi_schema::SCHEMA_VERSION;
+
+use crate::answer::usable;
+use crate::round::{Draw, Round};
+use crate::text::normalise;
+use crate::{Answer, ClipRecord, Drawn, Error, Judgement, Question, Reading};
+
+/// A judgement that is being made.
+struct Open<'a> {
+    clip: &'a ClipRecord,
+    question: &'a Question,
+    candidates: Vec<&'a Answer>,
+    readings: Vec<Reading>,
+}
+
+/// Judges the candidates of some clips; one list for each clip, one judgement for each question
+/// that has at least two candidates that differ.
+pub(crate) fn judge(
+    round: &Round,
+    clips: &[&ClipRecord],
+    questions: &[&Vec<Question>],
+    answers: &[&Vec<Answer>],
+) -> Result<Vec<Vec<Judgement>>, Error> {
+    let config = &round.config.judge;
+    let mut open = Vec::new();
+    for ((clip, questions), answers) in clips.iter().zip(questions).zip(answers) {
+        for question in usable(questions) {
+            let candidates = distinct_candidates(question, answers);
+            if candidates.len() > 1 {
+                open.push(Open { clip, question, candidates, readings: Vec::new() });
+            }
+        }
+    }
+    // Every judgement is tried once in an order of its own; those that could not be read are drawn
+    // again, in yet another order, all in one call.
+    for sample in 0..config.judgements {
+        let mut pending: Vec<usize> = (0..open.len()).collect();
+        for attempt in 0..=config.retries {
+            let asked: Vec<&Open> = pending.iter().map(|&place| &open[place]).collect();
+            let readings = read(round, &asked, sample, attempt)?;
+            let mut unread = Vec::new();
+            for (&place, reading) in pending.iter().zip(readings) {
+                if reading.parsed.is_none() {
+                    unread.push(place);
+                }
+                open[place].readings.push(reading);
+            }
+            pending = unread;
+        }
+    }
+    let mut judged: Vec<Vec<Judgement>> = vec![Vec::new(); clips.len()];
+    for open in open {
+        let clip = clips.iter().position(|clip| clip.id == open.clip.id).unwrap_or_default();
+        judged[clip].push(Judgement {
+            schema: SCHEMA_VERSION,
+            id: open.question.id.clone(),
+            clip: open.clip.id.clone(),
+            shown: round.judged_subject(open.clip).1,
+            candidates: open.candidates.iter().map(|answer| answer.id.clone()).collect(),
+            scores: mean_scores(&open.readings, open.candidates.len()),
+            readings: open.readings,
+        });
+    }
+    Ok(judged)
+}
+
+/// The usable answers to a question that say different things, in the order of drawing.
+pub(crate) fn distinct_candidates<'a>(
+    question: &Question,
+    answers: &'a [Answer],
+) -> Vec<&'a Answer> {
+    let mut seen = HashSet::new();
+    answers
+        .iter()
+        .filter(|answer| answer.question == question.id && answer.dropped.is_none())
+        .filter(|answer| seen.insert(normalise(&answer.text)))
+        .collect()
+}
+
+fn read(
+    round: &Round,
+    open: &[&Open],
+    sample: usize,
+    attempt: usize,
+) -> Result<Vec<Reading>, Error> {
+    let mut draws = Vec::new();
+    let mut orders = Vec::new();
+    for open in open {
+        let texts: Vec<String> = open.candidates.iter().map(|a| a.text.clone()).collect();
+        let names = [
+            "judge-order",
+            &round.number.to_string(),
+            &open.question.id,
+            &sample.to_string(),
+            &attempt.to_string(),
+        ];
+        let order = Order::shuffled(texts.len(), round.seed, &names);
+        let shown: Vec<String> = order.candidates().iter().map(|&c| texts[c].clone()).collect();
+        let (subject, _) = round.judged_subject(open.clip);
+        draws.push(Draw {
+            id: format!("{}/{sample}.{attempt}", open.question.id),
+            messages: round.prompts.judge(&subject, &open.question.text, &shown)?,
+            samplings: vec![round.config.judge.sampling.clone()],
+        });
+        orders.push(order);
+    }
+    let drawn: Vec<Drawn> = round.draw("judge", "judge", draws)?.into_iter().flatten().collect();
+    let read = orders.into_iter().zip(drawn).map(|(order, drawn)| {
+        let parsed = listwise::parse(&drawn.raw, order.candidates().len());
+        Reading {
+            order: order.candidates().to_vec(),
+            problem: parsed.as_ref().err().map(ToString::to_string),
+            parsed: parsed.ok(),
+            drawn,
+        }
+    });
+    Ok(read.collect())
+}
+
+/// The mean of the criteria for each candidate, over all readings that could be read.
+fn mean_scores(readings: &[Reading], candidates: usize) -> Option<Vec<f64>> {
+    let mut sums = vec![0.0; candidates];
+    let mut count = 0;
+    for reading in readings {
+        let Some(parsed) = &reading.parsed else { continue };
+        for (&candidate, scores) in reading.order.iter().zip(&parsed.scores) {
+            sums[candidate] += scores.mean();
+        }
+        count += 1;
+    }
+    (count > 0).then(|| sums.into_iter().map(|sum| sum / f64::from(count)).collect())
+}
