@@ -66,7 +66,7 @@ pub struct Clip {
     pub metadata: ClipMetadata,
     /// How it became frames.
     pub policy: MediaPolicy,
-    /// The frames, in time order.
+    /// The frames, in time order, or in the order of explicit times.
     pub frames: Vec<Frame>,
     /// Why frames are missing; `None` for a whole clip. Only set where partial results were allowed.
     pub partial: Option<String>,

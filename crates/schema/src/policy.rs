@@ -42,7 +42,7 @@ pub enum FrameSampling {
     },
     /// Explicit moments, in seconds from the start of the clip.
     Times {
-        /// The moments.
+        /// The moments, in the order in which their frames are shown.
         times: Vec<f64>,
     },
 }
