@@ -15,7 +15,7 @@ use crate::IngestError;
 pub(crate) enum Plan {
     /// Slots, ascending; a slot may come more than once.
     Slots(Vec<u64>),
-    /// Moments in seconds, ascending.
+    /// Moments in seconds, in the order given.
     Times(Vec<f64>),
 }
 
@@ -82,12 +82,10 @@ pub(crate) fn plan(
         FrameSampling::Times { times } => {
             let start = policy.start.unwrap_or(0.0);
             let end = policy.end.map_or(metadata.duration, |end| end.min(metadata.duration));
-            let mut times = times.clone();
-            times.sort_by(f64::total_cmp);
             if let Some(bad) = times.iter().find(|&&t| t < start || t > end + TIME_TOLERANCE) {
                 return Err(range_error(format!("{bad} s is outside of {start} s to {end} s")));
             }
-            Ok(Plan::Times(times))
+            Ok(Plan::Times(times.clone()))
         }
     }
 }
@@ -167,4 +165,86 @@ fn linspace_rounded(first: u64, last: u64, count: usize) -> Vec<u64> {
             (at.round_ties_even() as u64).clamp(first, last)
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn clip(frame_count: u64, fps: f64) -> ClipMetadata {
+        let duration = frame_count as f64 / fps;
+        let (width, height, rotation, codec) = (64, 48, 0, "h264".to_owned());
+        ClipMetadata { duration, width, height, fps, frame_count, rotation, codec }
+    }
+
+    fn slots(frames: u64, policy: &MediaPolicy) -> Vec<u64> {
+        match plan("clip", &clip(frames, 30.0), policy).expect("a plan") {
+            Plan::Slots(slots) => slots,
+            Plan::Times(times) => panic!("times {times:?}"),
+        }
+    }
+
+    fn check(frames: u64, count: usize, rule: CountRule, expected: &[u64]) {
+        assert_eq!(slots(frames, &MediaPolicy::count(count, rule)), expected, "{rule:?}");
+    }
+
+    // Expected values are numpy's and torch's, from the references' own expressions.
+    #[test]
+    fn by_count_as_the_references() {
+        check(100, 8, CountRule::MidSegment, &[6, 18, 31, 43, 56, 68, 80, 93]);
+        check(100, 8, CountRule::Linspace, &[0, 14, 28, 42, 56, 70, 84, 99]);
+        check(100, 8, CountRule::Endpoint, &[11, 22, 33, 44, 55, 66, 77, 88]);
+        check(3, 5, CountRule::MidSegment, &[0, 0, 1, 1, 2]);
+        check(3, 5, CountRule::Linspace, &[0, 0, 1, 1, 2]);
+        check(1, 2, CountRule::MidSegment, &[0, 0]);
+        check(10, 1, CountRule::Linspace, &[0]);
+        check(10, 1, CountRule::MidSegment, &[4]);
+        check(10, 1, CountRule::Endpoint, &[5]);
+    }
+
+    #[test]
+    fn by_count_within_bounds() {
+        let mut policy = MediaPolicy::count(4, CountRule::MidSegment);
+        (policy.start, policy.end) = (Some(1.0), Some(2.0));
+        assert_eq!(slots(100, &policy), [33, 41, 48, 55]);
+        policy.end = Some(50.0);
+        policy.start = None;
+        assert_eq!(slots(100, &policy), slots(100, &MediaPolicy::count(4, CountRule::MidSegment)));
+        policy.start = Some(10.0);
+        assert!(plan("clip", &clip(100, 30.0), &policy).is_err());
+    }
+
+    fn fps(fps: f64, bounds: (usize, usize), multiple_of: usize) -> MediaPolicy {
+        let (min_frames, max_frames) = bounds;
+        MediaPolicy::new(FrameSampling::Fps { fps, min_frames, max_frames, multiple_of })
+    }
+
+    #[test]
+    fn by_rate_as_qwen() {
+        // 100 frames at 30/s are 3.33 s: 6.67 frames at 2/s, down to 6.
+        assert_eq!(slots(100, &fps(2.0, (4, 768), 2)), [0, 20, 40, 59, 79, 99]);
+        // Bounds: at least 4, at most 8, never more than there are.
+        assert_eq!(slots(20, &fps(2.0, (4, 768), 2)).len(), 4);
+        assert_eq!(slots(1000, &fps(2.0, (4, 8), 2)).len(), 8);
+        assert_eq!(slots(5, &fps(60.0, (4, 768), 2)), [0, 1, 3, 4]);
+        assert!(plan("clip", &clip(1, 30.0), &fps(2.0, (4, 768), 2)).is_err());
+        assert_eq!(slots(1, &fps(2.0, (1, 768), 1)), [0]);
+    }
+
+    #[test]
+    fn times_keep_their_order_and_stay_inside() {
+        let times = |times: Vec<f64>| MediaPolicy::new(FrameSampling::Times { times });
+        let planned = plan_times(&clip(30, 30.0), &times(vec![0.9, 0.1, 1.0])).expect("a plan");
+        assert_eq!(planned, [0.9, 0.1, 1.0]);
+        assert!(plan_times(&clip(30, 30.0), &times(vec![1.1])).is_err());
+    }
+
+    #[test]
+    fn slots_start_where_even_frames_do() {
+        let policy = MediaPolicy::count(4, CountRule::Linspace);
+        let planned = plan_times(&clip(31, 30.0), &policy).expect("a plan");
+        for (time, frame) in planned.iter().zip([0.0, 10.0, 20.0, 30.0]) {
+            assert!((time - frame / 30.0).abs() < 1e-12);
+        }
+    }
 }

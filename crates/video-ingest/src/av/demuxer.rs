@@ -96,6 +96,8 @@ pub(super) struct Demuxer<'a> {
     input: Input,
     packet: *mut ffi::AVPacket,
     pub(super) stream: usize,
+    /// The packet in hand is to be given again.
+    held: Option<PacketHeader>,
     file: &'a str,
     clock: &'a Clock,
 }
@@ -142,7 +144,7 @@ impl<'a> Demuxer<'a> {
         };
         // SAFETY: plain allocation, freed in drop; null is checked below.
         let packet = unsafe { ffi::av_packet_alloc() };
-        let mut demuxer = Self { input, packet, stream: 0, file, clock };
+        let mut demuxer = Self { input, packet, stream: 0, held: None, file, clock };
         if packet.is_null() {
             return Err(fail("out of memory".to_owned()));
         }
@@ -227,6 +229,9 @@ impl<'a> Demuxer<'a> {
 
     /// Reads on to the next packet.
     pub(super) fn read(&mut self) -> Read {
+        if let Some(header) = self.held.take() {
+            return Read::Packet(header);
+        }
         // SAFETY: context and packet are open; the old packet is released first.
         unsafe {
             ffi::av_packet_unref(self.packet);
@@ -280,8 +285,14 @@ impl<'a> Demuxer<'a> {
         self.packet
     }
 
+    /// Gives the packet in hand, whose header this is, once more.
+    pub(super) fn hold(&mut self, header: PacketHeader) {
+        self.held = Some(header);
+    }
+
     /// Goes to the key frame at or before `timestamp`; where that ends must be checked by reading.
     pub(super) fn seek(&mut self, timestamp: i64) -> bool {
+        self.held = None;
         let backward = ffi::AVSEEK_FLAG_BACKWARD as i32;
         // SAFETY: context open, stream index valid.
         unsafe {

@@ -6,6 +6,7 @@ mod picture;
 mod reader;
 mod timeline;
 mod writer;
+mod yuv;
 
 use std::ffi::{CStr, CString};
 use std::sync::Once;

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use ffmpeg_next::ffi;
 use savi_schema::RgbImage;
 
+use super::yuv::{self, Matrix, Planes};
+
 /// An owned `AVFrame`.
 pub(super) struct Frame(*mut ffi::AVFrame);
 
@@ -70,16 +72,22 @@ impl Converter {
         let (Ok(width), Ok(height)) = (usize::try_from(f.width), usize::try_from(f.height)) else {
             return Err(ffi::AVERROR_INVALIDDATA);
         };
+        let bytes = width * height * 3;
+        if let Some(planes) = planes_of(f, width, height) {
+            let full = full_range(f) || f.format == ffi::AVPixelFormat::AV_PIX_FMT_YUVJ420P as i32;
+            rgb.resize(bytes, 0);
+            yuv::to_rgb(&planes, matrix_of(f.colorspace as i32).1, full, &mut rgb[..bytes]);
+            return Ok(());
+        }
         let shape = Shape {
             width: f.width,
             height: f.height,
             from: f.format,
             to: ffi::AVPixelFormat::AV_PIX_FMT_RGB24 as i32,
             matrix: f.colorspace as i32,
-            full_range: f.color_range == ffi::AVColorRange::AVCOL_RANGE_JPEG,
+            full_range: full_range(f),
         };
         self.prepare(shape)?;
-        let bytes = width * height * 3;
         // swscale's vector loops may write a few bytes past the last pixel of a row.
         rgb.clear();
         rgb.resize(bytes + 64, 0);
@@ -150,7 +158,7 @@ impl Converter {
                 return Err(ffi::AVERROR(libc::ENOMEM));
             }
             self.context = context;
-            let flags = ffi::SWS_BICUBIC | ffi::SWS_ACCURATE_RND | ffi::SWS_FULL_CHR_H_INT;
+            let flags = ffi::SWS_BILINEAR | ffi::SWS_ACCURATE_RND;
             for (name, value) in [
                 (c"srcw", i64::from(shape.width)),
                 (c"srch", i64::from(shape.height)),
@@ -166,7 +174,7 @@ impl Converter {
                 }
             }
             // One matrix serves both directions; swscale takes it from the YUV side.
-            let table = ffi::sws_getCoefficients(matrix_of(shape.matrix));
+            let table = ffi::sws_getCoefficients(matrix_of(shape.matrix).0);
             let to_yuv = shape.to != ffi::AVPixelFormat::AV_PIX_FMT_RGB24 as i32;
             let target_full = i32::from(!to_yuv);
             ffi::sws_setColorspaceDetails(
@@ -202,23 +210,54 @@ impl Drop for Converter {
     }
 }
 
-/// swscale's number of a matrix. A file that states none is taken as BT.601, as swscale,
-/// torchcodec, PyAV and decord do.
-fn matrix_of(colorspace: i32) -> i32 {
+fn full_range(frame: &ffi::AVFrame) -> bool {
+    frame.color_range == ffi::AVColorRange::AVCOL_RANGE_JPEG
+}
+
+/// The planes of an 8-bit 4:2:0 frame whose rows run downwards; `None` for anything else.
+fn planes_of(f: &ffi::AVFrame, width: usize, height: usize) -> Option<Planes<'_>> {
+    let formats = [ffi::AVPixelFormat::AV_PIX_FMT_YUV420P, ffi::AVPixelFormat::AV_PIX_FMT_YUVJ420P];
+    if !formats.iter().any(|&format| format as i32 == f.format) || width == 0 || height == 0 {
+        return None;
+    }
+    let plane = |index: usize, width: usize, height: usize| {
+        let stride = usize::try_from(f.linesize[index]).ok().filter(|&s| s >= width)?;
+        let data = f.data[index];
+        // SAFETY: a decoded frame owns `height` rows of `stride` bytes for each plane of its
+        // format, the last one at least `width` long; the borrow ends with the frame's.
+        (!data.is_null()).then(|| unsafe {
+            (std::slice::from_raw_parts(data, (height - 1) * stride + width), stride)
+        })
+    };
+    let (chroma_width, chroma_height) = (width.div_ceil(2), height.div_ceil(2));
+    Some(Planes {
+        width,
+        height,
+        y: plane(0, width, height)?,
+        u: plane(1, chroma_width, chroma_height)?,
+        v: plane(2, chroma_width, chroma_height)?,
+    })
+}
+
+/// swscale's number of a matrix, and the matrix. A file that states none is taken as BT.601, as
+/// swscale, torchcodec, PyAV and decord do.
+fn matrix_of(colorspace: i32) -> (i32, Matrix) {
     use ffi::AVColorSpace as Space;
     let known = [
-        (Space::AVCOL_SPC_BT709, ffi::SWS_CS_ITU709),
-        (Space::AVCOL_SPC_FCC, ffi::SWS_CS_FCC),
-        (Space::AVCOL_SPC_BT470BG, ffi::SWS_CS_ITU601),
-        (Space::AVCOL_SPC_SMPTE170M, ffi::SWS_CS_SMPTE170M),
-        (Space::AVCOL_SPC_SMPTE240M, ffi::SWS_CS_SMPTE240M),
-        (Space::AVCOL_SPC_BT2020_NCL, ffi::SWS_CS_BT2020),
-        (Space::AVCOL_SPC_BT2020_CL, ffi::SWS_CS_BT2020),
+        (Space::AVCOL_SPC_BT709, ffi::SWS_CS_ITU709, yuv::BT709),
+        (Space::AVCOL_SPC_FCC, ffi::SWS_CS_FCC, yuv::FCC),
+        (Space::AVCOL_SPC_BT470BG, ffi::SWS_CS_ITU601, yuv::BT601),
+        (Space::AVCOL_SPC_SMPTE170M, ffi::SWS_CS_SMPTE170M, yuv::BT601),
+        (Space::AVCOL_SPC_SMPTE240M, ffi::SWS_CS_SMPTE240M, yuv::SMPTE240M),
+        (Space::AVCOL_SPC_BT2020_NCL, ffi::SWS_CS_BT2020, yuv::BT2020),
+        (Space::AVCOL_SPC_BT2020_CL, ffi::SWS_CS_BT2020, yuv::BT2020),
     ];
     known
         .iter()
-        .find(|(space, _)| *space as i32 == colorspace)
-        .map_or(ffi::SWS_CS_DEFAULT as i32, |(_, table)| *table as i32)
+        .find(|(space, ..)| *space as i32 == colorspace)
+        .map_or((ffi::SWS_CS_DEFAULT as i32, yuv::BT601), |(_, table, matrix)| {
+            (*table as i32, *matrix)
+        })
 }
 
 /// How a stored picture is turned to stand upright: rows and columns swapped first, then mirrored.

@@ -226,36 +226,45 @@ impl<'a> Pass<'a> {
             let outcome = self.decode_run(
                 &run,
                 |packet| by_decoding || by_packet.contains_key(&packet),
-                |frame, time, damage| {
+                |frame, time, sound| {
                     let index = if by_decoding {
                         ordinal += 1;
                         by_packet.get(&(ordinal - 1))
                     } else {
                         time.and_then(|time| by_time.get(&time))
                     };
-                    let Some(&index) = index else { return Ok(()) };
-                    if let Some(reason) = damage {
-                        return Err(reason);
-                    }
-                    if !images.contains_key(&index) {
+                    if let Some(&index) = index
+                        && sound
+                        && !images.contains_key(&index)
+                    {
                         let image =
-                            to_image(&mut converter, frame, &mut full, orientation, request)
-                                .map_err(Damage::Error)?;
+                            to_image(&mut converter, frame, &mut full, orientation, request)?;
                         images.insert(index, image);
                     }
                     Ok(())
                 },
             );
-            match outcome {
-                Ok(()) => {}
-                Err(error) if partial_allowed => {
-                    let fatal = matches!(error, IngestError::Deadline { .. });
-                    trouble.get_or_insert(error);
-                    if fatal {
-                        break;
-                    }
+            let error = match outcome {
+                Ok(None) => continue,
+                Ok(Some(code)) => {
+                    let lost = wanted.iter().find(|i| {
+                        let packet = self.timeline.entries[**i].packet;
+                        (run.first..=run.last).contains(&packet) && !images.contains_key(i)
+                    });
+                    let Some(&lost) = lost else { continue };
+                    let time = self.timeline.seconds(self.timeline.entries[lost].pts);
+                    let (file, reason) = (request.file.to_owned(), describe(code));
+                    IngestError::Decode { file, time, reason }
                 }
-                Err(error) => return Err(error),
+                Err(error) => error,
+            };
+            if !partial_allowed {
+                return Err(error);
+            }
+            let late = matches!(error, IngestError::Deadline { .. });
+            trouble.get_or_insert(error);
+            if late {
+                break;
             }
         }
         let missing = wanted.iter().filter(|i| !images.contains_key(i)).count();
@@ -352,13 +361,14 @@ impl<'a> Pass<'a> {
     }
 
     /// Decodes a run. `wanted` says of a packet whether its picture must come out even if no other
-    /// needs it; `take` gets every picture that does, with the damage before it, if any.
+    /// needs it; `take` gets every picture that does, its time, and whether all that came before it
+    /// in the run was sound. Returns the first damage, if any.
     fn decode_run(
         &mut self,
         run: &Run,
         wanted: impl Fn(u32) -> bool,
-        mut take: impl FnMut(&Frame, Option<i64>, Option<Damage>) -> Result<(), Damage>,
-    ) -> Result<(), IngestError> {
+        mut take: impl FnMut(&Frame, Option<i64>, bool) -> Result<(), IngestError>,
+    ) -> Result<Option<i32>, IngestError> {
         self.go_to(run)?;
         self.decoder.flush();
         let skippable = may_skip(self.demuxer.codec());
@@ -407,32 +417,22 @@ impl<'a> Pass<'a> {
                     }
                 }
                 loop {
-                    let outcome = match self.decoder.receive() {
+                    match self.decoder.receive() {
                         Output::Picture { frame, time, sound } => {
-                            let bad = damage.map(Damage::Code).or_else(|| {
-                                (!sound).then_some(Damage::Code(ffi::AVERROR_INVALIDDATA))
-                            });
-                            take(frame, time, bad).map_err(|d| (d, time))
+                            if !sound {
+                                damage.get_or_insert(ffi::AVERROR_INVALIDDATA);
+                            }
+                            take(frame, time, damage.is_none())?;
                         }
                         Output::Hungry => break,
-                        Output::Done => return Ok(()),
+                        Output::Done => return Ok(damage),
                         Output::Failed(code) => {
                             damage.get_or_insert(code);
                             if end {
-                                return Ok(());
+                                return Ok(damage);
                             }
                             break;
                         }
-                    };
-                    if let Err((damage, time)) = outcome {
-                        return Err(match damage {
-                            Damage::Error(error) => error,
-                            Damage::Code(code) => IngestError::Decode {
-                                file: self.request.file.to_owned(),
-                                time: time.map_or(0.0, |t| self.timeline.seconds(t)),
-                                reason: describe(code),
-                            },
-                        });
                     }
                 }
                 if self.clock.expired() {
@@ -457,10 +457,10 @@ impl<'a> Pass<'a> {
             .find(|k| k.packet <= self.position)
             .map_or(0, |k| k.header.position);
         let far = run.key.is_some_and(|k| k.header.position.saturating_sub(here) > SEEK_BYTES);
-        if (!ahead || far) && self.seek_to(run) {
-            return Ok(());
+        if !ahead || far {
+            self.seek_to(run);
         }
-        if !ahead || self.position == u32::MAX {
+        if self.position > target {
             self.demuxer = reopen(self.request, self.clock)?;
             self.position = 0;
         }
@@ -477,20 +477,32 @@ impl<'a> Pass<'a> {
         Ok(())
     }
 
-    /// Seeks to the key of a run. The demuxer is then before it, and `position` says where; false
-    /// when the seek cannot be trusted.
-    fn seek_to(&mut self, run: &Run) -> bool {
-        let (Some(key), true) = (run.key, self.demuxer.indexed()) else { return false };
-        let Some(time) = key.header.dts.or(key.header.pts) else { return false };
-        let _ = time;
-        false
+    /// Seeks to the key of a run or before it; `position` says where that came out, beyond every
+    /// packet when it cannot be told.
+    fn seek_to(&mut self, run: &Run) {
+        let (Some(key), true) = (run.key, self.demuxer.indexed()) else { return };
+        let Some(time) = key.header.pts.or(key.header.dts) else { return };
+        self.position = u32::MAX;
+        if !self.demuxer.seek(time) {
+            return;
+        }
+        // Where the seek came out is known when the first packet after it is one of the keys.
+        let landed = loop {
+            match self.demuxer.read() {
+                Read::Packet(header) => break header,
+                Read::Other(_) if !self.clock.expired() => {}
+                Read::Other(_) | Read::End | Read::Failed(_) => return,
+            }
+        };
+        let same = |k: &&Key| {
+            (k.header.pts, k.header.position) == (landed.pts, landed.position)
+                && k.packet <= key.packet
+        };
+        if let Some(key) = self.timeline.keys.iter().rev().find(same) {
+            self.position = key.packet;
+            self.demuxer.hold(landed);
+        }
     }
-}
-
-/// What stood between a packet and its picture.
-enum Damage {
-    Code(i32),
-    Error(IngestError),
 }
 
 fn reopen<'a>(request: &Request<'a>, clock: &'a Clock) -> Result<Demuxer<'a>, IngestError> {
