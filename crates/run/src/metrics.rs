@@ -64,12 +64,19 @@ impl Metrics {
         Ok(())
     }
 
-    /// Forgets what was logged after `step` of this part: called with the step at which training
-    /// resumes, so that no step is there twice.
+    /// Forgets what this part logged after `step`: called with the step at which training resumes,
+    /// so that no step is there twice. Lines of other parts (with other `extra` values) stay.
     pub fn cut_after(&self, step: u64) -> Result<(), RunError> {
         let mut files = self.lock();
         let last = self.offset + step;
-        let kept = files.lines.iter().filter(|line| step_of(line) <= last).cloned().collect();
+        let ours = |line: &Map<String, Value>| {
+            self.extra.iter().all(|(name, value)| line.get(name) == Some(value))
+        };
+        let stays = |line: &&Map<String, Value>| step_of(line) <= last || !ours(line);
+        let kept: Vec<_> = files.lines.iter().filter(stays).cloned().collect();
+        if kept.len() == files.lines.len() {
+            return Ok(());
+        }
         let dir = files.dir.clone();
         *files = Files::rewrite(&dir, kept)?;
         Ok(())
@@ -202,6 +209,7 @@ mod tests {
         fs::write(&path, text).unwrap();
         let metrics = Metrics::open(dir.path()).unwrap();
         let second = metrics.scoped(3, round(2));
+        metrics.scoped(0, round(1)).cut_after(3).unwrap();
         second.cut_after(1).unwrap();
         second.log(2, &figures(0.125)).unwrap();
         let expected = [(1, 0.5), (2, 0.5), (3, 0.5), (4, 0.25), (5, 0.125)];

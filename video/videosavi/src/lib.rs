@@ -25,6 +25,8 @@ mod prompts;
 mod records;
 mod round;
 mod run;
+#[cfg(test)]
+mod tests;
 mod text;
 
 pub use config::{

@@ -160,6 +160,7 @@ fn learn(
         tracing::warn!("round {round} is learnt again: what it depends on has changed");
         let io = |source| savi_run::RunError::Io { path: dir.clone(), source };
         fs::remove_dir_all(&dir).map_err(io)?;
+        outputs.metrics.cut_after(steps_before)?;
     }
     export::write(&dir, lesson)?;
     write_atomic(&key_path, key.as_bytes())?;

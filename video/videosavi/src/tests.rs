@@ -1,0 +1,468 @@
+//! The loop from end to end on a scripted model: what it makes, that it continues where it was
+//! stopped with the same bytes, and that the controls are what they claim to be.
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use rand::Rng;
+use savi_judge::order::seeded_rng;
+use savi_run::{Evaluation, FolderOptions, Interrupt, Metrics, RunFolder, write_atomic};
+use savi_schema::{
+    Completion, CountRule, Example, FinishReason, Generate, GenerateError, MediaPolicy, Message,
+    Part, Request, Role, Sampling,
+};
+use savi_suites::stats::Bootstrap;
+use savi_suites::{EvalOptions, Format, QuestionRecord};
+
+use crate::*;
+
+const WORDS: [&str; 4] = ["left", "right", "up", "down"];
+
+/// A model that knows the truth about every clip and tells it as often as its skill allows.
+struct Scripted {
+    skill: f64,
+    name: String,
+    /// Calls that may still be made before the process "dies".
+    fuse: Rc<Cell<u32>>,
+}
+
+fn truth(clip: &str, question: &str) -> &'static str {
+    WORDS[seeded_rng(0, &["truth", clip, question]).random_range(0..WORDS.len())]
+}
+
+impl Scripted {
+    fn write(&self, request: &Request, sample: usize) -> String {
+        let mut rng = seeded_rng(request.seed, &[&request.id, &sample.to_string()]);
+        let mut often = |share: f64| rng.random_bool(share);
+        let words = request.messages[0].words();
+        let clip = request.messages[0].content.iter().find_map(|part| match part {
+            Part::Video(media) => Path::new(&media.source).file_stem()?.to_str(),
+            _ => None,
+        });
+        let field = |name: &str| {
+            words.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default().to_owned()
+        };
+        if words.starts_with("Ask one question") {
+            let thing =
+                ["disc", "square", "star"][usize::from(often(0.4)) + usize::from(often(0.4))];
+            let start = ["What", "Why", "How"].into_iter().find(|w| words.contains(w));
+            return match often(0.1) {
+                true => "The disc moves.".to_owned(),
+                false => format!("{} way does the {thing} go?", start.unwrap_or("Which")),
+            };
+        }
+        // Without its clip nobody knows better than chance.
+        let seen = |question: &str, rng_share: bool| match clip {
+            Some(clip) if rng_share => truth(clip, question).to_owned(),
+            _ => String::new(),
+        };
+        if words.contains("then rate each answer") || words.contains("Then rate each answer") {
+            let right = seen(&field("Question: "), often(0.9));
+            let lines = words.lines().filter_map(|line| {
+                let (label, text) = line.split_once(": ")?;
+                (label.len() == 1).then(|| {
+                    let accuracy = if text == right { 5 } else { 1 };
+                    format!("\n{label}: relevance 5, accuracy {accuracy}, temporal grounding {accuracy}, clarity 5")
+                })
+            });
+            let lines: String = lines.collect();
+            return if often(0.2) {
+                "I like A.".to_owned()
+            } else {
+                format!("Evidence: it moves.{lines}")
+            };
+        }
+        if words.contains("Check the answer") {
+            let right = seen(&field("Question: "), often(0.9)) == field("Answer: ");
+            let verdict = if right { "right" } else { "wrong" };
+            return match often(0.2) {
+                true => "It is fine.".to_owned(),
+                false => format!("Evidence: it moves. Verdict: {verdict}."),
+            };
+        }
+        if words.contains("Answer the question again") {
+            return seen(&field("Question: "), often(0.9));
+        }
+        let question = words.lines().next().unwrap_or_default();
+        let skill = self.skill;
+        match often(skill) {
+            true => seen(question, true),
+            false => WORDS[rng.random_range(0..WORDS.len())].to_owned(),
+        }
+    }
+}
+
+impl Generate for Scripted {
+    fn generate(&self, requests: &[Request]) -> Result<Vec<Vec<Completion>>, GenerateError> {
+        burn(&self.fuse).map_err(GenerateError::Backend)?;
+        let complete = |request: &Request| {
+            (0..request.samplings.len())
+                .map(|sample| Completion {
+                    text: self.write(request, sample),
+                    token_ids: vec![1, 2],
+                    logps: vec![-0.5, -0.25],
+                    finish_reason: FinishReason::Stop,
+                })
+                .collect()
+        };
+        Ok(requests.iter().map(complete).collect())
+    }
+
+    fn fingerprint(&self) -> String {
+        self.name.clone()
+    }
+}
+
+fn burn(fuse: &Cell<u32>) -> Result<(), String> {
+    match fuse.get() {
+        0 => Err("killed".to_owned()),
+        left => {
+            fuse.set(left - 1);
+            Ok(())
+        }
+    }
+}
+
+/// A learner whose skill grows with the share of right among chosen; it checkpoints every step.
+struct ScriptedLearner {
+    model: Scripted,
+}
+
+const STEPS: u64 = 3;
+
+impl Learner for ScriptedLearner {
+    fn generator(&self) -> &dyn Generate {
+        &self.model
+    }
+
+    fn key(&self) -> String {
+        "scripted".to_owned()
+    }
+
+    fn learn(&mut self, material: Material<'_>, at: &Training<'_>) -> Result<Learnt, LearnError> {
+        let said: Vec<(String, String)> = match material {
+            Material::Pairs(pairs) => {
+                pairs.iter().map(|p| (p.prompt[0].words(), p.chosen.clone())).collect()
+            }
+            Material::Examples(examples) => examples
+                .iter()
+                .map(|e| (e.conversations[0][0].words(), e.conversations[0][1].words()))
+                .collect(),
+        };
+        let path = at.dir.join("checkpoint");
+        let done = fs::read_to_string(&path).map_or(0, |text| text.parse::<u64>().unwrap());
+        at.metrics.cut_after(done).unwrap();
+        for step in done + 1..=STEPS {
+            burn(&self.model.fuse).map_err(|e| LearnError::Failed(e.into()))?;
+            let values = [("loss".to_owned(), (1.0 / step as f64).into())].into_iter().collect();
+            at.metrics.log(step, &values).unwrap();
+            write_atomic(&path, step.to_string().as_bytes()).unwrap();
+            at.interrupt.check().map_err(|_| LearnError::Interrupted)?;
+        }
+        let text = format!("{} {said:?}", self.model.name);
+        self.model.name = blake3::hash(text.as_bytes()).to_hex()[..16].to_owned();
+        self.model.skill = (self.model.skill + 0.2).min(1.0);
+        write_atomic(&at.dir.join("adapter"), self.model.name.as_bytes()).unwrap();
+        Ok(Learnt { steps: STEPS })
+    }
+}
+
+fn policy() -> MediaPolicy {
+    MediaPolicy::count(4, CountRule::MidSegment)
+}
+
+fn clips(count: usize) -> Vec<ClipRecord> {
+    (0..count)
+        .map(|i| ClipRecord {
+            schema: 1,
+            id: format!("clip-{i:02}"),
+            source: format!("clips/clip-{i:02}.mp4"),
+            policy: policy(),
+            frame_times: vec![0.5, 1.5],
+            hash: String::new(),
+            caption: None,
+        })
+        .collect()
+}
+
+fn exam() -> Exam {
+    let questions = (0..40).map(|i| {
+        let clip_id = format!("dev-{:02}", i / 2);
+        let question = format!("Which way does shape {i} go?");
+        QuestionRecord {
+            schema: 1,
+            id: format!("{clip_id}-q{i:02}"),
+            clip: format!("{clip_id}.mp4"),
+            family: ["direction", "order"][i % 2].to_owned(),
+            format: Format::Open,
+            options: None,
+            answer: truth(&clip_id, &question).to_owned(),
+            question,
+            clip_id,
+            temporal: true,
+            novel: false,
+        }
+    });
+    Exam {
+        suite: "scripted".to_owned(),
+        questions: questions.collect(),
+        root: PathBuf::from("held-out"),
+        options: EvalOptions::new(policy()),
+        bootstrap: Bootstrap { resamples: 200, seed: 0 },
+    }
+}
+
+fn labelled() -> Vec<Example> {
+    let example = |i: usize| Example {
+        schema: 1,
+        id: format!("labelled-{i:02}"),
+        conversations: vec![vec![
+            Message::text(Role::User, format!("Question {i}?")),
+            Message::text(Role::Assistant, "left"),
+        ]],
+    };
+    (0..20).map(example).collect()
+}
+
+fn config(form: Form) -> Config {
+    Config { form, rounds: 2, clips_at_once: 3, ..Config::default() }
+}
+
+/// Starts or continues the run in `dir`; the process "dies" when the fuse has burnt down.
+fn start(dir: &Path, config: &Config, fuse: u32) -> Result<Vec<Evaluation>, Error> {
+    start_with(dir, config, fuse, &Interrupt::new(), 7)
+}
+
+fn start_with(
+    dir: &Path,
+    config: &Config,
+    fuse: u32,
+    interrupt: &Interrupt,
+    clip_count: usize,
+) -> Result<Vec<Evaluation>, Error> {
+    let table = toml::Table::try_from(config).unwrap();
+    let folder = RunFolder::open(dir, &table, &FolderOptions::default())?;
+    let metrics = Metrics::open(dir)?;
+    let model = Scripted { skill: 0.4, name: "base".to_owned(), fuse: Rc::new(Cell::new(fuse)) };
+    let (clips, exam, labelled) = (clips(clip_count), exam(), labelled());
+    let inputs = Inputs { seed: 5, clips: &clips, labelled: &labelled, exam: &exam, space: None };
+    let outputs = Outputs { folder: &folder, metrics: &metrics, interrupt };
+    run(config, &inputs, &mut ScriptedLearner { model }, &outputs)
+}
+
+/// Every file of a run folder but the times: the metrics lines lose theirs.
+fn snapshot(dir: &Path) -> BTreeMap<String, String> {
+    fn walk(root: &Path, dir: &Path, into: &mut BTreeMap<String, String>) {
+        for entry in fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.strip_prefix(root).unwrap().display().to_string();
+            if path.is_dir() {
+                walk(root, &path, into);
+            } else if !name.starts_with("tensorboard") {
+                let text = fs::read_to_string(&path).unwrap();
+                let text = text.lines().map(|l| l.split(",\"time\"").next().unwrap()).collect();
+                into.insert(name, text);
+            }
+        }
+    }
+    let mut files = BTreeMap::new();
+    walk(dir, dir, &mut files);
+    files
+}
+
+fn decisions(dir: &Path, config: &Config, round: u32) -> Vec<Decision> {
+    read_decisions(dir, round, config.form).unwrap()
+}
+
+/// Of the pairs of round 1: how many there are, and the shares of right chosen and right rejected.
+fn pair_quality(dir: &Path, config: &Config) -> (usize, f64, f64) {
+    let pairs: Vec<_> =
+        decisions(dir, config, 1).into_iter().filter_map(|decision| decision.pair).collect();
+    let share = |text: fn(&savi_schema::Pair) -> &str| {
+        let right = pairs.iter().filter(|pair| {
+            let provenance = |name: &str| pair.provenance[name].as_str().unwrap();
+            truth(provenance("clip"), provenance("question_text")) == text(pair)
+        });
+        right.count() as f64 / pairs.len() as f64
+    };
+    (pairs.len(), share(|pair| &pair.chosen), share(|pair| &pair.rejected))
+}
+
+#[test]
+fn both_forms_find_pairs_that_are_right_and_measure_every_round() {
+    for form in [Form::Judge, Form::Critique] {
+        let dir = tempfile::tempdir().unwrap();
+        let config = config(form);
+        let evaluations = start_with(dir.path(), &config, u32::MAX, &Interrupt::new(), 30).unwrap();
+        let accuracy: Vec<(u32, usize)> = evaluations
+            .iter()
+            .filter(|evaluation| evaluation.metric == "accuracy")
+            .map(|evaluation| (evaluation.round, evaluation.n))
+            .collect();
+        assert_eq!(accuracy, [(0, 40), (1, 40), (2, 40)]);
+        let (pairs, chosen, rejected) = pair_quality(dir.path(), &config);
+        assert!(pairs > 20 && chosen > 0.8 && rejected < 0.2, "{pairs} {chosen} {rejected}");
+        let first = &decisions(dir.path(), &config, 1)[0];
+        assert!(first.id.starts_with("round-1/clip-00/"), "{}", first.id);
+        assert_eq!(savi_run::read_evaluations(dir.path()).unwrap(), evaluations);
+        for file in ["pairs.jsonl", "pairs.llava-hound.jsonl", "pairs.ms-swift.jsonl"] {
+            let text = fs::read_to_string(dir.path().join("checkpoints/round-1").join(file));
+            assert_eq!(text.unwrap().lines().count(), pairs, "{file}");
+        }
+    }
+}
+
+#[test]
+fn stopped_anywhere_and_continued_it_leaves_the_same_bytes() {
+    for form in [Form::Judge, Form::Critique] {
+        let undisturbed = tempfile::tempdir().unwrap();
+        let config = config(form);
+        start(undisturbed.path(), &config, u32::MAX).unwrap();
+        let expected = snapshot(undisturbed.path());
+        let mut finished = false;
+        // Odd and even calls are shared between the forms; the stages that differ come in all places.
+        for fuse in (u32::from(form == Form::Judge)..200).step_by(2) {
+            let dir = tempfile::tempdir().unwrap();
+            if start(dir.path(), &config, fuse).is_ok() {
+                finished = true;
+                break;
+            }
+            // Die a second time a little later, then run to the end.
+            let _ = start(dir.path(), &config, 4);
+            start(dir.path(), &config, u32::MAX).unwrap();
+            let actual = snapshot(dir.path());
+            assert_eq!(actual.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>());
+            for (name, text) in &expected {
+                assert_eq!(&actual[name], text, "{form:?}, stopped after {fuse} calls: {name}");
+            }
+        }
+        assert!(finished, "the fuse was never long enough");
+    }
+}
+
+#[test]
+fn a_finished_run_asks_the_model_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = config(Form::Judge);
+    let first = start(dir.path(), &config, u32::MAX).unwrap();
+    assert_eq!(start(dir.path(), &config, 0).unwrap(), first);
+}
+
+#[test]
+fn how_many_clips_go_together_changes_nothing() {
+    let records = |clips_at_once| {
+        let dir = tempfile::tempdir().unwrap();
+        start(dir.path(), &Config { clips_at_once, ..config(Form::Critique) }, u32::MAX).unwrap();
+        let mut files = snapshot(dir.path());
+        files.retain(|name, _| name.ends_with(".jsonl") || name.ends_with("adapter"));
+        files
+    };
+    assert_eq!(records(1), records(7));
+}
+
+#[test]
+fn an_interrupt_is_not_a_failure() {
+    let dir = tempfile::tempdir().unwrap();
+    let interrupt = Interrupt::new();
+    interrupt.set();
+    let result = start_with(dir.path(), &config(Form::Judge), u32::MAX, &interrupt, 7);
+    assert!(matches!(result, Err(Error::Interrupted)));
+}
+
+#[test]
+fn judgements_about_another_clip_or_none_choose_no_better_than_chance() {
+    for judge_video in [JudgeVideo::Other, JudgeVideo::None] {
+        let dir = tempfile::tempdir().unwrap();
+        // With no clip the scripted judge likes nothing, so that only a margin of 0 would pair.
+        let config = Config { judge_video, rounds: 1, ..config(Form::Judge) };
+        let result = start_with(dir.path(), &config, u32::MAX, &Interrupt::new(), 40);
+        let shown: Vec<Judgement> =
+            savi_run::read_records(&dir.path().join("stages/13-judge/records.jsonl")).unwrap();
+        assert!(!shown.is_empty());
+        match judge_video {
+            JudgeVideo::None => {
+                assert!(shown.iter().all(|judgement| judgement.shown.is_none()));
+                assert!(matches!(result, Err(Error::NothingToLearn { round: 1, .. })));
+            }
+            _ => {
+                assert!(shown.iter().all(|j| j.shown.as_ref().is_some_and(|s| *s != j.clip)));
+                let (pairs, chosen, _) = pair_quality(dir.path(), &config);
+                assert!(pairs > 20 && chosen < 0.5, "{pairs} {chosen}");
+            }
+        }
+    }
+}
+
+#[test]
+fn controls_learn_as_much_of_something_else() {
+    let learnt = |learn| {
+        let dir = tempfile::tempdir().unwrap();
+        let config =
+            Config { learn, rounds: 1, pairs_per_round: Some(4), ..config(Form::Critique) };
+        start(dir.path(), &config, u32::MAX).unwrap();
+        let lines = |name: &str| {
+            let path = dir.path().join("checkpoints/round-1").join(name);
+            fs::read_to_string(path).map_or(0, |text| text.lines().count())
+        };
+        let asked = dir.path().join("stages/11-ask").exists();
+        (lines("pairs.jsonl"), lines("examples.jsonl"), asked)
+    };
+    assert_eq!(learnt(Learn::Dpo), (4, 0, true));
+    assert_eq!(learnt(Learn::SftInitial), (0, 4, true));
+    assert_eq!(learnt(Learn::SftLabelled), (0, 4, false));
+    assert_eq!(learnt(Learn::Nothing), (0, 0, true));
+}
+
+#[test]
+fn filters_count_what_they_drop_and_can_be_switched_off() {
+    let run_with = |filters: Filters| {
+        let dir = tempfile::tempdir().unwrap();
+        let config = Config { filters, rounds: 1, ..config(Form::Critique) };
+        start(dir.path(), &config, u32::MAX).unwrap();
+        let counters = |stage: &str| {
+            let text = fs::read_to_string(dir.path().join("stages").join(stage).join("done.json"));
+            serde_json::from_str::<savi_run::Done>(&text.unwrap()).unwrap().counters
+        };
+        (counters("11-ask"), counters("15-pair"))
+    };
+    let (asked, paired) = run_with(Filters::default());
+    assert!(asked["dropped/duplicate"] > 0 && asked["dropped/not-a-question"] > 0, "{asked:?}");
+    assert_eq!(asked["made"], 7 * 6);
+    assert!(paired["dropped/called-right"] > 0, "{paired:?}");
+    let total: u64 =
+        paired.iter().filter(|(name, _)| name.starts_with("dropped/")).map(|e| e.1).sum();
+    assert_eq!(total + paired["used"], paired["made"]);
+
+    let (asked, paired) = run_with(Filters {
+        duplicate_questions: false,
+        called_right: false,
+        unchanged: false,
+        duplicate_pairs: false,
+        ..Filters::default()
+    });
+    assert!(!asked.contains_key("dropped/duplicate"), "{asked:?}");
+    for name in ["called-right", "unchanged", "duplicate"] {
+        assert!(!paired.contains_key(&format!("dropped/{name}")), "{paired:?}");
+    }
+}
+
+#[test]
+fn answers_are_drawn_at_every_temperature_from_one_prompt() {
+    let dir = tempfile::tempdir().unwrap();
+    start(dir.path(), &config(Form::Judge), u32::MAX).unwrap();
+    let answers: Vec<Answer> =
+        savi_run::read_records(&dir.path().join("stages/12-answer/records.jsonl")).unwrap();
+    let of_first: Vec<&Sampling> = answers
+        .iter()
+        .filter(|answer| answer.question == answers[0].question)
+        .map(|answer| &answer.drawn.sampling)
+        .collect();
+    let temperatures: Vec<f64> = of_first.iter().map(|sampling| sampling.temperature).collect();
+    assert_eq!(temperatures, [0.3, 0.5, 0.7, 0.9, 1.0]);
+    assert!(of_first.iter().all(|sampling| sampling.top_p == 0.95));
+    assert!(answers[0].drawn.prompt.starts_with("answer@"));
+    assert_eq!(answers[0].drawn.model, "base");
+}
