@@ -1,0 +1,5 @@
+//! End-to-end tests of the program and of the tree it is built from, in one binary.
+
+mod arrows;
+mod licences;
+mod tidy;
