@@ -14,6 +14,7 @@
 mod answer;
 mod ask;
 mod config;
+mod correct;
 mod critique;
 mod error;
 mod export;

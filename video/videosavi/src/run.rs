@@ -7,11 +7,12 @@ use savi_run::{
     Evaluation, Interrupt, Key, Metrics, Progress, RunFolder, Stage, write_atomic,
     write_evaluations,
 };
-use savi_schema::Example;
+use savi_schema::{Example, Generate};
 use savi_suites::stats::Bootstrap;
 use savi_suites::{Answered, EvalOptions, QuestionRecord, by_clip, evaluate_clips};
 use serde_json::json;
 
+use crate::correct::SelfCorrecting;
 use crate::export;
 use crate::forms::generate;
 use crate::learn::Lesson;
@@ -32,6 +33,8 @@ pub struct Exam {
     pub root: PathBuf,
     /// How they are asked.
     pub options: EvalOptions,
+    /// Criticise and revise each answer before it counts (a baseline without training).
+    pub self_correct: bool,
     /// How intervals are drawn.
     pub bootstrap: Bootstrap,
 }
@@ -71,7 +74,7 @@ pub fn run(
     check_inputs(config, inputs)?;
     let prompts = Prompts::load(&config.prompts)?;
     keep_clips(inputs, outputs)?;
-    let mut evaluations = evaluate(0, inputs, learner, outputs)?;
+    let mut evaluations = evaluate(0, config, &prompts, inputs, learner, outputs)?;
     write_evaluations(outputs.folder.dir(), &evaluations)?;
     let mut steps = 0;
     for number in 1..=config.rounds {
@@ -95,7 +98,7 @@ pub fn run(
         };
         let lesson = Lesson::of(config, &decisions, inputs.labelled, inputs.seed, number)?;
         steps += learn(&round.fingerprint.clone(), number, steps, &lesson, learner, outputs)?;
-        evaluations.extend(evaluate(number, inputs, learner, outputs)?);
+        evaluations.extend(evaluate(number, config, &prompts, inputs, learner, outputs)?);
         write_evaluations(outputs.folder.dir(), &evaluations)?;
         outputs.metrics.write_trainer_state()?;
     }
@@ -178,12 +181,17 @@ fn learn(
 /// Asks the held-out questions, clip by clip, and counts.
 fn evaluate(
     round: u32,
+    config: &Config,
+    prompts: &Prompts,
     inputs: &Inputs,
     learner: &dyn Learner,
     outputs: &Outputs,
 ) -> Result<Vec<Evaluation>, Error> {
     let exam = inputs.exam;
-    let generator = learner.generator();
+    let model = learner.generator();
+    let (critique, revise) = (&config.critique, &config.revise);
+    let correcting = SelfCorrecting::new(model, prompts, critique, revise, &exam.questions);
+    let generator: &dyn Generate = if exam.self_correct { &correcting } else { model };
     let clips: Vec<(&str, Vec<&QuestionRecord>)> = by_clip(&exam.questions);
     let key = Key::new("evaluate")
         .with("round", &round)

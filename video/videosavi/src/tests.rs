@@ -211,6 +211,7 @@ fn exam() -> Exam {
         questions: questions.collect(),
         root: PathBuf::from("held-out"),
         options: EvalOptions::new(policy()),
+        self_correct: false,
         bootstrap: Bootstrap { resamples: 200, seed: 0 },
     }
 }
@@ -243,17 +244,29 @@ fn start_with(
     interrupt: &Interrupt,
     clip_count: usize,
 ) -> Result<Vec<Evaluation>, Error> {
+    start_on(dir, config, fuse, interrupt, clip_count, &exam())
+}
+
+fn start_on(
+    dir: &Path,
+    config: &Config,
+    fuse: u32,
+    interrupt: &Interrupt,
+    clip_count: usize,
+    exam: &Exam,
+) -> Result<Vec<Evaluation>, Error> {
     let table = toml::Table::try_from(config).unwrap();
     let folder = RunFolder::open(dir, &table, &FolderOptions::default())?;
     let metrics = Metrics::open(dir)?;
     let model = Scripted { skill: 0.4, name: "base".to_owned(), fuse: Rc::new(Cell::new(fuse)) };
-    let (clips, exam, labelled) = (clips(clip_count), exam(), labelled());
-    let inputs = Inputs { seed: 5, clips: &clips, labelled: &labelled, exam: &exam, space: None };
+    let (clips, labelled) = (clips(clip_count), labelled());
+    let inputs = Inputs { seed: 5, clips: &clips, labelled: &labelled, exam, space: None };
     let outputs = Outputs { folder: &folder, metrics: &metrics, interrupt };
     run(config, &inputs, &mut ScriptedLearner { model }, &outputs)
 }
 
-/// Every file of a run folder but the times: the metrics lines lose theirs.
+/// Every file of a run folder but the times (the metrics lines lose theirs) and the manifest, which
+/// names the commit of the moment.
 fn snapshot(dir: &Path) -> BTreeMap<String, String> {
     fn walk(root: &Path, dir: &Path, into: &mut BTreeMap<String, String>) {
         for entry in fs::read_dir(dir).unwrap() {
@@ -261,7 +274,7 @@ fn snapshot(dir: &Path) -> BTreeMap<String, String> {
             let name = path.strip_prefix(root).unwrap().display().to_string();
             if path.is_dir() {
                 walk(root, &path, into);
-            } else if !name.starts_with("tensorboard") {
+            } else if !name.starts_with("tensorboard") && name != "manifest.json" {
                 let text = fs::read_to_string(&path).unwrap();
                 let text = text.lines().map(|l| l.split(",\"time\"").next().unwrap()).collect();
                 into.insert(name, text);
@@ -465,4 +478,17 @@ fn answers_are_drawn_at_every_temperature_from_one_prompt() {
     assert!(of_first.iter().all(|sampling| sampling.top_p == 0.95));
     assert!(answers[0].drawn.prompt.starts_with("answer@"));
     assert_eq!(answers[0].drawn.model, "base");
+}
+
+#[test]
+fn critique_and_revision_at_answering_time_correct_the_base() {
+    let accuracy = |self_correct| {
+        let dir = tempfile::tempdir().unwrap();
+        let config = Config { rounds: 0, ..config(Form::Critique) };
+        let exam = Exam { self_correct, ..exam() };
+        let rows = start_on(dir.path(), &config, u32::MAX, &Interrupt::new(), 0, &exam).unwrap();
+        rows[0].value
+    };
+    let (direct, corrected) = (accuracy(false), accuracy(true));
+    assert!(direct < 0.7 && corrected > direct + 0.1, "{direct} {corrected}");
 }

@@ -1,0 +1,133 @@
+//! Critique and revision at answering time, without any training: the baseline that says how much
+//! of the critique form's gain is there before the model has learnt anything.
+
+use std::collections::HashMap;
+
+use savi_judge::critique::{self, Verdict};
+use savi_schema::{Completion, Generate, GenerateError, Part, Request, Sampling};
+use savi_suites::QuestionRecord;
+
+use crate::{Critique, Prompts, Revise, Subject};
+
+/// Answers held-out questions as `inner` does, then criticises each answer and revises those that
+/// the critique calls wrong. Where a critique cannot be read the answer stands.
+pub(crate) struct SelfCorrecting<'a> {
+    inner: &'a dyn Generate,
+    prompts: &'a Prompts,
+    critique: Sampling,
+    revise: Sampling,
+    questions: HashMap<&'a str, &'a str>,
+}
+
+impl<'a> SelfCorrecting<'a> {
+    /// Corrects answers to `questions`. Critiques and revisions are greedy, as answers are.
+    pub(crate) fn new(
+        inner: &'a dyn Generate,
+        prompts: &'a Prompts,
+        critique: &Critique,
+        revise: &Revise,
+        questions: &'a [QuestionRecord],
+    ) -> Self {
+        let greedy = |sampling: &Sampling| Sampling { temperature: 0.0, ..sampling.clone() };
+        Self {
+            inner,
+            prompts,
+            critique: greedy(&critique.sampling),
+            revise: greedy(&revise.sampling),
+            questions: questions.iter().map(|q| (q.id.as_str(), q.question.as_str())).collect(),
+        }
+    }
+
+    /// The question of a request of the suites, whose id is `<question>/<view>`.
+    fn question(&self, request: &Request) -> Result<&'a str, GenerateError> {
+        let id = request.id.rsplit_once('/').map_or(request.id.as_str(), |(id, _)| id);
+        self.questions.get(id).copied().ok_or_else(|| GenerateError::BadRequest {
+            id: request.id.clone(),
+            reason: "it asks none of the held-out questions".to_owned(),
+        })
+    }
+}
+
+/// One answer on its way through critique and revision.
+struct Open {
+    request: usize,
+    sample: usize,
+    critique: String,
+}
+
+impl Generate for SelfCorrecting<'_> {
+    fn generate(&self, requests: &[Request]) -> Result<Vec<Vec<Completion>>, GenerateError> {
+        let mut answers = self.inner.generate(requests)?;
+        let failed = |error: crate::PromptError| GenerateError::Backend(error.to_string());
+        let follow_up = |name: &str, open: &Open, messages, sampling: &Sampling| Request {
+            id: format!("{}/{name}-{}", requests[open.request].id, open.sample),
+            messages,
+            samplings: vec![sampling.clone()],
+            seed: requests[open.request].seed,
+        };
+        let mut open: Vec<Open> = Vec::new();
+        for (request, completions) in answers.iter().enumerate() {
+            open.extend((0..completions.len()).map(|sample| Open {
+                request,
+                sample,
+                critique: String::new(),
+            }));
+        }
+        let ask = |open: &[Open], answers: &[Vec<Completion>], name: &str| {
+            let mut follow_ups = Vec::with_capacity(open.len());
+            for open in open {
+                let request = &requests[open.request];
+                let (subject, question) = (subject(request), self.question(request)?);
+                let answer = without_letter(&answers[open.request][open.sample].text);
+                let (messages, sampling) = match name {
+                    "critique" => {
+                        (self.prompts.critique(&subject, question, answer), &self.critique)
+                    }
+                    _ => (
+                        self.prompts.revise(&subject, question, answer, &open.critique),
+                        &self.revise,
+                    ),
+                };
+                follow_ups.push(follow_up(name, open, messages.map_err(failed)?, sampling));
+            }
+            let made = self.inner.generate(&follow_ups)?;
+            Ok::<Vec<Completion>, GenerateError>(made.into_iter().flatten().collect())
+        };
+        let critiques = ask(&open, &answers, "critique")?;
+        for (open, critique) in open.iter_mut().zip(critiques) {
+            open.critique = critique.text.trim().to_owned();
+        }
+        open.retain(|open| {
+            critique::parse(&open.critique).is_ok_and(|parsed| parsed.verdict == Verdict::Wrong)
+        });
+        let revisions = ask(&open, &answers, "revise")?;
+        for (open, revision) in open.iter().zip(revisions) {
+            answers[open.request][open.sample] = revision;
+        }
+        Ok(answers)
+    }
+
+    fn fingerprint(&self) -> String {
+        let prompts = [self.prompts.id("critique"), self.prompts.id("revise")];
+        format!("{}+{}", self.inner.fingerprint(), prompts.join("+"))
+    }
+}
+
+/// The clip that a request shows.
+fn subject(request: &Request) -> Subject {
+    let mut parts = request.messages.iter().flat_map(|message| &message.content);
+    let video = parts.find_map(|part| match part {
+        Part::Video(media) => Some(media.clone()),
+        Part::Text { .. } | Part::Image(_) => None,
+    });
+    Subject { video, caption: None }
+}
+
+/// `left` of `B. left`: critiques are about what an option says.
+fn without_letter(reply: &str) -> &str {
+    let reply = reply.trim();
+    match reply.split_once(". ") {
+        Some((letter, rest)) if letter.len() == 1 && !rest.is_empty() => rest,
+        _ => reply,
+    }
+}
