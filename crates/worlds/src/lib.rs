@@ -4,4 +4,7 @@
 //! exact, and knows the truth for a question that somebody else asked. So far there is one:
 //! [`moving_shapes`]. Worlds hold words, pictures and numbers; they know no prompt and no method.
 
+mod error;
 pub mod moving_shapes;
+
+pub use error::WorldError;

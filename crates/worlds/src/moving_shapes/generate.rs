@@ -9,7 +9,8 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 
 use super::SEGMENTS;
-use super::scene::{Background, Change, Event, EventKind, Object, Role, Scene, Track, Window};
+use super::events::{events, nearest};
+use super::scene::{Background, Change, Object, Role, Scene, Track, Window};
 use super::split::{Split, is_novel_look, is_novel_motion};
 use super::vocab::{ChangeKind, Colour, Direction, Shape, Size, Texture};
 
@@ -120,20 +121,25 @@ const PLANS: [Plan; 12] = [
 
 fn draw_objects(rng: &mut ChaCha8Rng, scene: &Scene) -> Option<Vec<Object>> {
     let plan = PLANS.choose_weighted(rng, |plan| plan.weight).ok()?;
-    for _ in 0..200 {
+    // What is asked for is drawn before there is any question of room, so that answers which leave
+    // less room do not become rare.
+    let ways = [direction(rng), direction(rng), direction(rng), direction(rng)];
+    let hits = rng.random();
+    let kind = ChangeKind::ALL[rng.random_range(0..ChangeKind::ALL.len())];
+    for _ in 0..300 {
         let mut looks = Looks::new(rng, scene.split);
         let mut objects = Vec::new();
         if plan.hit {
-            objects.extend(hit_pair(rng, scene, &mut looks)?);
+            objects.extend(hit_pair(rng, scene, &mut looks, ways[0], hits)?);
         }
         if plan.racers {
-            objects.extend(racers(rng, &mut looks)?);
+            objects.extend(racers(rng, scene, &mut looks, [ways[1], ways[2]])?);
         }
         for _ in 0..plan.movers {
-            objects.push(mover(rng, &mut looks)?);
+            objects.push(mover(rng, scene, &mut looks, ways[3])?);
         }
         if plan.changer {
-            objects.push(changer(rng, &mut looks)?);
+            objects.push(changer(rng, &mut looks, kind)?);
         }
         let flashes = plan.flashes.then(|| flash_pair(rng));
         for i in 0..plan.stills + if plan.flashes { 2 } else { 0 } {
@@ -218,38 +224,58 @@ fn still(rng: &mut ChaCha8Rng, looks: &mut Looks) -> Option<Object> {
 /// segments `first` to `first + VISIBLE`, and when the object on it can be seen.
 fn track(
     rng: &mut ChaCha8Rng,
+    scene: &Scene,
     way: Direction,
     from: f64,
     travel: f64,
     first: i32,
 ) -> (Track, Window) {
-    let across = banded(rng);
+    // Across the direction of motion, a place as frames show it along that of a fast mover: so a
+    // single place does not say which axis the motion is on.
+    let across = rng.random_range(MARGIN..1.0 - MARGIN - FAST)
+        + FAST * (f64::from(rng.random_range(0..VISIBLE)) + 0.5) / f64::from(VISIBLE);
     let (dx, dy) = way.step();
     let along = |v: f64| if dx + dy > 0.0 { v } else { 1.0 - v };
     let point = |v: f64| if dx != 0.0 { (along(v), across) } else { (across, along(v)) };
     let time = |segment: i32| f64::from(segment) / f64::from(SEGMENTS);
     let (start, end) = (time(first), time(first + VISIBLE));
-    let track = Track { from: point(from), to: point(from + travel), start, end };
+    let early = earliness(scene);
+    let track = Track {
+        from: point(from),
+        to: point(from + travel),
+        start: start - early,
+        end: end - early,
+    };
     (track, Window { from: start.max(0.0), to: end.min(1.0) })
+}
+
+/// How much earlier than the middle of a segment its frame is shown, on average: one frame, by
+/// the rounding of the mid-segment rule. Motions are that much earlier too, so that, on average, the frames show stages that lie
+/// evenly about the middle of the way.
+fn earliness(scene: &Scene) -> f64 {
+    1.0 / f64::from(scene.frame_count)
 }
 
 /// A single frame shows a mover at one of four stages of its way. Which one cannot be told,
 /// because it starts at a random time: before the clip, in it, or so late that the clip ends
 /// first. So a place on the way fits a motion in one direction as well as in the other.
-fn mover(rng: &mut ChaCha8Rng, looks: &mut Looks) -> Option<Object> {
-    let way = direction(rng);
+fn mover(rng: &mut ChaCha8Rng, scene: &Scene, looks: &mut Looks, way: Direction) -> Option<Object> {
     let mut object = looks.object(rng, Role::Mover, Shape::ALL, Some(way))?;
     let from = rng.random_range(MARGIN..1.0 - MARGIN - FAST);
     let first = rng.random_range(-2..=6);
-    (object.track, object.visible) = track(rng, way, from, FAST, first);
+    (object.track, object.visible) = track(rng, scene, way, from, FAST, first);
     Some(object)
 }
 
 /// A fast and a slow object, each seen on its whole way. The slow one's ways cover the same parts
 /// of the picture as the fast one's.
-fn racers(rng: &mut ChaCha8Rng, looks: &mut Looks) -> Option<[Object; 2]> {
-    let mut racer = |travel: f64| {
-        let way = direction(rng);
+fn racers(
+    rng: &mut ChaCha8Rng,
+    scene: &Scene,
+    looks: &mut Looks,
+    ways: [Direction; 2],
+) -> Option<[Object; 2]> {
+    let mut racer = |travel: f64, way: Direction| {
         let mut object = looks.object(rng, Role::Racer, Shape::ALL, Some(way))?;
         let from = if travel == FAST {
             rng.random_range(MARGIN..1.0 - MARGIN - FAST)
@@ -258,19 +284,19 @@ fn racers(rng: &mut ChaCha8Rng, looks: &mut Looks) -> Option<[Object; 2]> {
             let line = f64::from(rng.random_range(1..=2)) / 3.0;
             line - SLOW / 2.0 + rng.random_range(-0.008..0.008)
         };
-        let first = rng.random_range(0..=4);
-        (object.track, object.visible) = track(rng, way, from, travel, first);
+        // A way that starts or ends with the clip is rarer: its first or last place tells most.
+        let first = *[0, 1, 1, 2, 2, 3, 3, 4].choose(rng)?;
+        (object.track, object.visible) = track(rng, scene, way, from, travel, first);
         Some(object)
     };
-    Some([racer(FAST)?, racer(SLOW)?])
+    Some([racer(FAST, ways[0])?, racer(SLOW, ways[1])?])
 }
 
 /// Seen for two segments before the change and for two after it, at a random time; sizes, colours
 /// and attitudes are such that a single look says neither what it was nor what it will be.
-fn changer(rng: &mut ChaCha8Rng, looks: &mut Looks) -> Option<Object> {
+fn changer(rng: &mut ChaCha8Rng, looks: &mut Looks, kind: ChangeKind) -> Option<Object> {
     const TURNABLE: [Shape; 3] = [Shape::Square, Shape::Triangle, Shape::Cross];
     let mut object = looks.object(rng, Role::Changer, &TURNABLE, None)?;
-    let kind = ChangeKind::ALL[rng.random_range(0..ChangeKind::ALL.len())];
     let sizes = [Size::Small, Size::Medium, Size::Large];
     let lower = rng.random_range(0..2);
     let upper = lower + rng.random_range(0..2);
@@ -310,10 +336,10 @@ fn changer(rng: &mut ChaCha8Rng, looks: &mut Looks) -> Option<Object> {
     Some(object)
 }
 
-/// Two flashes of one segment, two or three segments apart. A frame that shows one of them says
+/// Two flashes of one segment, one or two segments apart. A frame that shows one of them says
 /// only for the first and the last segments which was earlier.
 fn flash_pair(rng: &mut ChaCha8Rng) -> [Window; 2] {
-    let gap = if rng.random_bool(0.75) { 2 } else { 3 };
+    let gap = if rng.random_bool(0.75) { 2 } else { 1 };
     let first = rng.random_range(0..SEGMENTS - gap);
     let window = |segment: u32| Window {
         from: f64::from(segment) / f64::from(SEGMENTS),
@@ -324,11 +350,15 @@ fn flash_pair(rng: &mut ChaCha8Rng) -> [Window; 2] {
 
 /// A target that starts to move, and a second object that either comes up and hits it or, with
 /// the same pictures in the opposite order, stands beside it and goes away before.
-fn hit_pair(rng: &mut ChaCha8Rng, scene: &Scene, looks: &mut Looks) -> Option<[Object; 2]> {
+fn hit_pair(
+    rng: &mut ChaCha8Rng,
+    scene: &Scene,
+    looks: &mut Looks,
+    way: Direction,
+    hits: bool,
+) -> Option<[Object; 2]> {
     const APPROACH: f64 = 0.224;
     const PUSH: f64 = 0.24;
-    let way = direction(rng);
-    let hits = rng.random_bool(0.5);
     let hitter_way = if hits { way } else { opposite(way) };
     let mut hitter = looks.object(rng, Role::Hitter, Shape::ALL, Some(hitter_way))?;
     let mut target = looks.object(rng, Role::Target, Shape::ALL, Some(way))?;
@@ -347,16 +377,18 @@ fn hit_pair(rng: &mut ChaCha8Rng, scene: &Scene, looks: &mut Looks) -> Option<[O
     };
     // The hit comes late in segment `segment` (counted from 0), so that the middle of that
     // segment still sees both at rest beside each other.
-    let segment = f64::from(rng.random_range(1..=6));
+    // Weights that keep early and late stages of the approach balanced in most frames.
+    let segment = f64::from(*[1, 1, 2, 3, 3, 4, 4, 5, 6].choose(rng)?);
     let time = |s: f64| s / f64::from(SEGMENTS);
-    let moment = time(segment + 0.8);
+    let moment = time(segment + rng.random_range(0.7..0.9));
     let window = (segment - 2.0, segment + 1.0);
     let (far, near, place) =
         (point(from), point(from + APPROACH), point(from + APPROACH + contact));
     hitter.track = if hits {
         Track { from: far, to: near, start: time(window.0), end: moment }
     } else {
-        Track { from: near, to: far, start: time(window.0 + 0.2), end: time(window.1) }
+        let mirrored = |t: f64| 2.0 * (time(segment - 0.5) - earliness(scene)) - t;
+        Track { from: near, to: far, start: mirrored(moment), end: mirrored(time(window.0)) }
     };
     hitter.visible = Window { from: time(window.0).max(0.0), to: time(window.1).min(1.0) };
     target.track = Track {
@@ -406,79 +438,4 @@ fn places_are_clear(scene: &Scene, objects: &[Object], crossing: bool) -> bool {
         }
     }
     true
-}
-
-/// Smallest distance between the outlines of two objects while both are visible, flashes
-/// included; `None` if they never are.
-fn nearest(scene: &Scene, one: &Object, other: &Object) -> Option<f64> {
-    const STEPS: u32 = 64;
-    let radius = |object: &Object, diameter: f64| {
-        diameter / 2.0 * if object.flash.is_some() { 1.4 } else { 1.08 }
-    };
-    (0..=STEPS)
-        .filter_map(|step| {
-            let time = f64::from(step) / f64::from(STEPS);
-            let (a, b) = (one.state(time)?, other.state(time)?);
-            let reach = radius(one, a.diameter) + radius(other, b.diameter);
-            Some(scene.distance((a.x, a.y), (b.x, b.y)) - reach)
-        })
-        .reduce(f64::min)
-}
-
-/// What happens, read off the objects.
-fn events(scene: &Scene) -> Vec<Event> {
-    let mut events = Vec::new();
-    let mut add = |time: f64, kind, object, other| {
-        if time > 0.0 && time < 1.0 {
-            events.push(Event { time: time * scene.duration(), kind, object, other });
-        }
-    };
-    for (i, object) in scene.objects.iter().enumerate() {
-        add(object.visible.from, EventKind::Appears, i, None);
-        add(object.visible.to, EventKind::Disappears, i, None);
-        if object.track.direction().is_some() {
-            add(object.track.start, EventKind::StartsToMove, i, None);
-            add(object.track.end, EventKind::Stops, i, None);
-        }
-        if let Some(flash) = object.flash {
-            add(flash.from.max(f64::EPSILON), EventKind::Flashes, i, None);
-        }
-        if let Some(change) = object.change {
-            let kind = match change.kind {
-                ChangeKind::Grows => EventKind::Grows,
-                ChangeKind::Shrinks => EventKind::Shrinks,
-                ChangeKind::ChangesColour => EventKind::ChangesColour,
-                ChangeKind::Turns => EventKind::Turns,
-            };
-            add(change.at, kind, i, None);
-        }
-        for (j, other) in scene.objects.iter().enumerate() {
-            if object.role == Role::Target
-                && other.role == Role::Hitter
-                && other.track.direction() == object.track.direction()
-            {
-                add(object.track.start, EventKind::IsHit, i, Some(j));
-            }
-            let moves = matches!(object.role, Role::Mover | Role::Racer);
-            let apart = ![Role::Hitter, Role::Target].contains(&other.role);
-            if i != j && moves && apart && nearest(scene, object, other).is_some_and(|g| g < 0.0) {
-                let time = crossing_time(scene, object, other);
-                add(time, EventKind::Crosses, i, Some(j));
-            }
-        }
-    }
-    events.sort_by(|a, b| a.time.total_cmp(&b.time).then(a.object.cmp(&b.object)));
-    events
-}
-
-/// When two objects are closest.
-fn crossing_time(scene: &Scene, one: &Object, other: &Object) -> f64 {
-    let distance = |time: f64| match (one.state(time), other.state(time)) {
-        (Some(a), Some(b)) => scene.distance((a.x, a.y), (b.x, b.y)),
-        _ => f64::INFINITY,
-    };
-    (1..64)
-        .map(|step| f64::from(step) / 64.0)
-        .min_by(|a, b| distance(*a).total_cmp(&distance(*b)))
-        .unwrap_or(0.5)
 }

@@ -8,11 +8,16 @@
 //!
 //! What keeps the world honest: things that are asked about motion or change are visible for a
 //! part of the clip only, at a random time, so that no single frame says what came before or
-//! after it; see `floors` for how that is measured.
+//! after it; see [`floors`] for how that is measured.
 
+mod clip;
+mod events;
 mod evidence;
+pub mod floors;
 mod generate;
 mod lessons;
+mod make;
+mod open;
 mod query;
 mod questions;
 mod render;
@@ -22,9 +27,15 @@ mod times;
 mod vocab;
 mod wording;
 
+pub use clip::write_clip;
 pub use evidence::Observed;
 pub use generate::scene;
 pub use lessons::{Lesson, LessonPlan, UNCRITICISED, lessons};
+pub use make::{
+    DatasetConfig, DatasetManifest, NAME, SplitSummary, VERSION, make, question_records,
+    read_manifest,
+};
+pub use open::{OPENED_LOG, OpenSplit, open_audit, open_split};
 pub use query::{Family, ObjectRef, Query};
 pub use questions::{Qa, QuestionKind, is_correct, oracle, questions};
 pub use render::sample_frames;

@@ -2,6 +2,7 @@
 
 use rand::Rng;
 use rand::seq::{IndexedRandom, SliceRandom};
+use savi_suites::{Format, extract};
 use serde::{Deserialize, Serialize};
 
 use super::query::{Family, NOT_HIT, ObjectRef, Query};
@@ -96,15 +97,11 @@ pub fn oracle(scene: &Scene, question: &str) -> Option<Qa> {
     Some(assemble(scene, query, question.trim().to_owned(), answer))
 }
 
-/// Whether a reply says what the answer says.
+/// Whether a reply says what the answer says, by the rules of the suites.
 pub fn is_correct(qa: &Qa, reply: &str) -> bool {
-    let reply = wording::tokens(reply);
-    let is = |text: &str| wording::tokens(text) == reply;
-    if is(&qa.answer) || is(&qa.target()) {
-        return true;
-    }
-    let index = qa.options.iter().flatten().position(|option| *option == qa.answer);
-    index.is_some_and(|index| is(&letter(index).to_string()))
+    let format = if qa.options.is_some() { Format::Choice } else { Format::Open };
+    let options = qa.options.as_deref().unwrap_or_default();
+    extract::grade(format, options, &qa.answer, reply).is_ok_and(|(_, right)| right)
 }
 
 fn assemble(scene: &Scene, query: Query, question: String, answer: String) -> Qa {

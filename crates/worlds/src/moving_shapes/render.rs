@@ -69,95 +69,120 @@ impl<'a> Painter<'a> {
         // Flashes are behind all objects, so that they never hide one.
         for (_, state) in states.iter().filter(|(_, state)| state.flashing) {
             let radius = state.diameter / 2.0 * FLASH_RADIUS;
-            fill(scene, &mut canvas, state, radius, FLASH_COLOUR, |u, v| {
-                if u * u + v * v <= 1.0 { 1.0 } else { 0.0 }
-            });
+            let disc = Figure::new(Shape::Circle, Texture::Plain, 0.0);
+            fill(scene, &mut canvas, state, radius, FLASH_COLOUR, disc);
         }
         for (object, state) in &states {
-            let painted = shade_of(object.shape, object.texture, state.turn as f32);
-            fill(scene, &mut canvas, state, state.diameter / 2.0, state.colour.rgb(), painted);
+            let figure = Figure::new(object.shape, object.texture, state.turn);
+            fill(scene, &mut canvas, state, state.diameter / 2.0, state.colour.rgb(), figure);
         }
         add_noise(scene, index, &mut canvas);
         RgbImage { width: scene.width, height: scene.height, data: canvas.into() }
     }
 }
 
-/// How bright the object is at a point in its own coordinates (1 is the radius): 0 outside of it.
-fn shade_of(shape: Shape, texture: Texture, turn: f32) -> impl Fn(f32, f32) -> f32 {
-    use std::f32::consts::{FRAC_PI_4, PI};
-    let angle = turn * if shape == Shape::Triangle { PI } else { FRAC_PI_4 };
-    let (sin, cos) = angle.sin_cos();
-    move |x, y| {
-        let (u, v) = (x * cos + y * sin, y * cos - x * sin);
-        let square = u * u + v * v;
-        let inside = match shape {
-            Shape::Circle => square <= 1.0,
-            Shape::Ring => (0.27..=1.0).contains(&square),
+/// An outline and a surface in an object's own coordinates, where 1 is the radius.
+#[derive(Clone, Copy)]
+struct Figure {
+    shape: Shape,
+    texture: Texture,
+    sin: f32,
+    cos: f32,
+}
+
+impl Figure {
+    fn new(shape: Shape, texture: Texture, turn: f64) -> Self {
+        use std::f32::consts::{FRAC_PI_4, PI};
+        let angle = turn as f32 * if shape == Shape::Triangle { PI } else { FRAC_PI_4 };
+        let (sin, cos) = angle.sin_cos();
+        Self { shape, texture, sin, cos }
+    }
+
+    fn turned(&self, x: f32, y: f32) -> (f32, f32) {
+        (x * self.cos + y * self.sin, y * self.cos - x * self.sin)
+    }
+
+    fn holds(&self, x: f32, y: f32) -> bool {
+        let (u, v) = self.turned(x, y);
+        match self.shape {
+            Shape::Circle => u * u + v * v <= 1.0,
+            Shape::Ring => (0.27..=1.0).contains(&(u * u + v * v)),
             Shape::Square => u.abs().max(v.abs()) <= 0.84,
             Shape::Cross => u.abs().min(v.abs()) <= 0.32 && u.abs().max(v.abs()) <= 1.0,
             Shape::Triangle => v <= 0.62 && u.abs() <= (v + 1.05) * 0.59,
-        };
-        if !inside {
-            return 0.0;
         }
-        let dark = match texture {
+    }
+
+    /// How bright the surface is at a point of it.
+    fn light(&self, x: f32, y: f32) -> f32 {
+        // The part behind the point of a number that is not below -16.
+        let part = |w: f32| (w + 16.0) - ((w + 16.0) as i32) as f32;
+        let (u, v) = self.turned(x, y);
+        let dark = match self.texture {
             Texture::Plain => false,
-            Texture::Striped => ((u + v) * 1.6 + 16.25).rem_euclid(1.0) < 0.42,
+            Texture::Striped => part((u + v) * 1.6 + 0.25) < 0.42,
             Texture::Dotted => {
-                let near = |w: f32| (w * 1.7 + 0.5).rem_euclid(1.0) - 0.5;
-                near(u).powi(2) + near(v).powi(2) < 0.085
+                let (u, v) = (part(u * 1.7 + 0.5) - 0.5, part(v * 1.7 + 0.5) - 0.5);
+                u * u + v * v < 0.085
             }
         };
         if dark { SHADE } else { 1.0 }
     }
 }
 
-/// Blends a shape into the canvas. Pixels that an outline may run through are sampled
-/// `SUBSAMPLES` times in each direction, the others once.
+/// Blends a figure into the canvas. Pixels that an outline runs through are sampled `SUBSAMPLES`
+/// times in each direction, the others at their corners.
 fn fill(
     scene: &Scene,
     canvas: &mut [u8],
     state: &ObjectState,
     radius: f64,
     colour: [f32; 3],
-    shade: impl Fn(f32, f32) -> f32,
+    figure: Figure,
 ) {
+    const NEAR: f32 = 0.5 / SUBSAMPLES as f32;
+    const CORNERS: [(f32, f32); 4] =
+        [(NEAR, NEAR), (1.0 - NEAR, NEAR), (NEAR, 1.0 - NEAR), (1.0 - NEAR, 1.0 - NEAR)];
     let (width, height) = (scene.width as usize, scene.height as usize);
     let radius = (radius * f64::from(scene.shorter_side())) as f32;
+    let scale = 1.0 / radius;
     let (cx, cy) = ((state.x * width as f64) as f32, (state.y * height as f64) as f32);
+    // The corners of a triangle are further out than the radius.
     let reach = radius * 1.25;
     let range = |centre: f32, most: usize| {
-        let from = (centre - reach).floor().max(0.0) as usize;
-        from.min(most)..((centre + reach).ceil().max(0.0) as usize).min(most)
+        let from = (centre - reach).max(0.0) as usize;
+        from.min(most)..((centre + reach).max(0.0) as usize + 1).min(most)
     };
-    let offset = |i: usize| (i as f32 + 0.5) / SUBSAMPLES as f32;
-    let (near, far) = (offset(0), offset(SUBSAMPLES - 1));
     for y in range(cy, height) {
         for x in range(cx, width) {
+            let point =
+                |dx: f32, dy: f32| ((x as f32 + dx - cx) * scale, (y as f32 + dy - cy) * scale);
             let sample = |dx: f32, dy: f32| {
-                shade((x as f32 + dx - cx) / radius, (y as f32 + dy - cy) / radius)
+                let (u, v) = point(dx, dy);
+                if figure.holds(u, v) { (1.0, figure.light(u, v)) } else { (0.0, 0.0) }
             };
-            let corner = sample(near, near);
-            let uniform = [(near, far), (far, near), (far, far)]
-                .into_iter()
-                .all(|(dx, dy)| sample(dx, dy) == corner);
-            let (mut covered, mut light) = (corner.signum().max(0.0), corner);
-            if corner == 0.0 {
-                covered = 0.0;
-            }
-            if !uniform {
-                (covered, light) = (0.0, 0.0);
-                for i in 0..SUBSAMPLES * SUBSAMPLES {
-                    let part = sample(offset(i % SUBSAMPLES), offset(i / SUBSAMPLES));
-                    light += part;
-                    covered += f32::from(u8::from(part > 0.0));
-                }
-                let count = (SUBSAMPLES * SUBSAMPLES) as f32;
-                (covered, light) = (covered / count, light / count);
-            }
-            if covered == 0.0 {
+            let held = CORNERS.map(|(dx, dy)| {
+                let (u, v) = point(dx, dy);
+                figure.holds(u, v)
+            });
+            let add = |sum: (f32, f32), (c, l): (f32, f32)| (sum.0 + c, sum.1 + l);
+            let (covered, light) = if held == [false; 4] {
                 continue;
-            }
+            } else if held == [true; 4] {
+                if figure.texture == Texture::Plain {
+                    (1.0, 1.0)
+                } else {
+                    let sum = CORNERS.iter().fold((0.0, 0.0), |s, &(x, y)| add(s, sample(x, y)));
+                    (sum.0 / 4.0, sum.1 / 4.0)
+                }
+            } else {
+                let offset = |i: usize| (i as f32 + 0.5) / SUBSAMPLES as f32;
+                let count = SUBSAMPLES * SUBSAMPLES;
+                let sum = (0..count).fold((0.0, 0.0), |s, i| {
+                    add(s, sample(offset(i % SUBSAMPLES), offset(i / SUBSAMPLES)))
+                });
+                (sum.0 / count as f32, sum.1 / count as f32)
+            };
             let at = (y * width + x) * 3;
             for (pixel, tone) in canvas[at..at + 3].iter_mut().zip(colour) {
                 *pixel = (f32::from(*pixel) * (1.0 - covered) + tone * light + 0.5) as u8;
