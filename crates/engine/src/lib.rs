@@ -1,1 +1,21 @@
-//! The `engine` room (see ARCHITECTURE.md).
+//! Asking a model: tokenizer, chat template, media, cached prefixes, batched branching, scoring.
+//!
+//! [`Engine`] implements [`savi_schema::Generate`] and [`savi_schema::Score`] in this process. A
+//! prompt's start up to its last clip is one cached prefix node; every question about the clip,
+//! every candidate and every verdict branches from it. Words: a *prefix* is a node of cached keys
+//! and values, a *row* is one continuation that is being decoded.
+//! The engine knows no training and no method.
+
+mod builtin;
+mod decode;
+mod engine;
+mod error;
+mod media;
+mod prefix;
+mod sample;
+mod text;
+
+pub use engine::{Engine, EngineOptions, ModelDir};
+pub use error::EngineError;
+pub use media::{ClipKey, Processor};
+pub use text::{Prompt, TextModel, train_tokenizer};

@@ -1,1 +1,20 @@
-//! The `models` room (see ARCHITECTURE.md).
+//! Model families on [`savi_nn`]: decoders, vision towers, connectors and their assembly, loaded
+//! from and saved to Hugging Face directories.
+//!
+//! This crate turns frames into pixel tensors and says how many placeholder tokens a clip takes;
+//! it knows no tokenizer, no chat template and no training loop. A config value that is not
+//! supported is refused by name.
+
+mod adapter;
+mod config;
+mod error;
+mod files;
+mod llava;
+mod qwen2;
+mod siglip;
+
+pub use adapter::{attach_adapter, merge_adapters, read_adapter, write_adapter};
+pub use config::{LlavaOnevisionConfig, Qwen2Config, SiglipConfig};
+pub use error::ModelError;
+pub use files::{ModelFiles, read_directory, write_safetensors};
+pub use llava::{Pixels, VideoLanguageModel};

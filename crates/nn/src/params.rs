@@ -20,6 +20,8 @@ pub struct Weight {
     var: Var,
     /// Stored `[in, out]` here and `[out, in]` in checkpoints.
     transposed: bool,
+    /// Shape in checkpoints; more than two dimensions where a convolution is kept as a matrix.
+    stored: Vec<usize>,
     trains: AtomicBool,
 }
 
@@ -45,8 +47,13 @@ impl Weight {
 
     /// The value in the checkpoint's layout.
     pub fn exported(&self) -> Result<Tensor> {
-        let value = self.var.as_detached_tensor();
-        if self.transposed { value.t()?.contiguous() } else { Ok(value) }
+        self.in_checkpoint_layout(&self.var.as_detached_tensor())
+    }
+
+    /// A tensor of the weight's shape (its gradient, say) in the checkpoint's layout.
+    pub fn in_checkpoint_layout(&self, value: &Tensor) -> Result<Tensor> {
+        let value = if self.transposed { value.t()?.contiguous()? } else { value.clone() };
+        value.reshape(self.stored.as_slice())
     }
 
     /// Overwrites the value in place.
@@ -56,7 +63,7 @@ impl Weight {
 
     /// Overwrites the value with one in the checkpoint's layout.
     pub fn import(&self, value: &Tensor) -> Result<()> {
-        let value = if self.transposed { value.t()? } else { value.clone() };
+        let value = if self.transposed { as_matrix(value)?.t()? } else { value.clone() };
         if value.dims() != self.var.dims() {
             bail!(
                 "{}: shape {:?} in the file, {:?} in the model",
@@ -131,7 +138,7 @@ impl Params {
 
     /// A weight of this shape.
     pub fn get(&self, name: &str, shape: &[usize], init: Init) -> Result<Arc<Weight>> {
-        self.load(name, shape, init, false)
+        self.load(name, shape, init, None)
     }
 
     /// The matrix of a linear layer: `[out, in]` in the checkpoint, `[in, out]` here.
@@ -142,7 +149,20 @@ impl Params {
         outputs: usize,
         init: Init,
     ) -> Result<Arc<Weight>> {
-        self.load(name, &[inputs, outputs], init, true)
+        self.load(name, &[inputs, outputs], init, Some(&[outputs, inputs]))
+    }
+
+    /// A convolution whose kernel covers its stride, as the matrix of a linear layer:
+    /// `[out, channels, height, width]` in the checkpoint, `[in, out]` here.
+    pub fn get_patch_matrix(
+        &self,
+        name: &str,
+        stored: [usize; 4],
+        init: Init,
+    ) -> Result<Arc<Weight>> {
+        let [outputs, rest @ ..] = stored;
+        let inputs = rest.iter().product();
+        self.load(name, &[inputs, outputs], init, Some(&stored))
     }
 
     /// Whether the checkpoint has this tensor; a random source has everything.
@@ -173,31 +193,27 @@ impl Params {
         Ok(linear)
     }
 
+    /// `matrix` is the checkpoint's shape of a weight that is kept transposed.
     fn load(
         &self,
         name: &str,
         shape: &[usize],
         init: Init,
-        transposed: bool,
+        matrix: Option<&[usize]>,
     ) -> Result<Arc<Weight>> {
+        let stored = matrix.unwrap_or(shape).to_vec();
         let value = match &self.source {
             Weights::Tensors(tensors) => {
                 let Some(value) = tensors.get(name) else {
                     bail!("the checkpoint has no tensor {name:?}");
                 };
-                let value = if transposed { value.t()? } else { value.clone() };
-                let value = if value.elem_count() == shape.iter().product::<usize>() && !transposed
-                {
-                    value.reshape(shape)?
-                } else {
-                    value
-                };
-                if value.dims() != shape {
+                if value.dims() != stored {
                     bail!(
-                        "{name}: shape {:?} in the checkpoint, {shape:?} by the config",
+                        "{name}: shape {:?} in the checkpoint, {stored:?} by the config",
                         value.dims()
                     );
                 }
+                let value = if matrix.is_some() { as_matrix(value)?.t()? } else { value.clone() };
                 value.to_dtype(self.dtype)?.to_device(&self.device)?.contiguous()?
             }
             Weights::Random(seed) => {
@@ -207,7 +223,8 @@ impl Params {
         let weight = Arc::new(Weight {
             name: name.to_owned(),
             var: Var::from_tensor(&value)?,
-            transposed,
+            transposed: matrix.is_some(),
+            stored,
             trains: AtomicBool::new(false),
         });
         lock(&self.weights).push(weight.clone());
@@ -251,8 +268,14 @@ pub(crate) fn fresh(
         name,
         var: Var::from_tensor(&value)?,
         transposed: true,
+        stored: shape.iter().rev().copied().collect(),
         trains: AtomicBool::new(true),
     }))
+}
+
+/// `[out, ...]` as `[out, in]`.
+fn as_matrix(value: &Tensor) -> Result<Tensor> {
+    if value.rank() == 2 { Ok(value.clone()) } else { value.flatten_from(1) }
 }
 
 fn draw(seed: u64, name: &str, shape: &[usize], init: Init) -> Result<Tensor> {

@@ -1,1 +1,22 @@
-//! The `train` room (see ARCHITECTURE.md).
+//! One training loop for supervised fine-tuning and preferences.
+//!
+//! A row of training is a [`Packed`] tree: the prompt once, its continuations as branches; a batch
+//! is several such trees in one pass, without padding. The loop owns steps, accumulation, clipping,
+//! checkpoints and exact resume; what is learnt comes in as examples or pairs. The weights that
+//! train are the engine's own. This crate knows no prompts' wording and no files of clips beyond
+//! the engine's media.
+
+mod checkpoint;
+mod config;
+mod dpo;
+mod error;
+mod pack;
+mod sft;
+mod steps;
+
+pub use config::{DpoConfig, OptimConfig, SftConfig};
+pub use dpo::dpo;
+pub use error::TrainError;
+pub use pack::{Branch, Packed, Tree};
+pub use sft::{Sample, sft, sft_stream};
+pub use steps::{TrainIo, TrainSummary};

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
+use candle_core::{CpuStorage, CustomOp3, DType, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
 use super::kernel::{Backward, Span, attend, attend_backward};
@@ -37,6 +37,10 @@ pub fn tree(
     }
     if !q.device().is_cpu() {
         return dense(q, k, v, heads, forest);
+    }
+    if q.dtype() == DType::BF16 {
+        let wide = |x: &Tensor| x.to_dtype(DType::F32);
+        return tree(&wide(q)?, &wide(k)?, &wide(v)?, heads, forest)?.to_dtype(DType::BF16);
     }
     let op = TreeAttention { heads, forest: forest.clone() };
     q.contiguous()?.apply_op3(&k.contiguous()?, &v.contiguous()?, op)
@@ -263,7 +267,7 @@ impl CustomOp3 for TreeAttention {
 
 #[cfg(test)]
 mod tests {
-    use candle_core::{DType, Device, Var};
+    use candle_core::{Device, Var};
 
     use super::*;
     use crate::{Parent, check};

@@ -15,10 +15,24 @@ pub fn linear(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
     if !x.device().is_cpu() || x.dtype() == candle_core::DType::BF16 {
         return x.matmul(weight);
     }
-    x.contiguous()?.apply_op2(&weight.contiguous()?, Linear)
+    x.contiguous()?.apply_op2(&weight.contiguous()?, Linear { transposed: false })
 }
 
-struct Linear;
+/// The same with the weight stored `[out, in]` (embeddings that serve as the head).
+pub fn linear_transposed(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+    let ((_, inputs), (_, columns)) = (x.dims2()?, weight.dims2()?);
+    if inputs != columns {
+        bail!("linear: input {:?} does not fit weight {:?} transposed", x.dims(), weight.dims());
+    }
+    if !x.device().is_cpu() || x.dtype() == candle_core::DType::BF16 {
+        return x.matmul(&weight.t()?);
+    }
+    x.contiguous()?.apply_op2(&weight.contiguous()?, Linear { transposed: true })
+}
+
+struct Linear {
+    transposed: bool,
+}
 
 impl CustomOp2 for Linear {
     fn name(&self) -> &'static str {
@@ -33,11 +47,14 @@ impl CustomOp2 for Linear {
         l2: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         let (m, k) = l1.shape().dims2()?;
-        let (_, n) = l2.shape().dims2()?;
+        let (rows, columns) = l2.shape().dims2()?;
+        let n = if self.transposed { rows } else { columns };
         by_dtype!(host_dtype(s1), self.name(), T => {
             let (x, w) = (slice::<T>(s1, l1, "linear")?, slice::<T>(s2, l2, "linear")?);
             let mut y = zeros::<T>(m * n);
-            gemm(m, n, k, Mat::row_major(x, k), Mat::row_major(w, n), &mut y, true);
+            let w = Mat::row_major(w, columns);
+            let w = if self.transposed { w.transposed() } else { w };
+            gemm(m, n, k, Mat::row_major(x, k), w, &mut y, true);
             Ok((T::to_cpu_storage_owned(y), (m, n).into()))
         })
     }
@@ -49,20 +66,29 @@ impl CustomOp2 for Linear {
         _y: &Tensor,
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let ((m, k), n) = (x.dims2()?, w.dim(1)?);
+        let ((m, k), n) = (x.dims2()?, w.elem_count() / x.dim(1)?.max(1));
         by_dtype!(x.dtype(), self.name(), T => with_slices::<T, _>(&[x, w, grad], "linear", |s| {
             let grad = Mat::row_major(s[2], n);
             let dx = if x.track_op() {
                 let mut dx = zeros::<T>(m * k);
-                gemm(m, k, n, grad, Mat::row_major(s[1], n).transposed(), &mut dx, true);
+                let w = if self.transposed {
+                    Mat::row_major(s[1], k)
+                } else {
+                    Mat::row_major(s[1], n).transposed()
+                };
+                gemm(m, k, n, grad, w, &mut dx, true);
                 Some(Tensor::from_vec(dx, (m, k), x.device())?)
             } else {
                 None
             };
             let dw = if w.track_op() {
                 let mut dw = zeros::<T>(k * n);
-                gemm(k, n, m, Mat::row_major(s[0], k).transposed(), grad, &mut dw, true);
-                Some(Tensor::from_vec(dw, (k, n), w.device())?)
+                if self.transposed {
+                    gemm(n, k, m, grad.transposed(), Mat::row_major(s[0], k), &mut dw, true);
+                } else {
+                    gemm(k, n, m, Mat::row_major(s[0], k).transposed(), grad, &mut dw, true);
+                }
+                Some(Tensor::from_vec(dw, w.shape(), w.device())?)
             } else {
                 None
             };
@@ -83,7 +109,9 @@ mod tests {
         let x = check::normal(&[5, 7], "x", DType::F64)?;
         let w = check::normal(&[7, 3], "w", DType::F64)?;
         let weight = check::normal(&[5, 3], "weight", DType::F64)?;
-        check::gradient(&[x, w], 1e-7, |t| (linear(&t[0], &t[1])? * &weight)?.sum_all())
+        let t = w.t()?.contiguous()?;
+        check::gradient(&[x.clone(), w], 1e-7, |t| (linear(&t[0], &t[1])? * &weight)?.sum_all())?;
+        check::gradient(&[x, t], 1e-7, |t| (linear_transposed(&t[0], &t[1])? * &weight)?.sum_all())
     }
 
     #[test]

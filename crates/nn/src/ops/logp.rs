@@ -1,6 +1,6 @@
 //! Log-probabilities of given tokens, without ever holding all logits.
 //!
-//! `logp[i] = (h[i] w)[target[i]] - logsumexp(h[i] w)`. Rows are taken in chunks, forward and
+//! `logp[i] = (w h[i])[target[i]] - logsumexp(w h[i])`. Rows are taken in chunks, forward and
 //! backward; the backward pass computes a chunk's logits again.
 
 use std::sync::Arc;
@@ -16,10 +16,10 @@ use crate::simd::{Real, simd};
 /// Rows whose logits are held at a time.
 pub const LOGP_CHUNK: usize = 256;
 
-/// Natural log-probability of `targets[i]` at row i: hidden `[rows, width]`, head `[width, vocab]`,
+/// Natural log-probability of `targets[i]` at row i: hidden `[rows, width]`, head `[vocab, width]`,
 /// result `[rows]`.
 pub fn gathered_logps(hidden: &Tensor, head: &Tensor, targets: &[u32]) -> Result<Tensor> {
-    let ((rows, width), (inputs, vocab)) = (hidden.dims2()?, head.dims2()?);
+    let ((rows, width), (vocab, inputs)) = (hidden.dims2()?, head.dims2()?);
     if rows != targets.len() || width != inputs {
         bail!(
             "log-probabilities: {rows} rows of {width}, head {:?}, {} targets",
@@ -34,7 +34,7 @@ pub fn gathered_logps(hidden: &Tensor, head: &Tensor, targets: &[u32]) -> Result
         let mut parts = Vec::new();
         for start in (0..rows).step_by(LOGP_CHUNK) {
             let len = LOGP_CHUNK.min(rows - start);
-            let logits = hidden.narrow(0, start, len)?.matmul(head)?.to_dtype(DType::F32)?;
+            let logits = hidden.narrow(0, start, len)?.matmul(&head.t()?)?.to_dtype(DType::F32)?;
             let index =
                 Tensor::from_slice(&targets[start..start + len], (len, 1), hidden.device())?;
             parts.push(
@@ -45,6 +45,23 @@ pub fn gathered_logps(hidden: &Tensor, head: &Tensor, targets: &[u32]) -> Result
     }
     let op = GatheredLogps { targets: Arc::from(targets) };
     hidden.contiguous()?.apply_op2(&head.contiguous()?, op)
+}
+
+/// Maximum and log of the sum of exponentials above it: `x - max - log_sum` is the log-probability
+/// of a logit `x` of this row, with the bits that [`gathered_logps`] gives.
+pub fn log_normaliser(row: &[f32]) -> (f32, f32) {
+    let mut copy = row.to_vec();
+    let mut out = [0f32; 2];
+    normaliser(&mut copy, &mut out);
+    (out[0], out[1])
+}
+
+simd! {
+    fn normaliser<T>(row: &mut [T], out: &mut [T]) {
+        let (max, sum) = sum_exp(row);
+        out[0] = max;
+        out[1] = sum.ln();
+    }
 }
 
 struct GatheredLogps {
@@ -110,7 +127,7 @@ impl CustomOp2 for GatheredLogps {
         s2: &CpuStorage,
         l2: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let ((rows, width), (_, vocab)) = (l1.shape().dims2()?, l2.shape().dims2()?);
+        let ((rows, width), (vocab, _)) = (l1.shape().dims2()?, l2.shape().dims2()?);
         by_dtype!(host_dtype(s1), self.name(), T => {
             let (h, w) = (slice::<T>(s1, l1, self.name())?, slice::<T>(s2, l2, self.name())?);
             let mut out = zeros::<T>(rows);
@@ -118,7 +135,7 @@ impl CustomOp2 for GatheredLogps {
                 let len = LOGP_CHUNK.min(rows - start);
                 let mut logits = zeros::<T>(len * vocab);
                 let part = Mat::row_major(&h[start * width..(start + len) * width], width);
-                gemm(len, vocab, width, part, Mat::row_major(w, vocab), &mut logits, true);
+                gemm(len, vocab, width, part, Mat::row_major(w, width).transposed(), &mut logits, true);
                 rows_forward(&mut logits, vocab, &self.targets[start..start + len], &mut out[start..start + len]);
             }
             Ok((T::to_cpu_storage_owned(out), rows.into()))
@@ -132,7 +149,7 @@ impl CustomOp2 for GatheredLogps {
         _res: &Tensor,
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let ((rows, width), vocab) = (h.dims2()?, w.dim(1)?);
+        let ((rows, width), vocab) = (h.dims2()?, w.dim(0)?);
         by_dtype!(h.dtype(), self.name(), T => with_slices::<T, _>(&[h, w, grad], self.name(), |s| {
             let mut dh = zeros::<T>(rows * width);
             let mut dw = if w.track_op() { zeros::<T>(width * vocab) } else { Vec::new() };
@@ -140,13 +157,13 @@ impl CustomOp2 for GatheredLogps {
                 let len = LOGP_CHUNK.min(rows - start);
                 let mut logits = zeros::<T>(len * vocab);
                 let part = Mat::row_major(&s[0][start * width..(start + len) * width], width);
-                let head = Mat::row_major(s[1], vocab);
-                gemm(len, vocab, width, part, head, &mut logits, true);
+                let head = Mat::row_major(s[1], width);
+                gemm(len, vocab, width, part, head.transposed(), &mut logits, true);
                 rows_backward(&mut logits, vocab, &self.targets[start..start + len], &s[2][start..start + len]);
                 let d = Mat::row_major(&logits, vocab);
-                gemm(len, width, vocab, d, head.transposed(), &mut dh[start * width..(start + len) * width], true);
+                gemm(len, width, vocab, d, head, &mut dh[start * width..(start + len) * width], true);
                 if w.track_op() {
-                    gemm(width, vocab, len, part.transposed(), d, &mut dw, true);
+                    gemm(vocab, width, len, d.transposed(), part, &mut dw, true);
                 }
             }
             let dw = if w.track_op() { Some(Tensor::from_vec(dw, w.shape(), w.device())?) } else { None };
@@ -163,10 +180,10 @@ mod tests {
     #[test]
     fn values_and_gradients_are_right() -> Result<()> {
         let h = check::normal(&[5, 6], "h", DType::F64)?;
-        let w = check::normal(&[6, 19], "w", DType::F64)?;
+        let w = check::normal(&[19, 6], "w", DType::F64)?;
         let targets = [0, 18, 7, 7, 3];
         let index = Tensor::from_slice(&targets, (5, 1), h.device())?;
-        let want = candle_nn::ops::log_softmax(&h.matmul(&w)?, D::Minus1)?
+        let want = candle_nn::ops::log_softmax(&h.matmul(&w.t()?)?, D::Minus1)?
             .gather(&index, 1)?
             .squeeze(1)?;
         check::close(&gathered_logps(&h, &w, &targets)?, &want, 1e-12)?;

@@ -8,7 +8,7 @@ mod norm;
 mod rope;
 
 pub use activation::{gelu_tanh, swiglu};
-pub use linear::linear;
-pub use logp::{LOGP_CHUNK, gathered_logps};
+pub use linear::{linear, linear_transposed};
+pub use logp::{LOGP_CHUNK, gathered_logps, log_normaliser};
 pub use norm::{layer_norm, rms_norm};
 pub use rope::{RopeTable, rope};

@@ -1,0 +1,436 @@
+//! The engine in this process.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use candle_core::{DType, Tensor};
+use savi_models::{ModelFiles, VideoLanguageModel, merge_adapters, read_adapter, read_directory, write_safetensors};
+use savi_nn::attention::KvNode;
+use savi_nn::layers::Mode;
+use savi_nn::{Forest, Parent, Weights, device};
+use savi_schema::{
+    Completion, Generate, GenerateError, Media, Message, Request, Score, ScoreRequest, TokenScore,
+};
+use serde_json::Value;
+
+use crate::decode::{Row, host_logits, run};
+use crate::media::{ClipKey, Processor};
+use crate::prefix::PrefixCache;
+use crate::text::{Prompt, TextModel};
+use crate::{EngineError, builtin};
+
+/// Rows that decode together; more wait for their turn.
+const MAX_ROWS: usize = 192;
+
+/// Where and how a model runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EngineOptions {
+    /// `auto`, `cpu`, `cuda` or `cuda:N`.
+    pub device: String,
+    /// `f32` or `bf16`: the type of weights and activations.
+    pub dtype: String,
+    /// Bytes of cached prefixes.
+    pub prefix_budget: usize,
+    /// Clips whose visual tokens are kept.
+    pub clip_budget: usize,
+}
+
+impl Default for EngineOptions {
+    fn default() -> Self {
+        Self { device: "auto".into(), dtype: "f32".into(), prefix_budget: 1 << 29, clip_budget: 4096 }
+    }
+}
+
+/// A model's files in memory.
+#[derive(Debug)]
+pub struct ModelDir {
+    /// Config and weights.
+    pub files: ModelFiles,
+    /// `tokenizer.json`.
+    pub tokenizer: Vec<u8>,
+    /// The Jinja chat template.
+    pub template: String,
+    /// How the model looks at clips.
+    pub processor: Processor,
+}
+
+impl ModelDir {
+    pub(crate) fn from_bytes(
+        config: &[u8],
+        weights: &[u8],
+        tokenizer: &[u8],
+        template: &[u8],
+        processor: &[u8],
+    ) -> Result<Self, EngineError> {
+        Ok(Self {
+            files: ModelFiles::from_bytes(config, weights)?,
+            tokenizer: tokenizer.to_vec(),
+            template: String::from_utf8_lossy(template).into_owned(),
+            processor: serde_json::from_slice(processor).map_err(|e| EngineError::Malformed {
+                file: "processor.json".to_owned(),
+                reason: e.to_string(),
+            })?,
+        })
+    }
+
+    /// Reads a Hugging Face directory.
+    pub fn read(dir: &Path) -> Result<Self, EngineError> {
+        let read = |name: &str| {
+            let path = dir.join(name);
+            fs::read(&path).map_err(|source| EngineError::Io { path, source })
+        };
+        let malformed = |file: &str, reason: String| EngineError::Malformed { file: file.to_owned(), reason };
+        let template = if dir.join("chat_template.jinja").exists() {
+            String::from_utf8_lossy(&read("chat_template.jinja")?).into_owned()
+        } else {
+            let config: Value = serde_json::from_slice(&read("tokenizer_config.json")?)
+                .map_err(|e| malformed("tokenizer_config.json", e.to_string()))?;
+            match config.get("chat_template").and_then(Value::as_str) {
+                Some(template) => template.to_owned(),
+                None => return Err(malformed("tokenizer_config.json", "no chat_template".to_owned())),
+            }
+        };
+        let processor = if dir.join("processor.json").exists() {
+            serde_json::from_slice(&read("processor.json")?)
+                .map_err(|e| malformed("processor.json", e.to_string()))?
+        } else {
+            Processor::default()
+        };
+        Ok(Self { files: read_directory(dir)?, tokenizer: read("tokenizer.json")?, template, processor })
+    }
+
+    /// Finds a model by name: a directory or `builtin:NAME`.
+    pub fn find(name: &str) -> Result<Self, EngineError> {
+        if let Some(name) = name.strip_prefix("builtin:") {
+            return builtin::open(name);
+        }
+        if Path::new(name).is_dir() {
+            return Self::read(Path::new(name));
+        }
+        Err(EngineError::UnknownModel {
+            name: name.to_owned(),
+            reason: "expected a Hugging Face directory or builtin:tiny".to_owned(),
+        })
+    }
+}
+
+/// A model that can be asked, scored and (through [`Engine::model`]) trained.
+#[derive(Debug)]
+pub struct Engine {
+    model: VideoLanguageModel,
+    text: TextModel,
+    processor: Processor,
+    tokenizer: Vec<u8>,
+    template: String,
+    prefixes: PrefixCache,
+    clips: Mutex<HashMap<ClipKey, Tensor>>,
+    clip_budget: usize,
+    fingerprint: String,
+}
+
+impl Engine {
+    /// Opens a model by name: a Hugging Face directory or `builtin:tiny`.
+    pub fn load(name: &str, options: &EngineOptions) -> Result<Self, EngineError> {
+        Self::open(ModelDir::find(name)?, options)
+    }
+
+    /// Opens a model whose files are in memory.
+    pub fn open(dir: ModelDir, options: &EngineOptions) -> Result<Self, EngineError> {
+        let tensors = Weights::Tensors(dir.files.tensors);
+        Self::build(&dir.files.config, tensors, dir.tokenizer, dir.template, dir.processor, options)
+    }
+
+    /// Builds a model from a config and a source of weights.
+    pub fn build(
+        config: &Value,
+        weights: Weights,
+        tokenizer: Vec<u8>,
+        template: String,
+        processor: Processor,
+        options: &EngineOptions,
+    ) -> Result<Self, EngineError> {
+        let dtype = match options.dtype.as_str() {
+            "f32" => DType::F32,
+            "bf16" => DType::BF16,
+            other => {
+                return Err(EngineError::Malformed {
+                    file: "dtype".to_owned(),
+                    reason: format!("{other:?} is neither f32 nor bf16"),
+                });
+            }
+        };
+        let device = device::select(&options.device)?;
+        let model = VideoLanguageModel::new(config, weights, dtype, &device)?;
+        let text = TextModel::new(&tokenizer, &template, model.config().video_token_index)?;
+        let mut engine = Self {
+            model,
+            text,
+            processor,
+            tokenizer,
+            template,
+            prefixes: PrefixCache::new(options.prefix_budget),
+            clips: Mutex::default(),
+            clip_budget: options.clip_budget,
+            fingerprint: String::new(),
+        };
+        engine.weights_changed()?;
+        Ok(engine)
+    }
+
+    /// The model.
+    pub fn model(&self) -> &VideoLanguageModel {
+        &self.model
+    }
+
+    /// Tokenizer and chat template.
+    pub fn text(&self) -> &TextModel {
+        &self.text
+    }
+
+    /// How clips are looked at.
+    pub fn processor(&self) -> &Processor {
+        &self.processor
+    }
+
+    /// Prefixes found in the cache and prefixes computed, so far.
+    pub fn prefix_counts(&self) -> (u64, u64) {
+        self.prefixes.counts()
+    }
+
+    /// Must be called after the weights were changed: forgets what was computed with the old ones
+    /// and names the new ones.
+    pub fn weights_changed(&mut self) -> Result<(), EngineError> {
+        self.prefixes.clear();
+        self.lock_clips().clear();
+        let mut hash = blake3::Hasher::new();
+        hash.update(self.model.raw_config().to_string().as_bytes());
+        hash.update(&self.tokenizer);
+        hash.update(self.template.as_bytes());
+        for weight in self.model.params().weights() {
+            hash.update(weight.name().as_bytes());
+            for value in weight.tensor(false).to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()? {
+                hash.update(&value.to_le_bytes());
+            }
+        }
+        self.fingerprint = hash.finalize().to_hex()[..16].to_owned();
+        Ok(())
+    }
+
+    /// Adds a PEFT adapter to the weights.
+    pub fn merge_adapter(&mut self, dir: &Path) -> Result<(), EngineError> {
+        read_adapter(self.model.params(), dir)?;
+        self.merge_attached()
+    }
+
+    /// Adds the attached adapter to the weights.
+    pub fn merge_attached(&mut self) -> Result<(), EngineError> {
+        merge_adapters(self.model.params())?;
+        self.weights_changed()
+    }
+
+    /// Writes the model as a Hugging Face directory.
+    pub fn save(&self, dir: &Path, dtype: DType) -> Result<(), EngineError> {
+        let io = |source| EngineError::Io { path: dir.to_owned(), source };
+        fs::create_dir_all(dir).map_err(io)?;
+        write_safetensors(&dir.join("model.safetensors"), &self.model.export(dtype)?)?;
+        let pretty = |value: &Value| serde_json::to_vec_pretty(value).unwrap_or_default();
+        let processor = serde_json::to_value(&self.processor).unwrap_or_default();
+        for (name, bytes) in [
+            ("config.json", pretty(self.model.raw_config())),
+            ("processor.json", pretty(&processor)),
+            ("tokenizer.json", self.tokenizer.clone()),
+            ("chat_template.jinja", self.template.clone().into_bytes()),
+        ] {
+            let partial = dir.join(format!("{name}.partial"));
+            fs::write(&partial, bytes).map_err(io)?;
+            fs::rename(&partial, dir.join(name)).map_err(io)?;
+        }
+        Ok(())
+    }
+
+    fn lock_clips(&self) -> std::sync::MutexGuard<'_, HashMap<ClipKey, Tensor>> {
+        self.clips.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// A conversation as tokens.
+    pub fn prompt(&self, messages: &[Message]) -> Result<Prompt, EngineError> {
+        self.text.prompt(messages, |media| Ok(self.model.video_tokens(self.frames_of(media)?)))
+    }
+
+    fn frames_of(&self, media: &Media) -> Result<usize, EngineError> {
+        use savi_schema::FrameSampling::{Count, Fps, Times};
+        match &self.processor.policy(media).sampling {
+            Count { frames, .. } => Ok(*frames),
+            Times { times } => Ok(times.len()),
+            Fps { .. } => Err(EngineError::Media {
+                clip: media.source.clone(),
+                reason: "this model takes a fixed number of frames; use a count or explicit times".to_owned(),
+            }),
+        }
+    }
+
+    /// Visual tokens of a clip, computed once per clip and policy.
+    pub fn clip(&self, media: &Media) -> Result<Tensor, EngineError> {
+        let key = self.processor.key(media);
+        if let Some(tokens) = self.lock_clips().get(&key) {
+            return Ok(tokens.clone());
+        }
+        let clip = self.processor.read(media)?;
+        let frames: Vec<_> = clip.frames.into_iter().map(|frame| frame.image).collect();
+        if frames.len() != self.frames_of(media)? {
+            return Err(EngineError::Media {
+                clip: media.source.clone(),
+                reason: format!("gave {} frames, {} were planned", frames.len(), self.frames_of(media)?),
+            });
+        }
+        let pixels = self.model.pixels(&frames)?;
+        let tokens = self.model.encode(&[pixels], Mode::INFER)?.remove(0);
+        let mut clips = self.lock_clips();
+        if clips.len() >= self.clip_budget {
+            clips.clear();
+        }
+        clips.insert(key, tokens.clone());
+        Ok(tokens)
+    }
+
+    /// The prompt's start up to its last clip as a cached node, and how many tokens that is.
+    fn prefix(&self, prompt: &Prompt) -> Result<(Option<Arc<KvNode>>, usize), EngineError> {
+        let Some((_, range)) = prompt.clips.last() else { return Ok((None, 0)) };
+        let end = range.end.min(prompt.ids.len() - 1);
+        let keys: Vec<ClipKey> = prompt.clips.iter().map(|(media, _)| self.processor.key(media)).collect();
+        let key = format!("{:?}{:?}", keys, &prompt.ids[..end]);
+        if let Some(node) = self.prefixes.get(&key) {
+            return Ok((Some(node), end));
+        }
+        let clips = prompt.clips.iter().map(|(media, _)| self.clip(media)).collect::<Result<Vec<_>, _>>()?;
+        let embeds = self.model.embed(&prompt.ids[..end], &clips, Mode::INFER)?;
+        let mut node = self.model.cache_node(None, end);
+        let forest = Arc::new(Forest::sequence(end));
+        self.model.hidden_cached(&embeds, &forest, Mode::INFER, &mut [&mut node])?;
+        let node = Arc::new(node);
+        self.prefixes.insert(key, node.clone());
+        Ok((Some(node), end))
+    }
+
+    /// Fills one node per prompt with the tokens after its prefix, in one pass; gives the nodes and
+    /// the logits after their last tokens.
+    fn prefill(&self, prompts: &[Prompt]) -> Result<Vec<(Arc<KvNode>, Vec<f32>)>, EngineError> {
+        let mut nodes = Vec::with_capacity(prompts.len());
+        let mut forest = Forest::new();
+        let mut ids: Vec<u32> = Vec::new();
+        let mut lasts = Vec::with_capacity(prompts.len());
+        for prompt in prompts {
+            let (prefix, end) = self.prefix(prompt)?;
+            let rest = &prompt.ids[end..];
+            forest.push(Parent::Cached(end), rest.len());
+            ids.extend(rest);
+            lasts.push(ids.len() as u32 - 1);
+            nodes.push(self.model.cache_node(prefix, rest.len()));
+        }
+        let embeds = self.model.embed(&ids, &[], Mode::INFER)?;
+        let mut rows: Vec<&mut KvNode> = nodes.iter_mut().collect();
+        let hidden = self.model.hidden_cached(&embeds, &Arc::new(forest), Mode::INFER, &mut rows)?;
+        let index = Tensor::from_slice(&lasts, lasts.len(), hidden.device())?;
+        let logits = host_logits(&self.model, &hidden.index_select(&index, 0)?)?;
+        Ok(nodes.into_iter().map(Arc::new).zip(logits).collect())
+    }
+
+    fn generate_wave(&self, requests: &[Request], prompts: &[Prompt]) -> Result<Vec<Vec<Completion>>, EngineError> {
+        let mut rows = Vec::new();
+        for ((node, logits), request) in self.prefill(prompts)?.into_iter().zip(requests) {
+            for (index, sampling) in request.samplings.iter().enumerate() {
+                let rng = savi_nn::rng::stream(request.seed, &["sample", &request.id, &index.to_string()]);
+                rows.push(Row::new(&self.model, &self.text, node.clone(), &logits, sampling, rng)?);
+            }
+        }
+        let mut completions = run(&self.model, &self.text, rows)?.into_iter();
+        Ok(requests.iter().map(|r| completions.by_ref().take(r.samplings.len()).collect()).collect())
+    }
+
+    fn score_one(&self, request: &ScoreRequest) -> Result<Vec<TokenScore>, EngineError> {
+        let prompt = self.prompt(&request.messages)?;
+        let (node, end) = self.prefix(&prompt)?;
+        let rest = &prompt.ids[end..];
+        let mut base = self.model.cache_node(node, rest.len());
+        if rest.len() > 1 {
+            let mut forest = Forest::new();
+            forest.push(Parent::Cached(end), rest.len() - 1);
+            let embeds = self.model.embed(&rest[..rest.len() - 1], &[], Mode::INFER)?;
+            self.model.hidden_cached(&embeds, &Arc::new(forest), Mode::INFER, &mut [&mut base])?;
+        }
+        let base = Arc::new(base);
+        let tokens: Vec<Vec<u32>> =
+            request.continuations.iter().map(|text| self.text.encode(text)).collect::<Result<_, _>>()?;
+        let (mut forest, mut ids, mut targets) = (Forest::new(), Vec::new(), Vec::new());
+        let mut nodes = Vec::new();
+        for continuation in tokens.iter().filter(|t| !t.is_empty()) {
+            forest.push(Parent::Cached(base.total()), continuation.len());
+            ids.extend(rest.last());
+            ids.extend(&continuation[..continuation.len() - 1]);
+            targets.extend(continuation);
+            nodes.push(self.model.cache_node(Some(base.clone()), continuation.len()));
+        }
+        let mut logps = if ids.is_empty() {
+            Vec::new()
+        } else {
+            let embeds = self.model.embed(&ids, &[], Mode::INFER)?;
+            let mut rows: Vec<&mut KvNode> = nodes.iter_mut().collect();
+            let hidden = self.model.hidden_cached(&embeds, &Arc::new(forest), Mode::INFER, &mut rows)?;
+            self.model.logps(&hidden, &targets, Mode::INFER)?.to_dtype(DType::F32)?.to_vec1::<f32>()?
+        }
+        .into_iter();
+        Ok(tokens
+            .into_iter()
+            .map(|token_ids| TokenScore { logps: logps.by_ref().take(token_ids.len()).collect(), token_ids })
+            .collect())
+    }
+}
+
+impl Generate for Engine {
+    fn generate(&self, requests: &[Request]) -> Result<Vec<Vec<Completion>>, GenerateError> {
+        let limit = self.model.config().text_config.max_position_embeddings;
+        let mut out = Vec::with_capacity(requests.len());
+        let mut start = 0;
+        while start < requests.len() {
+            let (mut end, mut rows) = (start, 0);
+            let mut prompts = Vec::new();
+            while end < requests.len() && (rows == 0 || rows + requests[end].samplings.len() <= MAX_ROWS) {
+                let request = &requests[end];
+                let prompt = self.prompt(&request.messages).map_err(|e| e.for_request(&request.id))?;
+                let longest = request.samplings.iter().map(|s| s.max_tokens).max().unwrap_or(0);
+                if prompt.ids.is_empty() || prompt.ids.len() + longest > limit {
+                    return Err(GenerateError::BadRequest {
+                        id: request.id.clone(),
+                        reason: format!(
+                            "{} prompt tokens and up to {longest} new ones do not fit the model's {limit}",
+                            prompt.ids.len()
+                        ),
+                    });
+                }
+                rows += request.samplings.len();
+                prompts.push(prompt);
+                end += 1;
+            }
+            let wave = &requests[start..end];
+            out.extend(self.generate_wave(wave, &prompts).map_err(|e| e.for_request(&wave[0].id))?);
+            start = end;
+        }
+        Ok(out)
+    }
+
+    fn fingerprint(&self) -> String {
+        self.fingerprint.clone()
+    }
+}
+
+impl Score for Engine {
+    fn score(&self, requests: &[ScoreRequest]) -> Result<Vec<Vec<TokenScore>>, GenerateError> {
+        requests
+            .iter()
+            .enumerate()
+            .map(|(i, request)| self.score_one(request).map_err(|e| e.for_request(&i.to_string())))
+            .collect()
+    }
+}

@@ -1,0 +1,171 @@
+//! Settings, with TRL's names.
+
+use savi_nn::layers::LoraConfig;
+use savi_nn::optim::{AdamWConfig, Schedule};
+use serde::{Deserialize, Serialize};
+
+use crate::TrainError;
+
+/// What every kind of training can be told.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct OptimConfig {
+    /// Peak learning rate.
+    pub learning_rate: f64,
+    /// Shape of the learning rate.
+    pub lr_scheduler_type: Schedule,
+    /// Share of the steps over which the learning rate rises.
+    pub warmup_ratio: f64,
+    /// Records of one forward pass.
+    pub per_device_train_batch_size: usize,
+    /// Forward passes of one step.
+    pub gradient_accumulation_steps: usize,
+    /// Passes over the data.
+    pub num_train_epochs: f64,
+    /// Number of steps; 0 leaves it to the epochs.
+    pub max_steps: u64,
+    /// Gradients are scaled down to this norm; 0 leaves them.
+    pub max_grad_norm: f64,
+    /// Decoupled decay of matrices.
+    pub weight_decay: f64,
+    /// Decay of AdamW's first moment.
+    pub adam_beta1: f64,
+    /// Decay of AdamW's second moment.
+    pub adam_beta2: f64,
+    /// Added to the root of AdamW's second moment.
+    pub adam_epsilon: f64,
+    /// Steps between lines of metrics.
+    pub logging_steps: u64,
+    /// Steps between checkpoints.
+    pub save_steps: u64,
+    /// Seed of the order and of fresh weights.
+    pub seed: u64,
+}
+
+impl Default for OptimConfig {
+    fn default() -> Self {
+        Self {
+            learning_rate: 1e-4,
+            lr_scheduler_type: Schedule::Cosine,
+            warmup_ratio: 0.1,
+            per_device_train_batch_size: 8,
+            gradient_accumulation_steps: 1,
+            num_train_epochs: 1.0,
+            max_steps: 0,
+            max_grad_norm: 1.0,
+            weight_decay: 0.0,
+            adam_beta1: 0.9,
+            adam_beta2: 0.999,
+            adam_epsilon: 1e-8,
+            logging_steps: 1,
+            save_steps: 25,
+            seed: 0,
+        }
+    }
+}
+
+impl OptimConfig {
+    /// Records of one step.
+    pub(crate) fn step_records(&self) -> usize {
+        self.per_device_train_batch_size * self.gradient_accumulation_steps
+    }
+
+    pub(crate) fn adamw(&self) -> AdamWConfig {
+        AdamWConfig {
+            adam_beta1: self.adam_beta1,
+            adam_beta2: self.adam_beta2,
+            adam_epsilon: self.adam_epsilon,
+            weight_decay: self.weight_decay,
+        }
+    }
+
+    pub(crate) fn validate(&self) -> Result<(), TrainError> {
+        let bad = |key, value: String, reason| Err(TrainError::Setting { key, value, reason });
+        if !(self.learning_rate.is_finite() && self.learning_rate > 0.0) {
+            return bad("learning_rate", self.learning_rate.to_string(), "must be a positive number");
+        }
+        if self.step_records() == 0 {
+            return bad("per_device_train_batch_size", "0".into(), "batch and accumulation must be at least 1");
+        }
+        if !(0.0..=1.0).contains(&self.warmup_ratio) {
+            return bad("warmup_ratio", self.warmup_ratio.to_string(), "must be between 0 and 1");
+        }
+        if self.max_steps == 0 && !(self.num_train_epochs.is_finite() && self.num_train_epochs > 0.0) {
+            return bad("num_train_epochs", self.num_train_epochs.to_string(), "must be a positive number");
+        }
+        Ok(())
+    }
+
+    /// Steps over `records` records.
+    pub(crate) fn total_steps(&self, records: usize) -> u64 {
+        if self.max_steps > 0 {
+            return self.max_steps;
+        }
+        let steps = records as f64 * self.num_train_epochs / self.step_records() as f64;
+        (steps.ceil() as u64).max(1)
+    }
+}
+
+/// Settings of preference training. Unknown keys are refused by the run's config loader.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DpoConfig {
+    /// How strongly the policy is kept near the reference.
+    pub beta: f64,
+    /// Share of the labels taken to be wrong.
+    pub label_smoothing: f64,
+    /// Weight of the chosen answers' negative log-likelihood.
+    pub rpo_alpha: f64,
+    /// Adapter rank.
+    pub lora_r: usize,
+    /// Adapter scale is `lora_alpha / lora_r`.
+    pub lora_alpha: f64,
+    /// Optimiser and data order.
+    pub optim: OptimConfig,
+}
+
+impl Default for DpoConfig {
+    fn default() -> Self {
+        Self {
+            beta: 0.1,
+            label_smoothing: 0.0,
+            rpo_alpha: 0.0,
+            lora_r: 8,
+            lora_alpha: 32.0,
+            optim: OptimConfig::default(),
+        }
+    }
+}
+
+impl DpoConfig {
+    pub(crate) fn lora(&self) -> LoraConfig {
+        LoraConfig { r: self.lora_r, lora_alpha: self.lora_alpha }
+    }
+}
+
+/// Settings of supervised fine-tuning.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SftConfig {
+    /// Adapter rank; 0 trains all weights.
+    pub lora_r: usize,
+    /// Adapter scale is `lora_alpha / lora_r`.
+    pub lora_alpha: f64,
+    /// A token of a target of n tokens weighs `n^-length_exponent`: 0 treats tokens alike,
+    /// 1 treats targets alike.
+    pub length_exponent: f64,
+    /// Optimiser and data order.
+    pub optim: OptimConfig,
+}
+
+impl Default for SftConfig {
+    fn default() -> Self {
+        Self { lora_r: 8, lora_alpha: 32.0, length_exponent: 0.0, optim: OptimConfig::default() }
+    }
+}
+
+impl SftConfig {
+    pub(crate) fn lora(&self) -> Option<LoraConfig> {
+        (self.lora_r > 0).then_some(LoraConfig { r: self.lora_r, lora_alpha: self.lora_alpha })
+    }
+}

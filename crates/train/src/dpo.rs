@@ -1,0 +1,124 @@
+//! Direct preference optimisation (Rafailov et al. 2023) of an adapter: a pair is one packed tree,
+//! the reference is the same model with the adapter off.
+
+use candle_core::backprop::GradStore;
+use candle_core::{DType, Tensor};
+use savi_engine::Engine;
+use savi_models::{attach_adapter, write_adapter};
+use savi_nn::layers::Mode;
+use savi_objectives::{ChosenTokens, Dpo, PairLogps, Totals, sequence_logps};
+use savi_schema::Pair;
+
+use crate::sft::{in_decoder, order, take_finished};
+use crate::steps::{StepOutput, run};
+use crate::{DpoConfig, Packed, TrainError, TrainIo, TrainSummary, Tree, checkpoint};
+
+/// Trains a fresh adapter on `pairs`. The folder gets `adapter/`; the engine holds the merged
+/// weights afterwards, so the next round starts there.
+pub fn dpo(
+    engine: &mut Engine,
+    pairs: &[Pair],
+    config: &DpoConfig,
+    io: &TrainIo<'_>,
+) -> Result<TrainSummary, TrainError> {
+    config.optim.validate()?;
+    if config.lora_r == 0 {
+        let (key, value) = ("lora_r", "0".to_owned());
+        return Err(TrainError::Setting { key, value, reason: "the reference needs an adapter: at least 1" });
+    }
+    if pairs.is_empty() {
+        return Err(TrainError::Nothing("pairs"));
+    }
+    let total = config.optim.total_steps(pairs.len());
+    if take_finished(engine, io)? {
+        return Ok(TrainSummary { steps: total });
+    }
+    let trees = pairs
+        .iter()
+        .map(|pair| {
+            let turns = [(pair.prompt.as_slice(), pair.chosen.as_str()), (&pair.prompt, &pair.rejected)];
+            Tree::new(engine, &pair.id, &turns)
+        })
+        .collect::<Result<Vec<_>, _>>()?;
+    let records = config.optim.step_records();
+    let order = order(pairs.len(), total as usize * records, config.optim.seed);
+    let lora = config.lora();
+    attach_adapter(engine.model().params(), &lora, config.optim.seed, in_decoder)?;
+    let weights = engine.model().params().trainable();
+    let device = engine.model().params().device().clone();
+    let settings =
+        Dpo { beta: config.beta, label_smoothing: config.label_smoothing, rpo_alpha: config.rpo_alpha };
+    let summary = run("dpo", &config.optim, &weights, total, io, &device, |step| {
+        let chosen = &order[step as usize * records..(step as usize + 1) * records];
+        let lengths = |tree: &Tree| tree.branches[0].ids.len() - tree.branches[0].targets;
+        let totals = Totals {
+            pairs: chosen.len() as f64,
+            chosen_tokens: chosen.iter().map(|&i| lengths(&trees[i])).sum::<usize>() as f64,
+        };
+        let mut grads = GradStore::default();
+        let (mut loss, mut tokens, mut metrics) = (0.0, 0, None);
+        for part in chosen.chunks(config.optim.per_device_train_batch_size) {
+            let output = step_part(engine, pairs, &trees, part, &totals, &settings)?;
+            loss += output.0;
+            tokens += output.1;
+            grads.extend(output.2)?;
+            metrics = Some(match metrics {
+                None => output.3,
+                Some(mut sum) => {
+                    savi_objectives::PreferenceMetrics::merge(&mut sum, &output.3);
+                    sum
+                }
+            });
+        }
+        let figures = metrics.map(|m| m.named()).unwrap_or_default();
+        let ids = chosen.iter().map(|&i| pairs[i].id.clone()).collect();
+        Ok(StepOutput { grads, loss, tokens, figures, ids })
+    })?;
+    write_adapter(engine.model().params(), &lora, &io.dir.join("adapter"))?;
+    engine.merge_attached()?;
+    checkpoint::clear(io.dir)?;
+    Ok(summary)
+}
+
+type Part = (f64, usize, GradStore, savi_objectives::PreferenceMetrics);
+
+fn step_part(
+    engine: &Engine,
+    pairs: &[Pair],
+    trees: &[Tree],
+    part: &[usize],
+    totals: &Totals,
+    settings: &Dpo,
+) -> Result<Part, TrainError> {
+    let packed = Packed::new(&part.iter().map(|&i| trees[i].clone()).collect::<Vec<_>>());
+    let clips = packed.clips.iter().map(|media| engine.clip(media)).collect::<Result<Vec<_>, _>>()?;
+    let policy = packed.logps(engine, &clips, Mode::TRAIN)?.to_dtype(DType::F32)?;
+    let reference = packed.logps(engine, &clips, Mode::REFERENCE)?.to_dtype(DType::F32)?;
+    let device = policy.device();
+    let segments = Tensor::from_slice(&packed.branch_of, packed.branch_of.len(), device)?;
+    let sides = |logps: &Tensor| -> Result<(Tensor, Tensor), TrainError> {
+        // Branches alternate: chosen, rejected.
+        let sums = sequence_logps(logps, &segments, packed.branches)?.reshape((part.len(), 2))?;
+        Ok((sums.narrow(1, 0, 1)?.flatten_all()?, sums.narrow(1, 1, 1)?.flatten_all()?))
+    };
+    let ((chosen, rejected), (reference_chosen, reference_rejected)) = (sides(&policy)?, sides(&reference)?);
+    let margins: Vec<f32> = part.iter().map(|&i| pairs[i].margin as f32).collect();
+    let margins = Tensor::from_slice(&margins, margins.len(), device)?;
+    let is_chosen: Vec<f32> =
+        packed.branch_of.iter().map(|b| if b % 2 == 0 { 1.0 } else { 0.0 }).collect();
+    let is_chosen = Tensor::from_slice(&is_chosen, is_chosen.len(), device)?;
+    let output = savi_objectives::dpo(
+        &PairLogps {
+            chosen: &chosen,
+            rejected: &rejected,
+            reference_chosen: &reference_chosen,
+            reference_rejected: &reference_rejected,
+            margins: Some(&margins),
+        },
+        Some(&ChosenTokens { logps: &policy, weights: &is_chosen }),
+        totals,
+        settings,
+    )?;
+    let loss = f64::from(output.loss.to_scalar::<f32>()?);
+    Ok((loss, packed.ids.len(), output.loss.backward()?, output.metrics))
+}

@@ -1,0 +1,68 @@
+//! What can stop training.
+
+use std::path::PathBuf;
+
+use savi_engine::EngineError;
+use thiserror::Error;
+
+/// Why training stopped.
+#[derive(Debug, Error)]
+pub enum TrainError {
+    /// A setting makes no sense.
+    #[error("{key} = {value}: {reason}")]
+    Setting {
+        /// Its key.
+        key: &'static str,
+        /// Its value.
+        value: String,
+        /// What would be right.
+        reason: &'static str,
+    },
+    /// There is nothing to learn from.
+    #[error("there is nothing to learn from: no {0}")]
+    Nothing(&'static str),
+    /// A record cannot be learnt from.
+    #[error("record {id}: {reason}")]
+    Record {
+        /// Which record.
+        id: String,
+        /// Why.
+        reason: String,
+    },
+    /// The loss or a gradient was not a number; the weights are those of the step before.
+    #[error("step {step}: {what} is not finite; records: {}", ids.join(", "))]
+    NotFinite {
+        /// Which step.
+        step: u64,
+        /// Loss or gradient.
+        what: String,
+        /// The step's records.
+        ids: Vec<String>,
+    },
+    /// A checkpoint file.
+    #[error("{path}: {reason}", path = path.display())]
+    Checkpoint {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// Stopped on request; the state is saved.
+    #[error("interrupted")]
+    Interrupted,
+    /// The model.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The model's files.
+    #[error(transparent)]
+    Model(#[from] savi_models::ModelError),
+    /// The loss.
+    #[error(transparent)]
+    Objective(#[from] savi_objectives::ObjectiveError),
+    /// The run folder.
+    #[error(transparent)]
+    Run(#[from] savi_run::RunError),
+    /// The tensor library.
+    #[error("{0}")]
+    Tensor(#[from] candle_core::Error),
+}

@@ -1,0 +1,223 @@
+//! Supervised fine-tuning on packed conversations.
+
+use candle_core::backprop::GradStore;
+use candle_core::{DType, Tensor};
+use rand::seq::SliceRandom;
+use savi_engine::Engine;
+use savi_models::{Pixels, attach_adapter, write_adapter};
+use savi_nn::layers::Mode;
+use savi_objectives::nll;
+use savi_schema::{Example, Message, RgbImage};
+
+use crate::steps::{StepOutput, run};
+use crate::{Packed, SftConfig, TrainError, TrainIo, TrainSummary, Tree, checkpoint};
+
+/// An example with frames of its own, for data that never was a file.
+#[derive(Debug, Clone)]
+pub struct Sample {
+    /// The conversations; their clips are given by `clips`, in order.
+    pub example: Example,
+    /// Frames of each clip.
+    pub clips: Vec<Vec<RgbImage>>,
+}
+
+/// Fine-tunes the engine's model on `examples`. With an adapter (`lora_r` above 0) the folder gets
+/// `adapter/` and the engine holds the merged weights afterwards.
+pub fn sft(
+    engine: &mut Engine,
+    examples: &[Example],
+    config: &SftConfig,
+    io: &TrainIo<'_>,
+) -> Result<TrainSummary, TrainError> {
+    config.optim.validate()?;
+    if examples.is_empty() {
+        return Err(TrainError::Nothing("examples"));
+    }
+    let total = config.optim.total_steps(examples.len());
+    if take_finished(engine, io)? {
+        return Ok(TrainSummary { steps: total });
+    }
+    let order = order(examples.len(), total as usize * config.optim.step_records(), config.optim.seed);
+    let records = config.optim.step_records();
+    train(engine, config, io, total, |engine, step| {
+        let start = step as usize * records;
+        order[start..start + records]
+            .iter()
+            .map(|&i| {
+                let tree = tree(engine, &examples[i])?;
+                let clips =
+                    tree.clips.iter().map(|media| engine.clip(media)).collect::<Result<Vec<_>, _>>()?;
+                Ok((tree, Clips::Encoded(clips)))
+            })
+            .collect()
+    })
+}
+
+/// Trains on samples that `source` makes for each step (its number, and how many), vision tower
+/// included where its weights train. The caller saves the model.
+pub fn sft_stream(
+    engine: &mut Engine,
+    config: &SftConfig,
+    io: &TrainIo<'_>,
+    mut source: impl FnMut(u64, usize) -> Result<Vec<Sample>, TrainError>,
+) -> Result<TrainSummary, TrainError> {
+    config.optim.validate()?;
+    if config.optim.max_steps == 0 {
+        return Err(TrainError::Setting {
+            key: "max_steps",
+            value: "0".to_owned(),
+            reason: "a stream has no epochs: name the number of steps",
+        });
+    }
+    let records = config.optim.step_records();
+    train(engine, config, io, config.optim.max_steps, |engine, step| {
+        source(step, records)?
+            .into_iter()
+            .map(|sample| {
+                let tree = tree(engine, &sample.example)?;
+                let pixels =
+                    sample.clips.iter().map(|f| engine.model().pixels(f)).collect::<Result<Vec<_>, _>>()?;
+                Ok((tree, Clips::Pixels(pixels)))
+            })
+            .collect()
+    })
+}
+
+/// A tree's clips: already encoded by a frozen tower, or to be encoded in the pass.
+enum Clips {
+    Encoded(Vec<Tensor>),
+    Pixels(Vec<Pixels>),
+}
+
+fn train(
+    engine: &mut Engine,
+    config: &SftConfig,
+    io: &TrainIo<'_>,
+    total: u64,
+    mut batch: impl FnMut(&Engine, u64) -> Result<Vec<(Tree, Clips)>, TrainError>,
+) -> Result<TrainSummary, TrainError> {
+    let lora = config.lora();
+    match &lora {
+        Some(lora) => {
+            attach_adapter(engine.model().params(), lora, config.optim.seed, in_decoder)?;
+        }
+        None => engine.model().params().set_trains(|name| !name.contains(".post_layernorm.")),
+    }
+    let weights = engine.model().params().trainable();
+    let device = engine.model().params().device().clone();
+    let micro = config.optim.per_device_train_batch_size;
+    let summary = run("sft", &config.optim, &weights, total, io, &device, |step| {
+        let trees = batch(engine, step)?;
+        let parts: Vec<(Packed, Vec<f32>, &[(Tree, Clips)])> = trees
+            .chunks(micro)
+            .map(|chunk| {
+                let packed = Packed::new(&chunk.iter().map(|(tree, _)| tree.clone()).collect::<Vec<_>>());
+                let weights = token_weights(&packed, config.length_exponent);
+                (packed, weights, chunk)
+            })
+            .collect();
+        let total_weight: f64 = parts.iter().flat_map(|(_, w, _)| w).map(|&w| f64::from(w)).sum();
+        let mut grads = GradStore::default();
+        let (mut loss, mut tokens) = (0.0, 0);
+        for (packed, weights, chunk) in &parts {
+            let clips = encode(engine, chunk)?;
+            let logps = packed.logps(engine, &clips, Mode::TRAIN)?;
+            let weights = Tensor::from_slice(weights, weights.len(), logps.device())?;
+            let share = nll(&logps.to_dtype(DType::F32)?, &weights, total_weight)?;
+            loss += f64::from(share.to_scalar::<f32>()?);
+            tokens += packed.ids.len();
+            grads.extend(share.backward()?)?;
+        }
+        let ids = parts.iter().flat_map(|(p, ..)| p.record_ids.clone()).collect();
+        Ok(StepOutput { grads, loss, tokens, figures: Vec::new(), ids })
+    })?;
+    engine.model().params().set_trains(|_| false);
+    if let Some(lora) = &lora {
+        write_adapter(engine.model().params(), lora, &io.dir.join("adapter"))?;
+        engine.merge_attached()?;
+        checkpoint::clear(io.dir)?;
+    } else {
+        engine.weights_changed()?;
+    }
+    Ok(summary)
+}
+
+/// Adapters go on all linear layers of the language model; tower and projector stay frozen.
+pub(crate) fn in_decoder(name: &str) -> bool {
+    name.starts_with("language_model.")
+}
+
+/// Takes up the result of a finished training, if the folder holds one.
+pub(crate) fn take_finished(engine: &mut Engine, io: &TrainIo<'_>) -> Result<bool, TrainError> {
+    let adapter = io.dir.join("adapter");
+    if !adapter.join("adapter_model.safetensors").exists() {
+        return Ok(false);
+    }
+    engine.merge_adapter(&adapter)?;
+    checkpoint::clear(io.dir)?;
+    Ok(true)
+}
+
+/// Records in the order of training: every epoch its own seeded shuffle, cut to `count`.
+pub(crate) fn order(records: usize, count: usize, seed: u64) -> Vec<usize> {
+    let mut order = Vec::with_capacity(count + records);
+    let mut epoch = 0u64;
+    while order.len() < count {
+        let mut next: Vec<usize> = (0..records).collect();
+        next.shuffle(&mut savi_nn::rng::stream(seed, &["order", &epoch.to_string()]));
+        order.extend(next);
+        epoch += 1;
+    }
+    order.truncate(count);
+    order
+}
+
+fn tree(engine: &Engine, example: &Example) -> Result<Tree, TrainError> {
+    let turns = example
+        .conversations
+        .iter()
+        .map(|conversation| match conversation.split_last() {
+            Some((last, prompt)) if last.role == savi_schema::Role::Assistant => {
+                Ok((prompt, last.words()))
+            }
+            _ => Err(TrainError::Record {
+                id: example.id.clone(),
+                reason: "a conversation must end with the assistant's turn".to_owned(),
+            }),
+        })
+        .collect::<Result<Vec<(&[Message], String)>, _>>()?;
+    let turns: Vec<(&[Message], &str)> = turns.iter().map(|(p, t)| (*p, t.as_str())).collect();
+    Tree::new(engine, &example.id, &turns)
+}
+
+fn token_weights(packed: &Packed, exponent: f64) -> Vec<f32> {
+    let lengths = packed.lengths();
+    packed
+        .branch_of
+        .iter()
+        .map(|&branch| (lengths[branch as usize] as f64).powf(-exponent) as f32)
+        .collect()
+}
+
+fn encode(engine: &Engine, chunk: &[(Tree, Clips)]) -> Result<Vec<Tensor>, TrainError> {
+    let mut pixels = Vec::new();
+    for (_, clips) in chunk {
+        if let Clips::Pixels(p) = clips {
+            pixels.extend(p.iter().cloned());
+        }
+    }
+    let mut fresh = if pixels.is_empty() {
+        Vec::new()
+    } else {
+        engine.model().encode(&pixels, Mode::TRAIN)?
+    }
+    .into_iter();
+    let mut all = Vec::new();
+    for (_, clips) in chunk {
+        match clips {
+            Clips::Encoded(tokens) => all.extend(tokens.iter().cloned()),
+            Clips::Pixels(p) => all.extend(fresh.by_ref().take(p.len())),
+        }
+    }
+    Ok(all)
+}

@@ -1,0 +1,132 @@
+//! The loop: steps, clipping, metrics, checkpoints, resume.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use candle_core::Device;
+use candle_core::backprop::GradStore;
+use savi_nn::Weight;
+use savi_nn::optim::{AdamW, global_norm};
+use savi_run::{Interrupt, Metrics, Progress};
+use serde_json::{Map, Value, json};
+
+use crate::{OptimConfig, TrainError, checkpoint};
+
+/// Where training writes and when it stops.
+#[derive(Debug, Clone, Copy)]
+pub struct TrainIo<'a> {
+    /// Its own folder: checkpoints while it runs, the result at the end. Called again with the same
+    /// folder, training goes on exactly where it was, or returns at once when it is finished.
+    pub dir: &'a Path,
+    /// Where figures go.
+    pub metrics: &'a Metrics,
+    /// When to stop.
+    pub interrupt: &'a Interrupt,
+}
+
+/// What training took.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TrainSummary {
+    /// Steps of the optimiser, those of earlier starts included.
+    pub steps: u64,
+}
+
+/// One step's gradients and figures.
+pub(crate) struct StepOutput {
+    pub(crate) grads: GradStore,
+    pub(crate) loss: f64,
+    pub(crate) tokens: usize,
+    pub(crate) figures: Vec<(&'static str, f64)>,
+    pub(crate) ids: Vec<String>,
+}
+
+/// Makes all steps that are still to do; `step` computes the gradients of one, numbered from 0.
+pub(crate) fn run(
+    label: &str,
+    config: &OptimConfig,
+    weights: &[Arc<Weight>],
+    total: u64,
+    io: &TrainIo<'_>,
+    device: &Device,
+    mut step: impl FnMut(u64) -> Result<StepOutput, TrainError>,
+) -> Result<TrainSummary, TrainError> {
+    if weights.is_empty() {
+        return Err(TrainError::Nothing("trainable weights"));
+    }
+    let mut optimiser = AdamW::new(config.adamw());
+    let first = checkpoint::restore(io.dir, weights, &mut optimiser, device)?;
+    io.metrics.cut_after(first)?;
+    let warmup = (config.warmup_ratio * total as f64).ceil() as u64;
+    let mut progress = Progress::new(label, total);
+    progress.resume_at(first);
+    let mut window = Window::new();
+    for at in first..total {
+        if io.interrupt.is_set() {
+            checkpoint::save(io.dir, at, weights, &optimiser)?;
+            return Err(TrainError::Interrupted);
+        }
+        let output = step(at)?;
+        let not_finite = |what: String| TrainError::NotFinite { step: at + 1, what, ids: output.ids.clone() };
+        if !output.loss.is_finite() {
+            return Err(not_finite("the loss".to_owned()));
+        }
+        let norm = global_norm(weights, &output.grads).map_err(|e| not_finite(e.to_string()))?;
+        let clip = if config.max_grad_norm > 0.0 && norm > config.max_grad_norm {
+            config.max_grad_norm / (norm + 1e-6)
+        } else {
+            1.0
+        };
+        let lr = config.learning_rate * config.lr_scheduler_type.factor(at, warmup, total);
+        optimiser.step(weights, &output.grads, lr, clip)?;
+        window.add(&output);
+        let done = at + 1;
+        if done % config.logging_steps.max(1) == 0 || done == total {
+            let mut line = window.take();
+            line.insert("grad_norm".to_owned(), json!(norm));
+            line.insert("learning_rate".to_owned(), json!(lr));
+            progress.note(format!("loss {:.4}", output.loss));
+            io.metrics.log(done, &line)?;
+        }
+        if config.save_steps > 0 && done % config.save_steps == 0 && done < total {
+            checkpoint::save(io.dir, done, weights, &optimiser)?;
+        }
+        progress.set(done);
+    }
+    progress.finish();
+    Ok(TrainSummary { steps: total })
+}
+
+/// Means over the steps since the last line of metrics.
+struct Window {
+    start: Instant,
+    steps: f64,
+    tokens: usize,
+    sums: Vec<(&'static str, f64)>,
+}
+
+impl Window {
+    fn new() -> Self {
+        Self { start: Instant::now(), steps: 0.0, tokens: 0, sums: Vec::new() }
+    }
+
+    fn add(&mut self, output: &StepOutput) {
+        self.steps += 1.0;
+        self.tokens += output.tokens;
+        for &(name, value) in [("loss", output.loss)].iter().chain(&output.figures) {
+            match self.sums.iter_mut().find(|(known, _)| *known == name) {
+                Some((_, sum)) => *sum += value,
+                None => self.sums.push((name, value)),
+            }
+        }
+    }
+
+    fn take(&mut self) -> Map<String, Value> {
+        let mut line: Map<String, Value> =
+            self.sums.iter().map(|(name, sum)| ((*name).to_owned(), json!(sum / self.steps))).collect();
+        let rate = self.tokens as f64 / self.start.elapsed().as_secs_f64().max(1e-9);
+        line.insert("tokens_per_second".to_owned(), json!(rate.round()));
+        *self = Self::new();
+        line
+    }
+}
