@@ -54,6 +54,8 @@ struct AnswerView {
     /// `chosen`, `rejected` or nothing.
     role: Option<&'static str>,
     dropped: Option<String>,
+    /// It says what an earlier answer says, so the judge did not see it.
+    repeats: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -120,9 +122,12 @@ fn sample<'a>(run: &Run, decisions: &[(u32, &'a Value)]) -> Vec<(u32, &'a Value)
     let (paired, dropped): (Vec<_>, Vec<_>) =
         decisions.iter().copied().partition(|(_, decision)| decision.get("pair").is_some());
     let choose = |from: Vec<(u32, &'a Value)>, count: usize| {
-        let with_frames: Vec<_> =
-            from.iter().copied().filter(|(_, decision)| has_frames(decision)).collect();
-        evenly(if with_frames.is_empty() { from } else { with_frames }, count)
+        let (shown, others): (Vec<_>, Vec<_>) =
+            from.into_iter().partition(|(_, decision)| has_frames(decision));
+        let mut chosen = evenly(shown, count);
+        let left = count - chosen.len();
+        chosen.extend(evenly(others, left));
+        chosen
     };
     let dropped_count = dropped.len().min(SAMPLE / 3);
     let paired = choose(paired, SAMPLE - dropped_count);
@@ -235,13 +240,15 @@ fn answer_view(
         .pointer("/drawn/sampling/temperature")
         .and_then(Value::as_f64)
         .map(|t| t.to_string());
+    let dropped = answer.get("dropped").and_then(Value::as_str).map(reason);
     AnswerView {
+        repeats: judgement.is_some() && candidate.is_none() && dropped.is_none(),
         text: text(answer, "text"),
         temperature,
         score: score.map(|score| format!("{score:.2}")),
         criteria,
         role,
-        dropped: answer.get("dropped").and_then(Value::as_str).map(reason),
+        dropped,
     }
 }
 

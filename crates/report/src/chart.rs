@@ -117,7 +117,7 @@ fn chart(title: &str, curves: &[(&str, Vec<Point>)]) -> Chart {
             WIDTH - RIGHT,
             LEFT - 6.0,
             at + 3.5,
-            number(*tick),
+            tick_label(*tick, ticks[1] - ticks[0]),
         );
     }
     for (round, start) in round_starts(all()) {
@@ -192,6 +192,18 @@ fn thin(points: &[Point]) -> Vec<Point> {
         .collect()
 }
 
+/// A tick with as many decimals as its neighbours need.
+fn tick_label(tick: f64, step: f64) -> String {
+    if !(1e-3..1e5).contains(&step) {
+        return number(tick);
+    }
+    // Steps are 1, 2, 2.5 or 5 times a power of ten.
+    let is_whole = |value: f64| (value - value.round()).abs() < 1e-6;
+    let decimals = (0..=4).find(|&d| is_whole(step * 10f64.powi(d))).unwrap_or(4) as usize;
+    let tick = if tick == 0.0 { 0.0 } else { tick };
+    format!("{tick:.decimals$}").replace('-', "\u{2212}")
+}
+
 /// Round figures around `low` and `high`: three to six of them, the ends included.
 fn ticks(low: f64, high: f64) -> Vec<f64> {
     let (low, high) = if high - low > 1e-12 * low.abs().max(high.abs()).max(1e-12) {
@@ -238,6 +250,15 @@ mod tests {
             let got = ticks(flat, flat);
             assert!(got.len() >= 3 && got[0] < flat && got[got.len() - 1] > flat, "{got:?}");
         }
+    }
+
+    #[test]
+    fn tick_labels_share_their_decimals() {
+        let label = |tick: f64, step: f64| tick_label(tick, step);
+        assert_eq!([label(0.5, 0.25), label(0.0, 0.25)], ["0.50", "0.00"]);
+        assert_eq!([label(-10.0, 5.0), label(0.6, 0.1)], ["\u{2212}10", "0.6"]);
+        assert_eq!(label(0.7, 0.7 - 0.6), "0.7");
+        assert_eq!(label(2e-5, 1e-5), "2.0e\u{2212}5");
     }
 
     #[test]

@@ -116,10 +116,7 @@ fn stages(dir: &Path, notes: &mut Vec<String>) -> Vec<Stage> {
             notes.push(format!("Stage {name} is not finished."));
             None
         };
-        stages.insert(
-            (round, place, name.clone()),
-            Stage { name, round, title, done, records },
-        );
+        stages.insert((round, place, name.clone()), Stage { name, round, title, done, records });
     }
     stages.into_values().collect()
 }
