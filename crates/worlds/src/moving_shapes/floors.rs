@@ -32,6 +32,9 @@ pub const MARGIN: f64 = 0.1;
 /// Scenes that the floors of the world are measured on.
 pub const SCENES: u64 = 12_000;
 
+/// Enough questions of a family that one frame may answer.
+const SPATIAL_QUESTIONS: usize = 4000;
+
 /// The floors of one family.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Floor {
@@ -63,15 +66,23 @@ impl Floor {
 /// Measures every family on `scenes` scenes of a split.
 pub fn measure(split: Split, seed: u64, scenes: u64) -> Vec<Floor> {
     let policy = MediaPolicy::count(super::SEGMENTS as usize, CountRule::MidSegment);
+    let drawn: Vec<Vec<(Family, Sample)>> = (0..scenes)
+        .into_par_iter()
+        .map(|index| {
+            let scene = super::scene(split, seed, index);
+            let seen = Observed::new(&scene, &policy);
+            let mut rng = ChaCha8Rng::seed_from_u64(seed ^ index.rotate_left(32));
+            let asked = queries(&scene, &mut rng);
+            let sample =
+                |query: &Query| Some((query.family(), Sample::new(&seen, query, &mut rng)?));
+            asked.iter().filter_map(sample).collect()
+        })
+        .collect();
     let mut samples: HashMap<Family, Vec<Sample>> = HashMap::new();
-    let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    for index in 0..scenes {
-        let scene = super::scene(split, seed, index);
-        let seen = Observed::new(&scene, &policy);
-        for query in queries(&scene, &mut rng) {
-            if let Some(sample) = Sample::new(&seen, &query, &mut rng) {
-                samples.entry(query.family()).or_default().push(sample);
-            }
+    for (family, sample) in drawn.into_iter().flatten() {
+        let held = samples.entry(family).or_default();
+        if family.is_temporal() || held.len() < SPATIAL_QUESTIONS {
+            held.push(sample);
         }
     }
     Family::ALL
@@ -348,24 +359,24 @@ fn floor(family: Family, samples: &[Sample]) -> Floor {
     }
 }
 
-/// Accuracy on `test` of the answer that is commonest in `fit` for the same key.
+/// Accuracy on `test` of the answer that is commonest in `fit` for the same key; the commonest of
+/// all where the key is new.
 fn table(fit: &[Sample], test: &[Sample], key: &dyn Fn(&Sample) -> u64) -> f64 {
-    let mut counts: HashMap<u64, HashMap<u32, usize>> = HashMap::new();
-    let mut overall: HashMap<u32, usize> = HashMap::new();
-    for sample in fit {
-        *counts.entry(key(sample)).or_default().entry(sample.label).or_default() += 1;
-        *overall.entry(sample.label).or_default() += 1;
+    let mut pairs: Vec<(u64, u32)> = fit.iter().map(|s| (key(s), s.label)).collect();
+    pairs.sort_unstable();
+    // Runs of equal pairs, by key: the longest wins.
+    let mut best: HashMap<u64, (usize, u32)> = HashMap::new();
+    for run in pairs.chunk_by(|a, b| a == b) {
+        let ((key, label), count) = (run[0], run.len());
+        let held = best.entry(key).or_insert((0, label));
+        *held = (*held).max((count, label));
     }
-    let commonest = |counts: &HashMap<u32, usize>| {
-        counts.iter().max_by_key(|(label, count)| (**count, **label)).map(|(label, _)| *label)
-    };
-    let fallback = commonest(&overall);
-    let right = test
-        .iter()
-        .filter(|sample| {
-            let guess = counts.get(&key(sample)).and_then(&commonest).or(fallback);
-            guess == Some(sample.label)
-        })
-        .count();
-    right as f64 / test.len().max(1) as f64
+    let mut labels: Vec<u32> = fit.iter().map(|sample| sample.label).collect();
+    labels.sort_unstable();
+    let commonest = labels.chunk_by(|a, b| a == b).max_by_key(|run| run.len());
+    let fallback = commonest.map(|run| run[0]);
+    let right = test.iter().filter(|sample| {
+        best.get(&key(sample)).map(|(_, label)| *label).or(fallback) == Some(sample.label)
+    });
+    right.count() as f64 / test.len().max(1) as f64
 }
