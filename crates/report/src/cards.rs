@@ -30,6 +30,8 @@ pub(crate) struct Card {
     frames: Vec<FrameView>,
     kind: Option<String>,
     question: String,
+    /// The true answer, where an audit by a world that knows it is stored.
+    truth: Option<String>,
     answers: Vec<AnswerView>,
     judgement: Option<JudgementView>,
     critique: Option<CritiqueView>,
@@ -56,6 +58,8 @@ struct AnswerView {
     dropped: Option<String>,
     /// It says what an earlier answer says, so the judge did not see it.
     repeats: bool,
+    /// Whether it is right, by the audit.
+    right: Option<bool>,
 }
 
 #[derive(Debug, Serialize)]
@@ -156,6 +160,7 @@ fn card(run: &Run, round: u32, decision: &Value) -> Card {
     let critique = by_id(run.records(round, "critique"), answer_id);
     let revision = by_id(run.records(round, "revise"), answer_id);
 
+    let audit = by_id(run.records(round, "audit"), question_id);
     let chosen = provenance("chosen");
     let rejected = provenance("rejected");
     let answers = run
@@ -173,7 +178,7 @@ fn card(run: &Run, round: u32, decision: &Value) -> Card {
             } else {
                 None
             };
-            answer_view(answer, judgement, role)
+            answer_view(answer, judgement, audit, role)
         })
         .collect();
 
@@ -188,6 +193,7 @@ fn card(run: &Run, round: u32, decision: &Value) -> Card {
             .map(|question| text(question, "text"))
             .or_else(|| provenance("question_text"))
             .unwrap_or_else(|| "(the question is not in the folder)".to_owned()),
+        truth: audit.map(|audit| text(audit, "truth")).filter(|truth| !truth.is_empty()),
         answers,
         judgement: judgement.map(|judgement| judgement_view(judgement, clip_id)),
         critique: critique.map(|critique| critique_view(critique, clip_id)),
@@ -215,6 +221,7 @@ fn frames(run: &Run, clip_id: &str, clip: Option<&Value>) -> Vec<FrameView> {
 fn answer_view(
     answer: &Value,
     judgement: Option<&Value>,
+    audit: Option<&Value>,
     role: Option<&'static str>,
 ) -> AnswerView {
     // Scores are kept by candidate; answers that repeat another are no candidates.
@@ -241,7 +248,13 @@ fn answer_view(
         .and_then(Value::as_f64)
         .map(|t| t.to_string());
     let dropped = answer.get("dropped").and_then(Value::as_str).map(reason);
+    // An audit holds one verdict for each answer in the order of drawing, where there is a truth.
+    let right = audit.filter(|audit| audit.get("truth").is_some()).and_then(|audit| {
+        let draw: usize = str_of(answer, "id").rsplit_once("/a")?.1.parse().ok()?;
+        audit.get("answers")?.get(draw)?.as_bool()
+    });
     AnswerView {
+        right,
         repeats: judgement.is_some() && candidate.is_none() && dropped.is_none(),
         text: text(answer, "text"),
         temperature,
@@ -378,8 +391,11 @@ mod tests {
                 {"order": [0, 1], "parsed": null, "problem": "unreadable"},
             ],
         });
-        let view = answer_view(&json!({"id": "q/a1", "text": "up"}), Some(&judgement), None);
+        let audit = json!({"id": "q", "truth": "up", "answers": [false, true]});
+        let view =
+            answer_view(&json!({"id": "q/a1", "text": "up"}), Some(&judgement), Some(&audit), None);
         assert_eq!(view.score.as_deref(), Some("4.00"));
+        assert_eq!(view.right, Some(true));
         let criteria = view.criteria.unwrap();
         assert!(
             criteria.starts_with("relevance 5, accuracy 4, temporal grounding 1"),
