@@ -43,6 +43,24 @@ impl Default for EngineOptions {
     }
 }
 
+/// How weights are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StoredDType {
+    /// 32-bit floats.
+    F32,
+    /// bfloat16.
+    BF16,
+}
+
+impl StoredDType {
+    fn dtype(self) -> DType {
+        match self {
+            Self::F32 => DType::F32,
+            Self::BF16 => DType::BF16,
+        }
+    }
+}
+
 /// A model's files in memory.
 #[derive(Debug)]
 pub struct ModelDir {
@@ -231,10 +249,10 @@ impl Engine {
     }
 
     /// Writes the model as a Hugging Face directory.
-    pub fn save(&self, dir: &Path, dtype: DType) -> Result<(), EngineError> {
+    pub fn save(&self, dir: &Path, dtype: StoredDType) -> Result<(), EngineError> {
         let io = |source| EngineError::Io { path: dir.to_owned(), source };
         fs::create_dir_all(dir).map_err(io)?;
-        write_safetensors(&dir.join("model.safetensors"), &self.model.export(dtype)?)?;
+        write_safetensors(&dir.join("model.safetensors"), &self.model.export(dtype.dtype())?)?;
         let pretty = |value: &Value| serde_json::to_vec_pretty(value).unwrap_or_default();
         let processor = serde_json::to_value(&self.processor).unwrap_or_default();
         for (name, bytes) in [

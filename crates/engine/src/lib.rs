@@ -15,7 +15,7 @@ mod prefix;
 mod sample;
 mod text;
 
-pub use engine::{Engine, EngineOptions, ModelDir};
+pub use engine::{Engine, EngineOptions, ModelDir, StoredDType};
 pub use error::EngineError;
 pub use media::{ClipKey, Processor};
 pub use text::{Prompt, TextModel, train_tokenizer};

@@ -9,7 +9,10 @@ use tokenizers::models::bpe::{BPE, BpeTrainerBuilder};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::pre_tokenizers::digits::Digits;
 use tokenizers::pre_tokenizers::sequence::Sequence;
-use tokenizers::{AddedToken, Tokenizer, TokenizerImpl};
+use tokenizers::{
+    AddedToken, DecoderWrapper, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper, Tokenizer,
+    TokenizerImpl,
+};
 
 use crate::EngineError;
 
@@ -160,15 +163,11 @@ pub fn train_tokenizer(corpus: impl Iterator<Item = String> + Send, size: usize)
         .into_iter()
         .map(|token| AddedToken::from(token, true))
         .collect();
-    let mut tokenizer = TokenizerImpl::new(BPE::default());
-    tokenizer
-        .with_pre_tokenizer(Some(Sequence::new(vec![
-            Digits::new(true).into(),
-            ByteLevel::new(false, true, true).into(),
-        ])))
-        .with_decoder(Some(ByteLevel::default()))
-        .with_normalizer(None::<tokenizers::NormalizerWrapper>)
-        .with_post_processor(None::<tokenizers::PostProcessorWrapper>);
+    type Parts = TokenizerImpl<BPE, NormalizerWrapper, PreTokenizerWrapper, PostProcessorWrapper, DecoderWrapper>;
+    let mut tokenizer: Parts = TokenizerImpl::new(BPE::default());
+    let pieces = vec![Digits::new(true).into(), ByteLevel::new(false, true, true).into()];
+    tokenizer.with_pre_tokenizer(Some(Sequence::new(pieces)));
+    tokenizer.with_decoder(Some(ByteLevel::default()));
     let mut alphabet: Vec<char> = ByteLevel::alphabet().into_iter().collect();
     alphabet.sort_unstable();
     let mut trainer = BpeTrainerBuilder::new()

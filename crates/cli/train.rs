@@ -1,0 +1,275 @@
+//! `savi train`: the trainers on their own.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use rayon::prelude::*;
+use savi_engine::{Engine, EngineOptions, Processor, StoredDType, train_tokenizer};
+use savi_nn::Weights;
+use savi_run::{Interrupt, Metrics};
+use savi_schema::Media;
+use savi_train::{Sample, SftConfig, TrainError, TrainIo, sft_stream};
+use savi_videosavi::Prompts;
+use savi_worlds::moving_shapes::{self, LessonPlan, Split, lessons, sample_frames};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::Global;
+use crate::exit::{BadInput, Interrupted};
+
+/// Train a model.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Supervised fine-tuning of a fresh model on a synthetic world.
+    Sft(Sft),
+}
+
+#[derive(Debug, clap::Args)]
+struct Sft {
+    /// The run's config.
+    #[arg(long)]
+    config: PathBuf,
+    /// Override a config key: key.sub=value.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Where the run goes (default: runs/<config name>). The model is in its `model` folder.
+    #[arg(long)]
+    run_dir: Option<PathBuf>,
+    /// auto, cpu, cuda or cuda:N.
+    #[arg(long, default_value = "auto")]
+    device: String,
+}
+
+/// A complete recipe of a model from scratch.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Recipe {
+    /// `random`: fresh weights from the seed.
+    init: Init,
+    /// Seed of weights, scenes and lessons.
+    seed: u64,
+    /// Entries of the tokenizer that is trained on the lessons' words.
+    vocab_size: usize,
+    /// Scenes that the tokenizer sees.
+    tokenizer_scenes: u64,
+    /// Steps at the start in which only descriptions, readings and answers are learnt.
+    #[serde(default)]
+    dense_steps: u64,
+    /// Lessons of a clip.
+    lessons: Lessons,
+    /// Shape of the model.
+    model: Shape,
+    /// The trainer.
+    sft: SftConfig,
+}
+
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Init {
+    Random,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Lessons {
+    readings: usize,
+    asks: usize,
+    answers: usize,
+    uncriticised_answers: usize,
+    judgements: usize,
+    choice_share: f64,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Shape {
+    text_hidden_size: usize,
+    text_intermediate_size: usize,
+    text_layers: usize,
+    text_heads: usize,
+    text_kv_heads: usize,
+    vision_hidden_size: usize,
+    vision_intermediate_size: usize,
+    vision_layers: usize,
+    vision_heads: usize,
+    image_size: usize,
+    patch_size: usize,
+    max_position_embeddings: usize,
+}
+
+/// The built-in models' chat template: turns in the ChatML manner, clips before words.
+const TEMPLATE: &str = include_str!("chat_template.jinja");
+
+impl Lessons {
+    fn plan(&self, dense: bool) -> LessonPlan {
+        let (asks, judgements) = if dense { (1, 0) } else { (self.asks, self.judgements) };
+        LessonPlan {
+            policy: Processor::default().policy,
+            readings: if dense { self.readings * 2 } else { self.readings },
+            asks,
+            answers: self.answers,
+            uncriticised_answers: self.uncriticised_answers,
+            judgements,
+            choice_share: self.choice_share,
+            ..LessonPlan::default()
+        }
+    }
+}
+
+impl Shape {
+    fn config(&self, vocab: usize, placeholder: u32) -> Value {
+        json!({
+            "architectures": ["LlavaOnevisionForConditionalGeneration"],
+            "model_type": "llava_onevision",
+            "dtype": "bfloat16",
+            "image_token_index": placeholder,
+            "video_token_index": placeholder,
+            "projector_hidden_act": "gelu",
+            "multimodal_projector_bias": true,
+            "vision_feature_layer": -1,
+            "vision_feature_select_strategy": "full",
+            "vision_aspect_ratio": "anyres_max_9",
+            "image_grid_pinpoints": [[self.image_size, self.image_size]],
+            "tie_word_embeddings": true,
+            "text_config": {
+                "model_type": "qwen2",
+                "hidden_size": self.text_hidden_size,
+                "intermediate_size": self.text_intermediate_size,
+                "num_hidden_layers": self.text_layers,
+                "num_attention_heads": self.text_heads,
+                "num_key_value_heads": self.text_kv_heads,
+                "vocab_size": vocab,
+                "max_position_embeddings": self.max_position_embeddings,
+                "rms_norm_eps": 1e-6,
+                "rope_theta": 10000.0,
+                "hidden_act": "silu",
+                "use_sliding_window": false,
+                "tie_word_embeddings": true,
+            },
+            "vision_config": {
+                "model_type": "siglip_vision_model",
+                "hidden_size": self.vision_hidden_size,
+                "intermediate_size": self.vision_intermediate_size,
+                "num_hidden_layers": self.vision_layers,
+                "num_attention_heads": self.vision_heads,
+                "num_channels": 3,
+                "image_size": self.image_size,
+                "patch_size": self.patch_size,
+                "layer_norm_eps": 1e-6,
+                "hidden_act": "gelu_pytorch_tanh",
+                "vision_use_head": false,
+            },
+        })
+    }
+}
+
+pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
+    match args.command {
+        Command::Sft(sft) => run_sft(&sft, global),
+    }
+}
+
+fn run_sft(args: &Sft, global: &Global) -> anyhow::Result<()> {
+    let loaded = savi_run::load::<Recipe>(&args.config, &args.set).map_err(|e| BadInput(e.into()))?;
+    let recipe = loaded.value;
+    let dir = args.run_dir.clone().unwrap_or_else(|| Path::new("runs").join(&loaded.name));
+    std::fs::create_dir_all(&dir).with_context(|| dir.display().to_string())?;
+    let resolved = loaded.resolved.to_string();
+    let kept = dir.join("config.toml");
+    if kept.exists() && std::fs::read_to_string(&kept)? != resolved {
+        let message = format!("{}: the folder holds a run of another config; name a new --run-dir", dir.display());
+        return Err(BadInput(anyhow::anyhow!(message)).into());
+    }
+    savi_run::write_atomic(&kept, resolved.as_bytes())?;
+    let prompts = Prompts::builtin()?;
+    let tokenizer = tokenizer(&recipe, &prompts, &dir)?;
+    let placeholder = special(&tokenizer, "<video>")?;
+    let config = recipe.model.config(recipe.vocab_size, placeholder);
+    let options = EngineOptions { device: args.device.clone(), ..EngineOptions::default() };
+    let mut engine = Engine::build(
+        &config,
+        Weights::Random(recipe.seed),
+        tokenizer,
+        TEMPLATE.to_owned(),
+        Processor::default(),
+        &options,
+    )?;
+    let parameters: usize = engine.model().params().weights().iter().map(|w| w.elements()).sum();
+    tracing::info!("{parameters} parameters");
+    let metrics = Metrics::open(&dir)?;
+    let interrupt = Interrupt::on_signals()?;
+    let io = TrainIo { dir: &dir, metrics: &metrics, interrupt: &interrupt };
+    let summary = sft_stream(&mut engine, &recipe.sft, &io, |step, count| {
+        let dense = step < recipe.dense_steps;
+        (0..count as u64)
+            .into_par_iter()
+            .map(|i| sample(&recipe, &prompts, step * count as u64 + i, dense))
+            .collect::<anyhow::Result<Vec<_>>>()
+            .map_err(|e| TrainError::Record { id: format!("step {step}"), reason: format!("{e:#}") })
+    })
+    .map_err(|error| match error {
+        TrainError::Interrupted => anyhow::Error::from(Interrupted),
+        other => other.into(),
+    })?;
+    metrics.write_trainer_state()?;
+    let model = dir.join("model");
+    engine.save(&model, StoredDType::BF16)?;
+    if global.json {
+        println!("{}", json!({"model": model, "steps": summary.steps, "parameters": parameters}));
+    } else {
+        println!("{} steps, {parameters} parameters, model in {}", summary.steps, model.display());
+    }
+    Ok(())
+}
+
+fn sample(recipe: &Recipe, prompts: &Prompts, index: u64, dense: bool) -> anyhow::Result<Sample> {
+    let plan = recipe.lessons.plan(dense);
+    let scene = moving_shapes::scene(Split::Train, recipe.seed, index);
+    let mut rng = savi_nn::rng::stream(recipe.seed, &["lessons", &index.to_string()]);
+    let lessons = lessons(&scene, &mut rng, &plan);
+    let id = format!("train-{index}");
+    let media = Media { source: id.clone(), policy: None };
+    let example = crate::lessons::example(prompts, &id, media, &lessons)?;
+    Ok(Sample { example, clips: vec![sample_frames(&scene, &plan.policy)] })
+}
+
+/// The recipe's tokenizer, trained on the words of the lessons of its first scenes.
+fn tokenizer(recipe: &Recipe, prompts: &Prompts, dir: &Path) -> anyhow::Result<Vec<u8>> {
+    let path = dir.join("tokenizer.json");
+    if path.exists() {
+        return Ok(std::fs::read(&path)?);
+    }
+    let plan = recipe.lessons.plan(false);
+    let mut corpus = Vec::new();
+    for index in 0..recipe.tokenizer_scenes {
+        let scene = moving_shapes::scene(Split::Train, recipe.seed, index);
+        let mut rng = savi_nn::rng::stream(recipe.seed, &["lessons", &index.to_string()]);
+        let media = Media { source: String::new(), policy: None };
+        let example =
+            crate::lessons::example(prompts, "tokenizer", media, &lessons(&scene, &mut rng, &plan))?;
+        for conversation in example.conversations {
+            corpus.push("user\n".to_owned());
+            corpus.push("assistant\n".to_owned());
+            corpus.extend(conversation.iter().map(savi_schema::Message::words));
+        }
+    }
+    let bytes = train_tokenizer(corpus.into_iter(), recipe.vocab_size)?;
+    savi_run::write_atomic(&path, &bytes)?;
+    Ok(bytes)
+}
+
+fn special(tokenizer: &[u8], token: &str) -> anyhow::Result<u32> {
+    let value: Value = serde_json::from_slice(tokenizer)?;
+    value["added_tokens"]
+        .as_array()
+        .and_then(|tokens| tokens.iter().find(|t| t["content"] == token))
+        .and_then(|t| t["id"].as_u64())
+        .map(|id| id as u32)
+        .with_context(|| format!("the tokenizer has no token {token}"))
+}
