@@ -158,7 +158,7 @@ impl Converter {
                 return Err(ffi::AVERROR(libc::ENOMEM));
             }
             self.context = context;
-            let flags = ffi::SWS_BILINEAR | ffi::SWS_ACCURATE_RND;
+            let flags = ffi::SWS_BICUBIC | ffi::SWS_ACCURATE_RND;
             for (name, value) in [
                 (c"srcw", i64::from(shape.width)),
                 (c"srch", i64::from(shape.height)),
@@ -214,10 +214,12 @@ fn full_range(frame: &ffi::AVFrame) -> bool {
     frame.color_range == ffi::AVColorRange::AVCOL_RANGE_JPEG
 }
 
-/// The planes of an 8-bit 4:2:0 frame whose rows run downwards; `None` for anything else.
+/// The planes of an 8-bit 4:2:0 frame whose rows run downwards; `None` for anything else. With an
+/// odd number of rows swscale, and so every reader built on it, leaves its fast path and spreads
+/// chroma over rows; then it is used here too, so that pictures agree.
 fn planes_of(f: &ffi::AVFrame, width: usize, height: usize) -> Option<Planes<'_>> {
     let formats = [ffi::AVPixelFormat::AV_PIX_FMT_YUV420P, ffi::AVPixelFormat::AV_PIX_FMT_YUVJ420P];
-    if !formats.iter().any(|&format| format as i32 == f.format) || width == 0 || height == 0 {
+    if !formats.iter().any(|&format| format as i32 == f.format) || width == 0 || height % 2 == 1 {
         return None;
     }
     let plane = |index: usize, width: usize, height: usize| {

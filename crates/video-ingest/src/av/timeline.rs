@@ -161,10 +161,10 @@ pub(super) fn by_decoding(
     options: &IngestOptions,
     clock: &Clock,
 ) -> Result<Timeline, IngestError> {
-    let mut entries: Vec<Entry> = Vec::new();
+    let mut times: Vec<Option<i64>> = Vec::new();
+    let mut stamps: Vec<i64> = Vec::new();
     let mut last_duration = 0;
     let mut damage = None;
-    let mut next_time = 0;
     let mut ended = false;
     while !ended {
         let header = loop {
@@ -183,6 +183,7 @@ pub(super) fn by_decoding(
         };
         if let Some(header) = header {
             last_duration = header.duration;
+            stamps.extend(header.pts.or(header.dts));
         }
         let packet = if header.is_some() { demuxer.packet() } else { std::ptr::null() };
         let mut sent = false;
@@ -197,13 +198,9 @@ pub(super) fn by_decoding(
             loop {
                 match decoder.receive() {
                     Output::Picture { time, .. } => {
-                        // A picture without a time follows the one before.
-                        let pts = time.unwrap_or(next_time);
-                        next_time = pts.saturating_add(last_duration.max(1));
-                        let packet = entries.len() as u32;
-                        entries.push(Entry { pts, packet, key: 0 });
-                        if entries.len() as u64 > options.limits.max_frame_count {
-                            return Err(too_many(file, entries.len(), options));
+                        times.push(time);
+                        if times.len() as u64 > options.limits.max_frame_count {
+                            return Err(too_many(file, times.len(), options));
                         }
                     }
                     Output::Hungry => break,
@@ -223,7 +220,7 @@ pub(super) fn by_decoding(
             }
         }
     }
-    if entries.is_empty() {
+    if times.is_empty() {
         return Err(match damage {
             Some(code) => {
                 IngestError::Decode { file: file.to_owned(), time: 0.0, reason: describe(code) }
@@ -231,12 +228,37 @@ pub(super) fn by_decoding(
             None => IngestError::NoFrames { file: file.to_owned() },
         });
     }
-    entries.sort_by_key(|e| e.pts);
+    let entries = (0u32..)
+        .zip(output_times(&times, stamps, last_duration))
+        .map(|(packet, pts)| Entry { pts, packet, key: 0 })
+        .collect();
     let mut timeline = finish(demuxer, entries, Vec::new(), last_duration);
     timeline.by_decoding = true;
     timeline.cut = damage.map(|code| format!("damaged: {}", describe(code)));
     check_duration(&timeline, file, options)?;
     Ok(timeline)
+}
+
+/// Times of pictures in the order in which they came out, which is the order of presentation. Their
+/// own times count if every one is later than the one before. If not (AVI with B-frames tells only
+/// when packets are decoded), the packets' times in ascending order are the pictures' times; where
+/// there are none either, pictures follow one another.
+fn output_times(times: &[Option<i64>], mut stamps: Vec<i64>, duration: i64) -> Vec<i64> {
+    let rising = |times: &[i64]| times.windows(2).all(|pair| pair[0] < pair[1]);
+    let own: Vec<i64> = times.iter().flatten().copied().collect();
+    if own.len() == times.len() && rising(&own) {
+        return own;
+    }
+    stamps.sort_unstable();
+    if stamps.len() >= times.len() && rising(&stamps) {
+        stamps.truncate(times.len());
+        return stamps;
+    }
+    let start = own.first().copied().unwrap_or(0);
+    (0i64..)
+        .take(times.len())
+        .map(|i| start.saturating_add(i.saturating_mul(duration.max(1))))
+        .collect()
 }
 
 fn read_headers(
@@ -319,11 +341,13 @@ fn cut_reason(demuxer: &Demuxer<'_>, scan: &Scan) -> Option<String> {
     if format == "avi" && declared > read.saturating_add(declared / 100 + 1) {
         return Some(format!("{read} of {declared} declared frames are there"));
     }
+    // Matroska's duration counts from zero, not from the first frame.
     if format.starts_with("matroska")
         && let Some(whole) = demuxer.declared_duration()
-        && length + 0.5 + 0.01 * whole < whole
+        && scan.reach + 0.5 + 0.01 * whole < whole
     {
-        return Some(format!("{length:.2} s of the declared {whole:.2} s are there"));
+        let reach = scan.reach;
+        return Some(format!("the file reaches {reach:.2} s of the declared {whole:.2} s"));
     }
     None
 }
