@@ -10,8 +10,8 @@ use crate::load::Run;
 use crate::results::SuiteTable;
 use crate::stages::RoundStages;
 
-/// Fills the template. Its name ends in `.html`, so minijinja escapes every value; the style and
-/// the curves, which this crate makes itself, are the only values marked safe.
+/// Fills the template. Its name ends in `.html`, so minijinja escapes every value. The only values
+/// marked safe are what this crate makes itself: the style, the curves, the base64 of pictures.
 pub(crate) fn page(
     run: &Run,
     suites: &[SuiteTable],
