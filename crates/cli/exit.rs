@@ -1,5 +1,6 @@
 //! From an error to what the user reads and the shell sees.
 
+use std::io::Write;
 use std::process::ExitCode;
 
 /// The user's input is at fault: exit status 2.
@@ -18,10 +19,23 @@ pub(crate) fn init_logging(filter: &str) {
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(|| Stderr)
         .with_target(false)
         .without_time()
         .init();
+}
+
+/// stderr, with progress bars out of the way while a line is written.
+struct Stderr;
+
+impl Write for Stderr {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        savi_run::with_bars_hidden(|| std::io::stderr().write(bytes))
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        std::io::stderr().flush()
+    }
 }
 
 /// Prints an error's whole chain once and picks the exit status.

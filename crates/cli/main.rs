@@ -3,9 +3,22 @@
 //! stdout carries results, stderr carries logs and progress. Exit status: 0 done, 1 failed,
 //! 2 bad usage, config or input, 130 interrupted with state saved.
 
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "the binary is where printing happens")]
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "the binary is where printing happens"
+)]
 
+mod contact_sheet;
+mod data;
+mod eval;
+mod eval_compare;
 mod exit;
+mod ingest;
+mod lessons;
+mod report;
+mod train;
+mod video;
 
 use std::process::ExitCode;
 
@@ -37,12 +50,25 @@ pub(crate) struct Global {
 
 // One line and one file per command.
 #[derive(Debug, Subcommand)]
-enum Command {}
+enum Command {
+    Data(data::Args),
+    Eval(eval::Args),
+    Ingest(ingest::Args),
+    Report(report::Args),
+    Train(train::Args),
+    Video(video::Args),
+}
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     exit::init_logging(&cli.global.log);
-    let result = match cli.command {};
-    #[expect(unreachable_code, reason = "until the first command lands")]
+    let result = match cli.command {
+        Command::Data(args) => data::run(args, &cli.global),
+        Command::Eval(args) => eval::run(args, &cli.global),
+        Command::Ingest(args) => ingest::run(args, &cli.global),
+        Command::Report(args) => report::run(args, &cli.global),
+        Command::Train(args) => train::run(args, &cli.global),
+        Command::Video(args) => video::run(args, &cli.global),
+    };
     exit::code(result)
 }

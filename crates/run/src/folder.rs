@@ -51,8 +51,8 @@ pub struct RunFolder {
 
 impl RunFolder {
     /// Opens `dir` for the run of `config` (resolved), creating it where needed. A folder with the
-    /// same config is continued; one with another config is refused, naming the keys, unless
-    /// `fresh` is set.
+    /// same config is continued; one with another config is refused, naming the keys, unless it has
+    /// no stages yet or `fresh` is set.
     pub fn open(dir: &Path, config: &Table, options: &FolderOptions) -> Result<Self, RunError> {
         fs::create_dir_all(dir).map_err(RunError::io(dir))?;
         refuse_foreign(dir)?;
@@ -63,7 +63,8 @@ impl RunFolder {
             }
         }
         let config_path = dir.join("config.toml");
-        let resumed = config_path.exists();
+        // A run that failed before its first stage has nothing to protect.
+        let resumed = config_path.exists() && dir.join("stages").exists();
         if resumed {
             let changed = changed_keys(&read_config(&config_path)?, config);
             if !changed.is_empty() {
@@ -87,7 +88,8 @@ impl RunFolder {
             ..Manifest::default()
         };
         let manifest_path = dir.join("manifest.json");
-        if let Ok(text) = fs::read_to_string(&manifest_path)
+        if resumed
+            && let Ok(text) = fs::read_to_string(&manifest_path)
             && let Ok(before) = serde_json::from_str::<Manifest>(&text)
         {
             warn_of_changes(&before, &manifest);
@@ -244,12 +246,13 @@ mod tests {
     fn the_same_config_continues_and_another_is_refused_by_key() {
         let dir = tempfile::tempdir().unwrap();
         let run = dir.path().join("runs/a");
+        assert!(!open(&run, "seed = 9", false).unwrap().resumed());
         assert!(!open(&run, "seed = 1\n[train]\nbeta = 0.1", false).unwrap().resumed());
+        fs::create_dir_all(run.join("stages/01-x")).unwrap();
         assert!(open(&run, "seed = 1\n[train]\nbeta = 0.1", false).unwrap().resumed());
         let error = open(&run, "seed = 2\n[train]\nbeta = 0.1\nlr = 1", false).unwrap_err();
         let RunError::ConfigChanged { keys, .. } = &error else { panic!("{error}") };
         assert_eq!(keys, &["seed", "train.lr"]);
-        fs::create_dir_all(run.join("stages/01-x")).unwrap();
         fs::write(run.join("note.txt"), "mine").unwrap();
         assert!(!open(&run, "seed = 2", true).unwrap().resumed());
         assert!(!run.join("stages").exists());
@@ -287,6 +290,7 @@ mod tests {
     fn models_and_inputs_stay_in_the_manifest() {
         let dir = tempfile::tempdir().unwrap();
         open(dir.path(), "seed = 1", false).unwrap().record_model("policy", "abc").unwrap();
+        fs::create_dir(dir.path().join("stages")).unwrap();
         let folder = open(dir.path(), "seed = 1", false).unwrap();
         assert_eq!(folder.manifest().models["policy"], "abc");
     }

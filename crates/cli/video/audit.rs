@@ -1,0 +1,265 @@
+//! What a world that knows the truth says about what the loop made: are its questions answerable,
+//! its answers, critiques and revisions right, its pairs the right way round?
+//!
+//! It runs when everything is learnt and nothing reads its records again: the method never sees a
+//! label of the clips it learns from.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+
+use anyhow::Context;
+use savi_judge::critique::Verdict;
+use savi_run::{Key, Record, RunFolder, Stage, read_records};
+use savi_schema::SCHEMA_VERSION;
+use savi_videosavi::{
+    Answer, Config, CritiqueRecord, Decision, Form, Question, Revision, read_decisions,
+};
+use savi_worlds::moving_shapes::{Qa, Scene, is_correct, open_audit, oracle};
+use serde::{Deserialize, Serialize};
+
+/// What the world says about one question that the model asked.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Audited {
+    schema: u32,
+    /// Id of the question.
+    id: String,
+    clip: String,
+    question: String,
+    /// Why the method did not use it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    dropped: Option<String>,
+    /// Family and true answer, where the scene answers the question.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    family: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    truth: Option<String>,
+    /// Whether each answer is right, in the order of drawing.
+    answers: Vec<bool>,
+    /// What became of those that were criticised: initial answer, verdict, revision.
+    corrections: Vec<Correction>,
+    /// Of the question's pairs: whether chosen and rejected are right.
+    pairs: Vec<(bool, bool)>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Correction {
+    initial_right: bool,
+    /// Whether the critique calls the answer right; `None` where it could not be read.
+    called_right: Option<bool>,
+    revision_right: Option<bool>,
+}
+
+impl Record for Audited {
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn unit(&self) -> &str {
+        &self.clip
+    }
+}
+
+/// Audits every round of a finished run.
+pub(crate) fn audit(folder: &RunFolder, config: &Config, world: &Path) -> anyhow::Result<()> {
+    let scenes: HashMap<String, Scene> =
+        open_audit(world)?.into_iter().map(|scene| (scene.id.clone(), scene)).collect();
+    for round in 1..=config.rounds {
+        let Some(made) = Made::read(folder, config, round)? else { continue };
+        let key =
+            Key::new("audit").with("questions", &made.questions).with("decisions", &made.decisions);
+        let name = format!("{round}8-audit");
+        let mut stage: Stage<Audited> = Stage::open(folder, &name, &key.finish())?;
+        let mut clips: Vec<&str> = made.questions.iter().map(|q| q.clip.as_str()).collect();
+        clips.dedup();
+        stage.run(&clips, |missing| {
+            let audited = missing.iter().map(|&at| {
+                let of_clip = made.questions.iter().filter(|q| q.clip == clips[at]);
+                of_clip.map(|question| made.audit(question, scenes.get(clips[at]))).collect()
+            });
+            Ok::<_, savi_run::RunError>(audited.collect())
+        })?;
+        let audited = stage.finish(count)?;
+        tracing::info!("round {round}, audit: {}", summary(&count(&audited)));
+    }
+    Ok(())
+}
+
+/// What the stages of a round made.
+struct Made {
+    questions: Vec<Question>,
+    answers: Vec<Answer>,
+    critiques: Vec<CritiqueRecord>,
+    revisions: Vec<Revision>,
+    decisions: Vec<Decision>,
+}
+
+impl Made {
+    /// Reads the records; `None` for a round that generated nothing.
+    fn read(folder: &RunFolder, config: &Config, round: u32) -> anyhow::Result<Option<Self>> {
+        let path = |stage: &str| {
+            folder.path("stages").join(format!("{round}{stage}")).join("records.jsonl")
+        };
+        if !path("1-ask").exists() {
+            return Ok(None);
+        }
+        let of_critique_form = config.form == Form::Critique;
+        Ok(Some(Self {
+            questions: read_records(&path("1-ask"))?,
+            answers: read_records(&path("2-answer"))?,
+            critiques: match of_critique_form {
+                true => read_records(&path("3-critique"))?,
+                false => Vec::new(),
+            },
+            revisions: match of_critique_form {
+                true => read_records(&path("4-revise"))?,
+                false => Vec::new(),
+            },
+            decisions: read_decisions(folder.dir(), round, config.form).context("decisions")?,
+        }))
+    }
+
+    fn audit(&self, question: &Question, scene: Option<&Scene>) -> Audited {
+        let truth: Option<Qa> = scene.and_then(|scene| oracle(scene, &question.text));
+        let right = |text: &str| truth.as_ref().is_some_and(|qa| is_correct(qa, text));
+        let mut audited = Audited {
+            schema: SCHEMA_VERSION,
+            id: question.id.clone(),
+            clip: question.clip.clone(),
+            question: question.text.clone(),
+            dropped: question.dropped.map(|reason| reason.name().to_owned()),
+            family: truth.as_ref().map(|qa| qa.family.name().to_owned()),
+            truth: truth.as_ref().map(|qa| qa.answer.clone()),
+            answers: Vec::new(),
+            corrections: Vec::new(),
+            pairs: Vec::new(),
+        };
+        if truth.is_none() {
+            return audited;
+        }
+        let answers = self.answers.iter().filter(|answer| answer.question == question.id);
+        for answer in answers {
+            audited.answers.push(right(&answer.text));
+            if let Some(critique) = self.critiques.iter().find(|c| c.id == answer.id) {
+                let revision = self.revisions.iter().find(|r| r.id == answer.id);
+                audited.corrections.push(Correction {
+                    initial_right: right(&answer.text),
+                    called_right: critique.parsed.as_ref().map(|c| c.verdict == Verdict::Right),
+                    revision_right: revision.map(|revision| right(&revision.text)),
+                });
+            }
+        }
+        let pairs = self.decisions.iter().filter(|decision| decision.question == question.id);
+        audited.pairs = pairs
+            .filter_map(|decision| decision.pair.as_ref())
+            .map(|pair| (right(&pair.chosen), right(&pair.rejected)))
+            .collect();
+        audited
+    }
+}
+
+/// Counts, each with what it is a share of: `pairs` and `pairs/chosen-right`, and so on.
+fn count(audited: &[Audited]) -> BTreeMap<String, u64> {
+    let mut counters: BTreeMap<String, u64> = BTreeMap::new();
+    let mut add = |name: &str, holds: bool| {
+        *counters.entry(name.to_owned()).or_default() += u64::from(holds);
+    };
+    for question in audited {
+        let used = question.dropped.is_none();
+        add("questions", true);
+        add("questions/used", used);
+        add("questions/used-and-answerable", used && question.truth.is_some());
+        for &right in &question.answers {
+            add("answers", true);
+            add("answers/right", right);
+        }
+        for correction in &question.corrections {
+            let Correction { initial_right, called_right, revision_right } = correction;
+            if let Some(called_right) = called_right {
+                let side = if *initial_right { "right" } else { "wrong" };
+                add(&format!("verdicts/on-{side}"), true);
+                add(&format!("verdicts/on-{side}/true"), called_right == initial_right);
+            }
+            if let Some(revision_right) = revision_right {
+                add("revisions", true);
+                add("revisions/initial-right", *initial_right);
+                add("revisions/right", *revision_right);
+            }
+        }
+        for &(chosen, rejected) in &question.pairs {
+            add("pairs", true);
+            add("pairs/chosen-right", chosen);
+            add("pairs/rejected-right", rejected);
+            add("pairs/right-over-wrong", chosen && !rejected);
+            add("pairs/wrong-over-right", rejected && !chosen);
+        }
+    }
+    counters
+}
+
+fn summary(counters: &BTreeMap<String, u64>) -> String {
+    let share = |part: &str, whole: &str| {
+        let of = |name: &str| counters.get(name).copied().unwrap_or(0);
+        match of(whole) {
+            0 => "-".to_owned(),
+            whole => format!("{:.0} %", 100.0 * of(part) as f64 / whole as f64),
+        }
+    };
+    format!(
+        "questions answerable {}, answers right {}, chosen right {}, rejected right {}",
+        share("questions/used-and-answerable", "questions/used"),
+        share("answers/right", "answers"),
+        share("pairs/chosen-right", "pairs"),
+        share("pairs/rejected-right", "pairs"),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_by_hand() {
+        let question = |dropped: Option<&str>, truth: Option<&str>| Audited {
+            schema: 1,
+            id: String::new(),
+            clip: String::new(),
+            question: String::new(),
+            dropped: dropped.map(str::to_owned),
+            family: None,
+            truth: truth.map(str::to_owned),
+            answers: Vec::new(),
+            corrections: Vec::new(),
+            pairs: Vec::new(),
+        };
+        let mut answered = question(None, Some("left"));
+        answered.answers = vec![true, false, false];
+        answered.corrections = vec![Correction {
+            initial_right: false,
+            called_right: Some(false),
+            revision_right: Some(true),
+        }];
+        answered.pairs = vec![(true, false), (false, false)];
+        let counters =
+            count(&[answered, question(None, None), question(Some("duplicate"), Some("up"))]);
+        let expected = [
+            ("questions", 3),
+            ("questions/used", 2),
+            ("questions/used-and-answerable", 1),
+            ("answers", 3),
+            ("answers/right", 1),
+            ("verdicts/on-wrong", 1),
+            ("verdicts/on-wrong/true", 1),
+            ("revisions", 1),
+            ("revisions/initial-right", 0),
+            ("revisions/right", 1),
+            ("pairs", 2),
+            ("pairs/chosen-right", 1),
+            ("pairs/rejected-right", 0),
+            ("pairs/right-over-wrong", 1),
+            ("pairs/wrong-over-right", 0),
+        ];
+        assert_eq!(counters, expected.map(|(name, n)| (name.to_owned(), n)).into());
+        let summary = summary(&counters);
+        assert!(summary.contains("answerable 50 %") && summary.contains("chosen right 50 %"));
+    }
+}

@@ -1,0 +1,221 @@
+//! The config of `savi video run`.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use anyhow::{bail, ensure};
+use savi_schema::MediaPolicy;
+use savi_suites::View;
+use savi_train::{DpoConfig, SftConfig};
+use savi_worlds::moving_shapes::{DatasetConfig, NAME, Split};
+use serde::{Deserialize, Serialize};
+
+/// One complete run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RunConfig {
+    /// Seed of everything that is random.
+    #[serde(default)]
+    pub(crate) seed: u64,
+    /// A Hugging Face directory, or `builtin:tiny`.
+    pub(crate) model: String,
+    /// `auto`, `cpu`, `cuda` or `cuda:N`.
+    #[serde(default = "auto")]
+    pub(crate) device: String,
+    /// `f32` or `bf16`.
+    #[serde(default = "f32")]
+    pub(crate) dtype: String,
+    /// The clips to learn from, as paths with wildcards; `PATH#t=START,END` is a part of a clip.
+    #[serde(default)]
+    pub(crate) videos: Vec<String>,
+    /// A JSON Lines file of captions, `{"clip": <path as given by videos>, "caption": "..."}`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) captions: Option<PathBuf>,
+    /// How a clip becomes frames; the model's own way where it is not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) frames: Option<MediaPolicy>,
+    /// A synthetic world in place of `videos`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) world: Option<World>,
+    /// The method.
+    #[serde(default)]
+    pub(crate) method: savi_videosavi::Config,
+    /// Learning pairs.
+    #[serde(default)]
+    pub(crate) dpo: DpoConfig,
+    /// Learning examples (controls).
+    #[serde(default)]
+    pub(crate) sft: SftConfig,
+    /// The held-out questions.
+    #[serde(default)]
+    pub(crate) evaluation: Evaluation,
+}
+
+/// A synthetic world whose clips are made where they are not there yet.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct World {
+    /// Its name: moving-shapes.
+    pub(crate) name: String,
+    /// Where its files are; the run folder's `data` where it is not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) dir: Option<PathBuf>,
+    /// Seed of its scenes.
+    #[serde(default)]
+    pub(crate) seed: u64,
+    /// Number of clips of each split.
+    pub(crate) clips: BTreeMap<Split, u64>,
+}
+
+impl World {
+    /// What the data set is made from.
+    pub(crate) fn dataset(&self) -> DatasetConfig {
+        DatasetConfig::new(self.seed, self.clips.clone())
+    }
+}
+
+/// On what and how every round is measured.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Evaluation {
+    /// A questions file; its clips are relative to `root`. With a world, its `split` is asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) questions: Option<PathBuf>,
+    /// Folder of the clips of `questions`; that of the file where it is not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) root: Option<PathBuf>,
+    /// Split of the world; opening `test` is logged.
+    pub(crate) split: Split,
+    /// Stop after the clip that brings the number of questions to this; 0 asks all.
+    pub(crate) max_questions: usize,
+    /// Longest reply, in tokens.
+    pub(crate) max_tokens: usize,
+    /// Clips asked about in one call. It changes the speed and nothing else.
+    pub(crate) clips_at_once: usize,
+    /// What of a clip is shown (the blind floors).
+    pub(crate) view: View,
+    /// Answer once, let this many answers vote, or criticise and revise.
+    pub(crate) answering: Answering,
+    /// Number of answers that vote.
+    pub(crate) votes: usize,
+    /// Resamples of the intervals.
+    pub(crate) resamples: usize,
+}
+
+impl Default for Evaluation {
+    fn default() -> Self {
+        Self {
+            questions: None,
+            root: None,
+            split: Split::Dev,
+            max_questions: 0,
+            max_tokens: 32,
+            clips_at_once: 8,
+            view: View::Normal,
+            answering: Answering::Direct,
+            votes: 5,
+            resamples: 10_000,
+        }
+    }
+}
+
+/// How a held-out question is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Answering {
+    /// One greedy answer.
+    Direct,
+    /// A vote of sampled answers.
+    Majority,
+    /// A greedy answer, its critique, and its revision where the critique calls it wrong.
+    CritiqueRevise,
+}
+
+impl RunConfig {
+    /// Refuses what cannot be carried out, naming the key.
+    pub(crate) fn validate(&self) -> anyhow::Result<()> {
+        match &self.world {
+            Some(world) => {
+                ensure!(self.videos.is_empty(), "videos and world exclude each other");
+                ensure!(world.name == NAME, "world.name: {:?} is unknown, only {NAME}", world.name);
+                ensure!(
+                    self.evaluation.questions.is_none(),
+                    "evaluation.questions and world exclude each other"
+                );
+            }
+            None if self.videos.is_empty() && self.method.rounds > 0 => {
+                bail!("give the clips to learn from: videos = [\"...\"] or [world]");
+            }
+            None => {}
+        }
+        if let Some(policy) = &self.frames {
+            policy.validate()?;
+        }
+        self.method.validate().map_err(|problem| anyhow::anyhow!("method.{problem}"))?;
+        ensure!(self.evaluation.max_tokens > 0, "evaluation.max_tokens must be at least 1");
+        ensure!(self.evaluation.votes > 0, "evaluation.votes must be at least 1");
+        ensure!(self.evaluation.resamples > 0, "evaluation.resamples must be at least 1");
+        Ok(())
+    }
+}
+
+fn auto() -> String {
+    "auto".to_owned()
+}
+
+fn f32() -> String {
+    "f32".to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn check(text: &str) -> anyhow::Result<RunConfig> {
+        let config: RunConfig = savi_run::load_str(text, Path::new("x.toml"), &[])?.value;
+        config.validate()?;
+        Ok(config)
+    }
+
+    #[test]
+    fn every_config_of_the_wing_loads() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/video");
+        let mut seen = 0;
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let loaded = savi_run::load::<RunConfig>(&path, &[]).unwrap();
+            loaded.value.validate().unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+            // What is saved is what was loaded.
+            let saved = toml::to_string(&loaded.resolved).unwrap();
+            let again = savi_run::load_str::<RunConfig>(&saved, &path, &[]).unwrap();
+            assert_eq!(again.value, loaded.value);
+            let header = std::fs::read_to_string(&path).unwrap();
+            let command = format!("savi video run --config configs/video/{}", loaded.name);
+            assert!(header.starts_with('#') && header.contains(&command), "{}", path.display());
+            seen += 1;
+        }
+        assert!(seen >= 3);
+    }
+
+    #[test]
+    fn contradictions_are_refused_by_key() {
+        let cases = [
+            ("model = 'm'", "videos"),
+            (
+                "model = 'm'\nvideos = ['a']\nworld = { name = 'moving-shapes', clips = {} }",
+                "world",
+            ),
+            ("model = 'm'\nworld = { name = 'still-life', clips = {} }", "world.name"),
+            ("model = 'm'\nvideos = ['a']\nmethod.clips_at_once = 0", "method.clips_at_once"),
+            ("model = 'm'\nvideos = ['a']\nevaluation.votes = 0", "evaluation.votes"),
+            ("model = 'm'\nvideos = ['a']\nmethod.roundz = 1", "did you mean `rounds`?"),
+        ];
+        for (text, expected) in cases {
+            let message = format!("{:#}", check(text).unwrap_err());
+            assert!(message.contains(expected), "{message}");
+        }
+        check("model = 'm'\nvideos = ['a']").unwrap();
+    }
+}
