@@ -14,6 +14,8 @@
 
 #[cfg(feature = "video")]
 mod av;
+#[cfg(feature = "video")]
+mod cut;
 mod error;
 mod folder;
 mod options;

@@ -85,8 +85,8 @@ pub(super) struct PacketHeader {
 #[derive(Debug)]
 pub(super) enum Read {
     Packet(PacketHeader),
-    /// A packet of another stream, with its end in seconds, where known.
-    Other(Option<f64>),
+    /// A packet of another stream.
+    Other,
     End,
     Failed(i32),
 }
@@ -99,6 +99,7 @@ pub(super) struct Demuxer<'a> {
     /// The packet in hand is to be given again.
     held: Option<PacketHeader>,
     file: &'a str,
+    path: &'a Path,
     clock: &'a Clock,
 }
 
@@ -109,7 +110,7 @@ impl<'a> Demuxer<'a> {
     /// Opens `file` and finds its video stream, within the limits.
     pub(super) fn open(
         file: &'a str,
-        path: &Path,
+        path: &'a Path,
         options: &IngestOptions,
         clock: &'a Clock,
     ) -> Result<Self, IngestError> {
@@ -144,11 +145,12 @@ impl<'a> Demuxer<'a> {
         };
         // SAFETY: plain allocation, freed in drop; null is checked below.
         let packet = unsafe { ffi::av_packet_alloc() };
-        let mut demuxer = Self { input, packet, stream: 0, held: None, file, clock };
+        let mut demuxer = Self { input, packet, stream: 0, held: None, file, path, clock };
         if packet.is_null() {
             return Err(fail("out of memory".to_owned()));
         }
         demuxer.find_stream(options)?;
+        demuxer.ignore_other_streams();
         Ok(demuxer)
     }
 
@@ -214,9 +216,8 @@ impl<'a> Demuxer<'a> {
         Ok(())
     }
 
-    /// Skips the other streams' data where the format can; where it cannot, they cost nothing
-    /// more, and tell how far the file reaches.
-    pub(super) fn ignore_other_streams(&mut self) {
+    /// Skips the other streams' data where the format can.
+    fn ignore_other_streams(&mut self) {
         for index in 0..self.input.nb_streams() as usize {
             if index != self.stream {
                 // SAFETY: the index is in range; discard is a plain field meant to be set.
@@ -244,14 +245,8 @@ impl<'a> Demuxer<'a> {
             }
             let packet = &*self.packet;
             let present = |ts: i64| (ts != ffi::AV_NOPTS_VALUE).then_some(ts);
-            let index = packet.stream_index as usize;
-            if index != self.stream {
-                let base = (*self.stream_ptr(index)).time_base;
-                let end = present(packet.pts).map(|pts| {
-                    (pts as f64 + packet.duration.max(0) as f64) * f64::from(base.num)
-                        / f64::from(base.den)
-                });
-                return Read::Other(end);
+            if packet.stream_index as usize != self.stream {
+                return Read::Other;
             }
             let flag = |flag: u32| packet.flags as u32 & flag != 0;
             Read::Packet(PacketHeader {
@@ -305,6 +300,10 @@ impl<'a> Demuxer<'a> {
     pub(super) fn indexed(&self) -> bool {
         let name = self.format_name();
         name.starts_with("mov") || name.starts_with("matroska") || name == "avi"
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        self.path
     }
 
     pub(super) fn format_name(&self) -> String {

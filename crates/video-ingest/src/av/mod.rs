@@ -1,5 +1,6 @@
 //! FFmpeg behind small owned types. Every `unsafe` of the workspace that concerns FFmpeg is here.
 
+mod cursor;
 mod decoder;
 mod demuxer;
 mod picture;

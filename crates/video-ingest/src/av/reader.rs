@@ -4,24 +4,19 @@
 //! last wanted frame; packets between runs are read past (or sought over) and never decoded, and
 //! inside a run pictures that no other picture needs are decoded only when they are wanted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::Path;
 
-use ffmpeg_next::ffi;
 use savi_schema::{ClipMetadata, RgbImage};
 
-use super::decoder::{Decoder, Output};
-use super::demuxer::{Clock, Demuxer, Read};
+use super::cursor::{Cursor, Run};
+use super::demuxer::{Clock, Demuxer};
 use super::describe;
 use super::picture::{Converter, Frame, Orientation};
-use super::timeline::{self, Key, Table, Timeline};
+use super::timeline::{self, Table, Timeline};
 use crate::plan::{Plan, TIME_TOLERANCE, plan, slot_start};
 use crate::read::{Finished, Picked, Request};
 use crate::{IngestError, IngestOptions};
-
-/// Gaps of more bytes than this between two runs are sought over where the container has an index;
-/// reading past them would cost more than a seek does.
-const SEEK_BYTES: i64 = 4 << 20;
 
 /// Metadata without decoding.
 pub(crate) fn probe(
@@ -31,9 +26,6 @@ pub(crate) fn probe(
 ) -> Result<ClipMetadata, IngestError> {
     let clock = Clock::start(options.deadline);
     let mut demuxer = Demuxer::open(file, path, options, &clock)?;
-    if !demuxer.format_name().starts_with("matroska") {
-        demuxer.ignore_other_streams();
-    }
     match timeline::scan(&mut demuxer, file, options, &clock)? {
         Table::Known(timeline) => {
             if let Some(reason) = &timeline.cut
@@ -44,7 +36,7 @@ pub(crate) fn probe(
             }
             Ok(metadata(&demuxer, &timeline))
         }
-        Table::Unknown { packets, cut } => {
+        Table::Unknown { packets, span, cut } => {
             if let Some(reason) = cut
                 && !options.allow_partial
             {
@@ -53,11 +45,13 @@ pub(crate) fn probe(
             let (width, height) = demuxer.coded_size();
             let (width, height) = demuxer.orientation().size(width, height);
             let fps = demuxer.declared_fps().unwrap_or(25.0);
+            // Without times the packets' number is the better measure.
+            let duration = span.max(packets as f64 / fps);
             Ok(ClipMetadata {
-                duration: demuxer.declared_stream_duration().unwrap_or(packets as f64 / fps),
+                duration,
                 width,
                 height,
-                fps,
+                fps: packets as f64 / duration,
                 frame_count: packets,
                 rotation: demuxer.orientation().degrees(),
                 codec: demuxer.codec_name(),
@@ -96,70 +90,37 @@ enum Attempt {
     Absent,
 }
 
-/// Wanted entries that are decoded in one go, from packet `first` to packet `last`.
-struct Run {
-    key: Option<Key>,
-    first: u32,
-    last: u32,
-}
-
 struct Pass<'a> {
     request: &'a Request<'a>,
-    clock: &'a Clock,
-    demuxer: Demuxer<'a>,
-    decoder: Decoder,
+    cursor: Cursor<'a>,
     timeline: Timeline,
     orientation: Orientation,
-    /// Number of the packet that the demuxer gives next.
-    position: u32,
 }
 
 impl<'a> Pass<'a> {
     fn open(request: &'a Request<'a>, clock: &'a Clock) -> Result<Self, IngestError> {
-        let (file, options) = (request.file, request.options);
-        let mut demuxer = Demuxer::open(file, request.path, options, clock)?;
-        if !demuxer.format_name().starts_with("matroska") {
-            demuxer.ignore_other_streams();
-        }
-        let table = timeline::scan(&mut demuxer, file, options, clock)?;
-        let decoder = Decoder::open(&demuxer, file, request.threads, &options.limits)?;
-        let orientation = demuxer.orientation();
-        let (timeline, packets_tell, cut) = match table {
-            Table::Known(timeline) => (Some(timeline), true, None),
-            Table::Unknown { cut, .. } => (None, false, cut),
-        };
-        let mut pass = match timeline {
-            Some(timeline) => {
-                let position = u32::MAX;
-                Self { request, clock, demuxer, decoder, timeline, orientation, position }
+        let (mut cursor, table) = Cursor::open(request, clock)?;
+        let orientation = cursor.demuxer.orientation();
+        match table {
+            Table::Known(timeline) => {
+                let mut pass = Self { request, cursor, timeline, orientation };
+                if pass.timeline.leading {
+                    pass.drop_undecodable_start()?;
+                }
+                Ok(pass)
             }
-            None => {
-                let mut decoder = decoder;
-                demuxer = reopen(request, clock)?;
-                let mut timeline =
-                    timeline::by_decoding(&mut demuxer, &mut decoder, file, options, clock)?;
+            Table::Unknown { cut, .. } => {
+                let mut timeline = cursor.learn_by_decoding()?;
                 timeline.cut = cut.or(timeline.cut);
-                let position = u32::MAX;
-                Self { request, clock, demuxer, decoder, timeline, orientation, position }
+                Ok(Self { request, cursor, timeline, orientation })
             }
-        };
-        if packets_tell && pass.timeline.leading {
-            pass.drop_undecodable_start()?;
         }
-        Ok(pass)
     }
 
     fn learn_by_decoding(&mut self) -> Result<(), IngestError> {
         let cut = self.timeline.cut.take();
-        self.demuxer = reopen(self.request, self.clock)?;
-        self.decoder.flush();
-        self.decoder.skip_unreferenced(false);
-        let (file, options) = (self.request.file, self.request.options);
-        let mut timeline =
-            timeline::by_decoding(&mut self.demuxer, &mut self.decoder, file, options, self.clock)?;
-        timeline.cut = cut.or(timeline.cut);
-        self.timeline = timeline;
-        self.position = u32::MAX;
+        self.timeline = self.cursor.learn_by_decoding()?;
+        self.timeline.cut = cut.or(self.timeline.cut.take());
         Ok(())
     }
 
@@ -168,16 +129,14 @@ impl<'a> Pass<'a> {
     fn drop_undecodable_start(&mut self) -> Result<(), IngestError> {
         let key_time = self.timeline.keys.iter().find(|k| k.header.key).and_then(|k| k.header.pts);
         let Some(key_time) = key_time else { return Ok(()) };
-        let leading: Vec<usize> = (0..self.timeline.entries.len())
-            .take_while(|&i| self.timeline.entries[i].pts < key_time)
-            .collect();
-        let Some(last) = leading.iter().map(|&i| self.timeline.entries[i].packet).max() else {
-            return Ok(());
-        };
-        let mut seen = Vec::new();
+        let leading = self.timeline.entries.iter().take_while(|e| e.pts < key_time);
+        let Some(last) = leading.map(|e| e.packet).max() else { return Ok(()) };
+        let mut seen = HashSet::new();
         let run = Run { key: None, first: 0, last };
-        self.decode_run(
+        // Damage is what is looked for here: the pictures that do come out are the answer.
+        let _damage = self.cursor.decode_run(
             &run,
+            &[],
             |_| true,
             |_, time, _| {
                 seen.extend(time);
@@ -205,11 +164,11 @@ impl<'a> Pass<'a> {
             let (file, reason) = (request.file.to_owned(), reason.clone());
             return Err(IngestError::Truncated { file, reason });
         }
-        let metadata = metadata(&self.demuxer, &self.timeline);
+        let metadata = metadata(&self.cursor.demuxer, &self.timeline);
         let chosen = self.choose(&plan(request.file, &metadata, &request.policy)?, &metadata)?;
         let mut images: BTreeMap<usize, RgbImage> = BTreeMap::new();
         let mut trouble: Option<IngestError> = None;
-        let wanted: std::collections::BTreeSet<usize> = chosen.iter().map(|c| c.1).collect();
+        let wanted: BTreeSet<usize> = chosen.iter().map(|c| c.1).collect();
         let mut by_packet: BTreeMap<u32, usize> = BTreeMap::new();
         let mut by_time: BTreeMap<i64, usize> = BTreeMap::new();
         for &index in &wanted {
@@ -223,8 +182,9 @@ impl<'a> Pass<'a> {
         let orientation = self.orientation;
         for run in self.runs(&wanted) {
             let mut ordinal = 0u32;
-            let outcome = self.decode_run(
+            let outcome = self.cursor.decode_run(
                 &run,
+                &self.timeline.keys,
                 |packet| by_decoding || by_packet.contains_key(&packet),
                 |frame, time, sound| {
                     let index = if by_decoding {
@@ -340,7 +300,7 @@ impl<'a> Pass<'a> {
     }
 
     /// Groups wanted entries into runs, in the order of the file.
-    fn runs(&self, wanted: &std::collections::BTreeSet<usize>) -> Vec<Run> {
+    fn runs(&self, wanted: &BTreeSet<usize>) -> Vec<Run> {
         if self.timeline.by_decoding {
             return vec![Run { key: None, first: 0, last: u32::MAX }];
         }
@@ -359,170 +319,6 @@ impl<'a> Pass<'a> {
         }
         runs
     }
-
-    /// Decodes a run. `wanted` says of a packet whether its picture must come out even if no other
-    /// needs it; `take` gets every picture that does, its time, and whether all that came before it
-    /// in the run was sound. Returns the first damage, if any.
-    fn decode_run(
-        &mut self,
-        run: &Run,
-        wanted: impl Fn(u32) -> bool,
-        mut take: impl FnMut(&Frame, Option<i64>, bool) -> Result<(), IngestError>,
-    ) -> Result<Option<i32>, IngestError> {
-        self.go_to(run)?;
-        self.decoder.flush();
-        let skippable = may_skip(self.demuxer.codec());
-        let start_time = run.key.and_then(|k| k.header.pts);
-        let mut damage: Option<i32> = None;
-        loop {
-            let mut end = self.position > run.last;
-            let mut feed = true;
-            if !end {
-                match self.demuxer.read() {
-                    Read::Packet(header) => {
-                        let number = self.position;
-                        self.position = self.position.saturating_add(1);
-                        let is_wanted = wanted(number);
-                        self.decoder.skip_unreferenced(skippable && !is_wanted);
-                        // Pictures that lead the key frame in time lean on the GOP before.
-                        feed = is_wanted
-                            || number == run.first
-                            || start_time.is_none_or(|s| header.pts.is_none_or(|pts| pts >= s));
-                        if header.corrupt {
-                            damage.get_or_insert(ffi::AVERROR_INVALIDDATA);
-                        }
-                    }
-                    Read::Other(_) => feed = false,
-                    Read::End => end = true,
-                    Read::Failed(code) => {
-                        damage.get_or_insert(code);
-                        end = true;
-                    }
-                }
-            }
-            if self.clock.expired() {
-                return Err(self.clock.error(self.request.file));
-            }
-            if !feed {
-                continue;
-            }
-            let packet = if end { std::ptr::null() } else { self.demuxer.packet() };
-            let mut sent = false;
-            while !sent {
-                match self.decoder.send(packet) {
-                    Ok(done) => sent = done,
-                    Err(code) => {
-                        damage.get_or_insert(code);
-                        sent = true;
-                    }
-                }
-                loop {
-                    match self.decoder.receive() {
-                        Output::Picture { frame, time, sound } => {
-                            if !sound {
-                                damage.get_or_insert(ffi::AVERROR_INVALIDDATA);
-                            }
-                            take(frame, time, damage.is_none())?;
-                        }
-                        Output::Hungry => break,
-                        Output::Done => return Ok(damage),
-                        Output::Failed(code) => {
-                            damage.get_or_insert(code);
-                            if end {
-                                return Ok(damage);
-                            }
-                            break;
-                        }
-                    }
-                }
-                if self.clock.expired() {
-                    return Err(self.clock.error(self.request.file));
-                }
-            }
-        }
-    }
-
-    /// Brings the demuxer to the first packet of a run.
-    fn go_to(&mut self, run: &Run) -> Result<(), IngestError> {
-        let target = run.first;
-        if self.position == target {
-            return Ok(());
-        }
-        let ahead = self.position < target;
-        let here = self
-            .timeline
-            .keys
-            .iter()
-            .rev()
-            .find(|k| k.packet <= self.position)
-            .map_or(0, |k| k.header.position);
-        let far = run.key.is_some_and(|k| k.header.position.saturating_sub(here) > SEEK_BYTES);
-        if !ahead || far {
-            self.seek_to(run);
-        }
-        if self.position > target {
-            self.demuxer = reopen(self.request, self.clock)?;
-            self.position = 0;
-        }
-        while self.position < target {
-            match self.demuxer.read() {
-                Read::Packet(_) => self.position += 1,
-                Read::Other(_) => {}
-                Read::End | Read::Failed(_) => break,
-            }
-            if self.clock.expired() {
-                return Err(self.clock.error(self.request.file));
-            }
-        }
-        Ok(())
-    }
-
-    /// Seeks to the key of a run or before it; `position` says where that came out, beyond every
-    /// packet when it cannot be told.
-    fn seek_to(&mut self, run: &Run) {
-        let (Some(key), true) = (run.key, self.demuxer.indexed()) else { return };
-        let Some(time) = key.header.pts.or(key.header.dts) else { return };
-        self.position = u32::MAX;
-        if !self.demuxer.seek(time) {
-            return;
-        }
-        // Where the seek came out is known when the first packet after it is one of the keys.
-        let landed = loop {
-            match self.demuxer.read() {
-                Read::Packet(header) => break header,
-                Read::Other(_) if !self.clock.expired() => {}
-                Read::Other(_) | Read::End | Read::Failed(_) => return,
-            }
-        };
-        let same = |k: &&Key| {
-            (k.header.pts, k.header.position) == (landed.pts, landed.position)
-                && k.packet <= key.packet
-        };
-        if let Some(key) = self.timeline.keys.iter().rev().find(same) {
-            self.position = key.packet;
-            self.demuxer.hold(landed);
-        }
-    }
-}
-
-fn reopen<'a>(request: &Request<'a>, clock: &'a Clock) -> Result<Demuxer<'a>, IngestError> {
-    let mut demuxer = Demuxer::open(request.file, request.path, request.options, clock)?;
-    demuxer.ignore_other_streams();
-    Ok(demuxer)
-}
-
-/// Codecs of which "no other picture needs it" is written in the stream and obeyed by the decoder.
-/// HEVC is not among them: its sub-layer non-reference pictures may serve higher sub-layers.
-fn may_skip(codec: ffi::AVCodecID) -> bool {
-    use ffi::AVCodecID as Id;
-    matches!(
-        codec,
-        Id::AV_CODEC_ID_H264
-            | Id::AV_CODEC_ID_MPEG1VIDEO
-            | Id::AV_CODEC_ID_MPEG2VIDEO
-            | Id::AV_CODEC_ID_MPEG4
-            | Id::AV_CODEC_ID_VP8
-    )
 }
 
 fn metadata(demuxer: &Demuxer<'_>, timeline: &Timeline) -> ClipMetadata {

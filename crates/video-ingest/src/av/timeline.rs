@@ -80,17 +80,26 @@ fn seconds(ticks: i64, base: ffi::AVRational) -> f64 {
 /// What the packets said, before it is put in order.
 struct Scan {
     headers: Vec<PacketHeader>,
-    /// Furthest end of any stream, in seconds of the container's clock.
-    reach: f64,
     failure: Option<i32>,
 }
 
-/// `Ok(None)`: the packets do not tell, decode to find out.
+impl Scan {
+    /// Seconds from the earliest to the latest time of a packet, its duration included.
+    fn span(&self, base: ffi::AVRational) -> f64 {
+        let times = || self.headers.iter().filter_map(|h| Some((h.pts.or(h.dts)?, h.duration)));
+        let start = times().map(|(time, _)| time).min().unwrap_or(0);
+        let end = times().map(|(time, duration)| time.saturating_add(duration)).max().unwrap_or(0);
+        seconds(end.saturating_sub(start), base)
+    }
+}
+
+/// What the packets tell.
 pub(super) enum Table {
     Known(Timeline),
-    /// Number of packets, and why the file seems cut.
+    /// Number of packets, the seconds they span, and why the file seems cut.
     Unknown {
         packets: u64,
+        span: f64,
         cut: Option<String>,
     },
 }
@@ -111,7 +120,8 @@ pub(super) fn scan(
             None => IngestError::NoFrames { file: file.to_owned() },
         });
     }
-    let unknown = |cut| Ok(Table::Unknown { packets: shown as u64, cut });
+    let span = scan.span(demuxer.time_base());
+    let unknown = |cut| Ok(Table::Unknown { packets: shown as u64, span, cut });
     let keys: Vec<Key> = (0u32..)
         .zip(&scan.headers)
         .filter(|(packet, header)| header.key || *packet == 0)
@@ -132,11 +142,9 @@ pub(super) fn scan(
         while reached + 1 < keys.len() && keys[reached + 1].packet <= entry.packet {
             reached += 1;
         }
-        let mut key = reached;
-        while key > 0 && keys[key].header.pts.is_none_or(|pts| pts > entry.pts) {
-            key -= 1;
-        }
-        entry.key = key as u32;
+        // An earlier start is never wrong, so the search may give up on absurd files.
+        let fits = |&key: &usize| keys[key].header.pts.is_some_and(|pts| pts <= entry.pts);
+        entry.key = (0..=reached).rev().take(64).find(fits).unwrap_or(0) as u32;
     }
     entries.sort_by_key(|e| e.pts);
     if entries.windows(2).any(|pair| pair[0].pts == pair[1].pts) {
@@ -170,7 +178,7 @@ pub(super) fn by_decoding(
         let header = loop {
             match demuxer.read() {
                 Read::Packet(header) => break Some(header),
-                Read::Other(_) => {}
+                Read::Other => {}
                 Read::End => break None,
                 Read::Failed(code) => {
                     damage.get_or_insert(code);
@@ -267,8 +275,7 @@ fn read_headers(
     options: &IngestOptions,
     clock: &Clock,
 ) -> Result<Scan, IngestError> {
-    let mut scan = Scan { headers: Vec::new(), reach: 0.0, failure: None };
-    let base = demuxer.time_base();
+    let mut scan = Scan { headers: Vec::new(), failure: None };
     let mut others = 0u64;
     let limit = options.limits.max_frame_count;
     loop {
@@ -277,17 +284,12 @@ fn read_headers(
         }
         match demuxer.read() {
             Read::Packet(header) => {
-                if let Some(time) = header.pts.or(header.dts) {
-                    let end = seconds(time.saturating_add(header.duration), base);
-                    scan.reach = scan.reach.max(end);
-                }
                 scan.headers.push(header);
                 if scan.headers.len() as u64 > limit {
                     return Err(too_many(file, scan.headers.len(), options));
                 }
             }
-            Read::Other(end) => {
-                scan.reach = scan.reach.max(end.unwrap_or(0.0));
+            Read::Other => {
                 // Sound has more packets than video has frames, but not without bound.
                 others += 1;
                 if others > limit.saturating_mul(u64::from(options.limits.max_streams)) {
@@ -310,44 +312,27 @@ fn read_headers(
     }
 }
 
-/// Whether the file ends too early: a read error, an incomplete last packet, or an end well before
-/// the declared one.
+/// Whether the file ends too early: its structure says so, reading fails, the last packet is
+/// incomplete, or declared frames are not there.
 fn cut_reason(demuxer: &Demuxer<'_>, scan: &Scan) -> Option<String> {
+    if let Some(reason) = crate::cut::cut_reason(demuxer.path()) {
+        return Some(reason);
+    }
+    let read = scan.headers.len() as u64;
     if let Some(code) = scan.failure {
-        return Some(format!(
-            "reading stops after {} frames: {}",
-            scan.headers.len(),
-            describe(code)
-        ));
+        return Some(format!("reading stops after {read} frames: {}", describe(code)));
     }
     if scan.headers.last().is_some_and(|h| h.corrupt) {
-        return Some(format!("the packet of frame {} is incomplete", scan.headers.len()));
+        return Some(format!("the packet of frame {read} is incomplete"));
     }
     let declared = demuxer.declared_frames();
-    let read = scan.headers.len() as u64;
-    let start = scan.headers.iter().filter_map(|h| h.pts.or(h.dts)).min().unwrap_or(0);
-    let base = demuxer.time_base();
-    let length = scan.reach - seconds(start, base).min(scan.reach);
-    let format = demuxer.format_name();
-    if format.starts_with("mov") {
+    if demuxer.format_name().starts_with("mov") && read < declared {
         // The sample table is exact, but edit lists may leave samples out.
         let whole = demuxer.declared_stream_duration().unwrap_or(0.0);
-        let frame = length / read.max(1) as f64;
-        if read < declared && length + 0.5 * frame < whole {
+        let length = scan.span(demuxer.time_base());
+        if length + 0.5 * length / read.max(1) as f64 <= whole {
             return Some(format!("{read} of {declared} declared frames are there"));
         }
-        return None;
-    }
-    if format == "avi" && declared > read.saturating_add(declared / 100 + 1) {
-        return Some(format!("{read} of {declared} declared frames are there"));
-    }
-    // Matroska's duration counts from zero, not from the first frame.
-    if format.starts_with("matroska")
-        && let Some(whole) = demuxer.declared_duration()
-        && scan.reach + 0.5 + 0.01 * whole < whole
-    {
-        let reach = scan.reach;
-        return Some(format!("the file reaches {reach:.2} s of the declared {whole:.2} s"));
     }
     None
 }
