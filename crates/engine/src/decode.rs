@@ -11,9 +11,9 @@ use savi_nn::ops::log_normaliser;
 use savi_nn::{Forest, Parent};
 use savi_schema::{Completion, FinishReason, Sampling};
 
+use crate::EngineError;
 use crate::sample::draw;
 use crate::text::TextModel;
-use crate::EngineError;
 
 /// One continuation that is being decoded.
 #[derive(Debug)]
@@ -65,7 +65,8 @@ impl Row {
         }
         if self.finish.is_some() || !self.sampling.stop.is_empty() {
             self.text = text.decode(&self.ids)?;
-            let cut = self.sampling.stop.iter().filter_map(|stop| self.text.find(stop.as_str())).min();
+            let cut =
+                self.sampling.stop.iter().filter_map(|stop| self.text.find(stop.as_str())).min();
             if let Some(cut) = cut {
                 self.text.truncate(cut);
                 self.finish = Some(FinishReason::Stop);

@@ -6,7 +6,9 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use candle_core::{DType, Tensor};
-use savi_models::{ModelFiles, VideoLanguageModel, merge_adapters, read_adapter, read_directory, write_safetensors};
+use savi_models::{
+    ModelFiles, VideoLanguageModel, merge_adapters, read_adapter, read_directory, write_safetensors,
+};
 use savi_nn::attention::KvNode;
 use savi_nn::layers::Mode;
 use savi_nn::{Forest, Parent, Weights, device};
@@ -39,7 +41,12 @@ pub struct EngineOptions {
 
 impl Default for EngineOptions {
     fn default() -> Self {
-        Self { device: "auto".into(), dtype: "f32".into(), prefix_budget: 1 << 29, clip_budget: 4096 }
+        Self {
+            device: "auto".into(),
+            dtype: "f32".into(),
+            prefix_budget: 1 << 29,
+            clip_budget: 4096,
+        }
     }
 }
 
@@ -99,7 +106,8 @@ impl ModelDir {
             let path = dir.join(name);
             fs::read(&path).map_err(|source| EngineError::Io { path, source })
         };
-        let malformed = |file: &str, reason: String| EngineError::Malformed { file: file.to_owned(), reason };
+        let malformed =
+            |file: &str, reason: String| EngineError::Malformed { file: file.to_owned(), reason };
         let template = if dir.join("chat_template.jinja").exists() {
             String::from_utf8_lossy(&read("chat_template.jinja")?).into_owned()
         } else {
@@ -107,7 +115,9 @@ impl ModelDir {
                 .map_err(|e| malformed("tokenizer_config.json", e.to_string()))?;
             match config.get("chat_template").and_then(Value::as_str) {
                 Some(template) => template.to_owned(),
-                None => return Err(malformed("tokenizer_config.json", "no chat_template".to_owned())),
+                None => {
+                    return Err(malformed("tokenizer_config.json", "no chat_template".to_owned()));
+                }
             }
         };
         let processor = if dir.join("processor.json").exists() {
@@ -116,7 +126,12 @@ impl ModelDir {
         } else {
             Processor::default()
         };
-        Ok(Self { files: read_directory(dir)?, tokenizer: read("tokenizer.json")?, template, processor })
+        Ok(Self {
+            files: read_directory(dir)?,
+            tokenizer: read("tokenizer.json")?,
+            template,
+            processor,
+        })
     }
 
     /// Finds a model by name: a directory or `builtin:NAME`.
@@ -228,7 +243,9 @@ impl Engine {
         hash.update(self.template.as_bytes());
         for weight in self.model.params().weights() {
             hash.update(weight.name().as_bytes());
-            for value in weight.tensor(false).to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()? {
+            for value in
+                weight.tensor(false).to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?
+            {
                 hash.update(&value.to_le_bytes());
             }
         }
@@ -284,7 +301,8 @@ impl Engine {
             Times { times } => Ok(times.len()),
             Fps { .. } => Err(EngineError::Media {
                 clip: media.source.clone(),
-                reason: "this model takes a fixed number of frames; use a count or explicit times".to_owned(),
+                reason: "this model takes a fixed number of frames; use a count or explicit times"
+                    .to_owned(),
             }),
         }
     }
@@ -300,7 +318,11 @@ impl Engine {
         if frames.len() != self.frames_of(media)? {
             return Err(EngineError::Media {
                 clip: media.source.clone(),
-                reason: format!("gave {} frames, {} were planned", frames.len(), self.frames_of(media)?),
+                reason: format!(
+                    "gave {} frames, {} were planned",
+                    frames.len(),
+                    self.frames_of(media)?
+                ),
             });
         }
         let pixels = self.model.pixels(&frames)?;
@@ -317,12 +339,17 @@ impl Engine {
     fn prefix(&self, prompt: &Prompt) -> Result<(Option<Arc<KvNode>>, usize), EngineError> {
         let Some((_, range)) = prompt.clips.last() else { return Ok((None, 0)) };
         let end = range.end.min(prompt.ids.len() - 1);
-        let keys: Vec<ClipKey> = prompt.clips.iter().map(|(media, _)| self.processor.key(media)).collect();
+        let keys: Vec<ClipKey> =
+            prompt.clips.iter().map(|(media, _)| self.processor.key(media)).collect();
         let key = format!("{:?}{:?}", keys, &prompt.ids[..end]);
         if let Some(node) = self.prefixes.get(&key) {
             return Ok((Some(node), end));
         }
-        let clips = prompt.clips.iter().map(|(media, _)| self.clip(media)).collect::<Result<Vec<_>, _>>()?;
+        let clips = prompt
+            .clips
+            .iter()
+            .map(|(media, _)| self.clip(media))
+            .collect::<Result<Vec<_>, _>>()?;
         let embeds = self.model.embed(&prompt.ids[..end], &clips, Mode::INFER)?;
         let mut node = self.model.cache_node(None, end);
         let forest = Arc::new(Forest::sequence(end));
@@ -349,22 +376,33 @@ impl Engine {
         }
         let embeds = self.model.embed(&ids, &[], Mode::INFER)?;
         let mut rows: Vec<&mut KvNode> = nodes.iter_mut().collect();
-        let hidden = self.model.hidden_cached(&embeds, &Arc::new(forest), Mode::INFER, &mut rows)?;
+        let hidden =
+            self.model.hidden_cached(&embeds, &Arc::new(forest), Mode::INFER, &mut rows)?;
         let index = Tensor::from_slice(&lasts, lasts.len(), hidden.device())?;
         let logits = host_logits(&self.model, &hidden.index_select(&index, 0)?)?;
         Ok(nodes.into_iter().map(Arc::new).zip(logits).collect())
     }
 
-    fn generate_wave(&self, requests: &[Request], prompts: &[Prompt]) -> Result<Vec<Vec<Completion>>, EngineError> {
+    fn generate_wave(
+        &self,
+        requests: &[Request],
+        prompts: &[Prompt],
+    ) -> Result<Vec<Vec<Completion>>, EngineError> {
         let mut rows = Vec::new();
         for ((node, logits), request) in self.prefill(prompts)?.into_iter().zip(requests) {
             for (index, sampling) in request.samplings.iter().enumerate() {
-                let rng = savi_nn::rng::stream(request.seed, &["sample", &request.id, &index.to_string()]);
+                let rng = savi_nn::rng::stream(
+                    request.seed,
+                    &["sample", &request.id, &index.to_string()],
+                );
                 rows.push(Row::new(&self.model, &self.text, node.clone(), &logits, sampling, rng)?);
             }
         }
         let mut completions = run(&self.model, &self.text, rows)?.into_iter();
-        Ok(requests.iter().map(|r| completions.by_ref().take(r.samplings.len()).collect()).collect())
+        Ok(requests
+            .iter()
+            .map(|r| completions.by_ref().take(r.samplings.len()).collect())
+            .collect())
     }
 
     fn score_one(&self, request: &ScoreRequest) -> Result<Vec<TokenScore>, EngineError> {
@@ -379,8 +417,11 @@ impl Engine {
             self.model.hidden_cached(&embeds, &Arc::new(forest), Mode::INFER, &mut [&mut base])?;
         }
         let base = Arc::new(base);
-        let tokens: Vec<Vec<u32>> =
-            request.continuations.iter().map(|text| self.text.encode(text)).collect::<Result<_, _>>()?;
+        let tokens: Vec<Vec<u32>> = request
+            .continuations
+            .iter()
+            .map(|text| self.text.encode(text))
+            .collect::<Result<_, _>>()?;
         let (mut forest, mut ids, mut targets) = (Forest::new(), Vec::new(), Vec::new());
         let mut nodes = Vec::new();
         for continuation in tokens.iter().filter(|t| !t.is_empty()) {
@@ -395,13 +436,20 @@ impl Engine {
         } else {
             let embeds = self.model.embed(&ids, &[], Mode::INFER)?;
             let mut rows: Vec<&mut KvNode> = nodes.iter_mut().collect();
-            let hidden = self.model.hidden_cached(&embeds, &Arc::new(forest), Mode::INFER, &mut rows)?;
-            self.model.logps(&hidden, &targets, Mode::INFER)?.to_dtype(DType::F32)?.to_vec1::<f32>()?
+            let hidden =
+                self.model.hidden_cached(&embeds, &Arc::new(forest), Mode::INFER, &mut rows)?;
+            self.model
+                .logps(&hidden, &targets, Mode::INFER)?
+                .to_dtype(DType::F32)?
+                .to_vec1::<f32>()?
         }
         .into_iter();
         Ok(tokens
             .into_iter()
-            .map(|token_ids| TokenScore { logps: logps.by_ref().take(token_ids.len()).collect(), token_ids })
+            .map(|token_ids| TokenScore {
+                logps: logps.by_ref().take(token_ids.len()).collect(),
+                token_ids,
+            })
             .collect())
     }
 }
@@ -414,9 +462,12 @@ impl Generate for Engine {
         while start < requests.len() {
             let (mut end, mut rows) = (start, 0);
             let mut prompts = Vec::new();
-            while end < requests.len() && (rows == 0 || rows + requests[end].samplings.len() <= MAX_ROWS) {
+            while end < requests.len()
+                && (rows == 0 || rows + requests[end].samplings.len() <= MAX_ROWS)
+            {
                 let request = &requests[end];
-                let prompt = self.prompt(&request.messages).map_err(|e| e.for_request(&request.id))?;
+                let prompt =
+                    self.prompt(&request.messages).map_err(|e| e.for_request(&request.id))?;
                 let longest = request.samplings.iter().map(|s| s.max_tokens).max().unwrap_or(0);
                 if prompt.ids.is_empty() || prompt.ids.len() + longest > limit {
                     return Err(GenerateError::BadRequest {

@@ -13,6 +13,7 @@ mod error;
 mod media;
 mod prefix;
 mod sample;
+pub mod testing;
 mod text;
 
 pub use engine::{Engine, EngineOptions, ModelDir, StoredDType};

@@ -52,7 +52,8 @@ impl PrefixCache {
         inner.bytes += node.bytes();
         inner.nodes.insert(key, (node, clock));
         while inner.bytes > self.budget && inner.nodes.len() > 1 {
-            let oldest = inner.nodes.iter().min_by_key(|(_, (_, used))| *used).map(|(key, _)| key.clone());
+            let oldest =
+                inner.nodes.iter().min_by_key(|(_, (_, used))| *used).map(|(key, _)| key.clone());
             let Some((node, _)) = oldest.and_then(|key| inner.nodes.remove(&key)) else { break };
             inner.bytes -= node.bytes();
         }

@@ -89,6 +89,9 @@ mod tests {
         chi_square(&sampling(1.0, 2, 1.0), &softmax(&[none, 2.0, none, none, 1.5]));
         // Masses 0.442, 0.268, 0.163, 0.099, ...: 0.7 is reached with the second.
         chi_square(&sampling(1.0, 0, 0.7), &softmax(&[none, 2.0, none, none, 1.5]));
-        assert_eq!(draw(&[0.0, 3.0, 3.0], &sampling(0.0, 0, 1.0), &mut savi_nn::rng::stream(0, &[])), 1);
+        assert_eq!(
+            draw(&[0.0, 3.0, 3.0], &sampling(0.0, 0, 1.0), &mut savi_nn::rng::stream(0, &[])),
+            1
+        );
     }
 }

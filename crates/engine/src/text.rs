@@ -10,8 +10,8 @@ use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::pre_tokenizers::digits::Digits;
 use tokenizers::pre_tokenizers::sequence::Sequence;
 use tokenizers::{
-    AddedToken, DecoderWrapper, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper, Tokenizer,
-    TokenizerImpl,
+    AddedToken, DecoderWrapper, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper,
+    Tokenizer, TokenizerImpl,
 };
 
 use crate::EngineError;
@@ -47,9 +47,10 @@ impl std::fmt::Debug for TextModel {
 impl TextModel {
     /// Reads `tokenizer.json` and a Jinja chat template; `placeholder` stands for a visual token.
     pub fn new(tokenizer: &[u8], template: &str, placeholder: u32) -> Result<Self, EngineError> {
-        let malformed = |file: &str, reason: String| EngineError::Malformed { file: file.to_owned(), reason };
-        let tokenizer =
-            Tokenizer::from_bytes(tokenizer).map_err(|e| malformed("tokenizer.json", e.to_string()))?;
+        let malformed =
+            |file: &str, reason: String| EngineError::Malformed { file: file.to_owned(), reason };
+        let tokenizer = Tokenizer::from_bytes(tokenizer)
+            .map_err(|e| malformed("tokenizer.json", e.to_string()))?;
         let mut environment = Environment::new();
         environment.set_trim_blocks(true);
         environment.set_lstrip_blocks(true);
@@ -122,15 +123,19 @@ impl TextModel {
                         ))),
                     })
                     .collect::<Result<_, _>>()?;
-                let only_text = message.content.iter().all(|part| matches!(part, Part::Text { .. }));
-                let content = if only_text { Value::String(message.words()) } else { Value::Array(content) };
+                let only_text =
+                    message.content.iter().all(|part| matches!(part, Part::Text { .. }));
+                let content =
+                    if only_text { Value::String(message.words()) } else { Value::Array(content) };
                 Ok(json!({"role": message.role, "content": content}))
             })
             .collect::<Result<_, EngineError>>()?;
         let text = self
             .template
             .get_template("chat")
-            .and_then(|t| t.render(context! { messages => rendered, add_generation_prompt => true }))
+            .and_then(|t| {
+                t.render(context! { messages => rendered, add_generation_prompt => true })
+            })
             .map_err(|e| EngineError::Conversation(format!("chat template: {e:#}")))?;
         let mut prompt = Prompt { ids: Vec::new(), clips: Vec::new() };
         let pieces: Vec<&str> = text.split(CLIP_MARK).collect();
@@ -157,13 +162,25 @@ impl TextModel {
 
 /// Trains a byte-level BPE of at most `size` entries on `corpus`, single digits apart, with the
 /// special tokens of the built-in chat template.
-pub fn train_tokenizer(corpus: impl Iterator<Item = String> + Send, size: usize) -> Result<Vec<u8>, EngineError> {
-    let failed = |e: tokenizers::Error| EngineError::Malformed { file: "corpus".to_owned(), reason: e.to_string() };
+pub fn train_tokenizer(
+    corpus: impl Iterator<Item = String> + Send,
+    size: usize,
+) -> Result<Vec<u8>, EngineError> {
+    let failed = |e: tokenizers::Error| EngineError::Malformed {
+        file: "corpus".to_owned(),
+        reason: e.to_string(),
+    };
     let special: Vec<AddedToken> = ["<|endoftext|>", "<|im_start|>", TURN_END, CLIP_MARK]
         .into_iter()
         .map(|token| AddedToken::from(token, true))
         .collect();
-    type Parts = TokenizerImpl<BPE, NormalizerWrapper, PreTokenizerWrapper, PostProcessorWrapper, DecoderWrapper>;
+    type Parts = TokenizerImpl<
+        BPE,
+        NormalizerWrapper,
+        PreTokenizerWrapper,
+        PostProcessorWrapper,
+        DecoderWrapper,
+    >;
     let mut tokenizer: Parts = TokenizerImpl::new(BPE::default());
     let pieces = vec![Digits::new(true).into(), ByteLevel::new(false, true, true).into()];
     tokenizer.with_pre_tokenizer(Some(Sequence::new(pieces)));

@@ -79,7 +79,8 @@ pub fn write_adapter(params: &Params, config: &LoraConfig, dir: &Path) -> Result
 /// Attaches the adapter of a PEFT folder.
 pub fn read_adapter(params: &Params, dir: &Path) -> Result<(), ModelError> {
     let path = dir.join("adapter_config.json");
-    let text = fs::read_to_string(&path).map_err(|source| ModelError::Io { path: path.clone(), source })?;
+    let text = fs::read_to_string(&path)
+        .map_err(|source| ModelError::Io { path: path.clone(), source })?;
     let bad = |reason: String| ModelError::Malformed { path: path.clone(), reason };
     let config: Value = serde_json::from_str(&text).map_err(|e| bad(e.to_string()))?;
     for key in ["use_rslora", "use_dora", "fan_in_fan_out"] {
@@ -123,11 +124,110 @@ pub fn read_adapter(params: &Params, dir: &Path) -> Result<(), ModelError> {
                 weights[0].import(&a)?;
                 weights[1].import(&b)?;
             }
-            _ => return Err(malformed(format!("{} has only one of lora_A and lora_B", linear.name()))),
+            _ => {
+                return Err(malformed(format!(
+                    "{} has only one of lora_A and lora_B",
+                    linear.name()
+                )));
+            }
         }
     }
     match tensors.keys().min() {
         None => Ok(()),
         Some(name) => Err(malformed(format!("{name} fits no layer of the model"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+    use std::sync::Arc;
+
+    use candle_core::{IndexOp, Result};
+    use savi_nn::layers::Mode;
+    use savi_nn::{Forest, Weights, check};
+
+    use super::*;
+    use crate::qwen2::Qwen2;
+    use crate::{Qwen2Config, read_directory};
+
+    fn golden() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/goldens/lora")
+    }
+
+    fn base() -> (Params, Qwen2) {
+        let files = read_directory(&golden().join("base")).unwrap();
+        let config: Qwen2Config = serde_json::from_value(files.config).unwrap();
+        let params = Params::new(Weights::Tensors(files.tensors), DType::F32, &Device::Cpu);
+        let tied = config.tie_word_embeddings;
+        let model = Qwen2::new(&params, "", &config, tied).unwrap();
+        (params, model)
+    }
+
+    /// PEFT's adapter: on, off and merged, in values and gradients.
+    #[test]
+    fn adapters_follow_peft() -> Result<()> {
+        let io = candle_core::safetensors::load(golden().join("io.safetensors"), &Device::Cpu)?;
+        let (params, model) = base();
+        params.set_trains(|_| false);
+        read_adapter(&params, &golden().join("adapter")).unwrap();
+        let ids = io["input_ids"].to_dtype(DType::U32)?.to_vec2::<u32>()?;
+        let forest = Arc::new(Forest::sequence(ids[0].len()));
+        let logits = |row: &[u32], mode: Mode| {
+            let hidden = model.forward(&model.embed(row, mode)?, &forest, mode, None)?;
+            model.logits(&hidden, mode)
+        };
+        for (i, row) in ids.iter().enumerate() {
+            check::close(&logits(row, Mode::INFER)?, &io["logits.adapter"].i(i)?, 1e-4)?;
+            check::close(&logits(row, Mode::REFERENCE)?, &io["logits.base"].i(i)?, 1e-4)?;
+        }
+        let mut total: Option<Tensor> = None;
+        for (i, row) in ids.iter().enumerate() {
+            let hidden =
+                model.forward(&model.embed(row, Mode::TRAIN)?, &forest, Mode::TRAIN, None)?;
+            let logps =
+                model.logps(&hidden.narrow(0, 0, row.len() - 1)?, &row[1..], Mode::TRAIN)?;
+            check::close(&logps, &io["logps"].i(i)?, 1e-4)?;
+            let sum = logps.sum_all()?;
+            total = Some(match total {
+                None => sum,
+                Some(total) => (total + sum)?,
+            });
+        }
+        let grads = total.unwrap().backward()?;
+        let mut compared = 0;
+        for weight in params.trainable() {
+            let want = &io[&format!("grad.{PREFIX}{}", weight.name())];
+            let grad = weight.in_checkpoint_layout(grads.get(&weight.tensor(true)).unwrap())?;
+            check::close(&grad, want, 1e-3)?;
+            compared += 1;
+        }
+        assert_eq!(compared, 28);
+        merge_adapters(&params).unwrap();
+        for (i, row) in ids.iter().enumerate() {
+            check::close(&logits(row, Mode::REFERENCE)?, &io["logits.merged"].i(i)?, 1e-4)?;
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_written_adapter_is_read_back_bit_for_bit() -> Result<()> {
+        let dir = tempfile::tempdir().unwrap();
+        let config = LoraConfig { r: 3, lora_alpha: 5.0 };
+        let (params, _) = base();
+        attach_adapter(&params, &config, 4, |name| name.contains("mlp")).unwrap();
+        for (i, weight) in params.trainable().iter().enumerate() {
+            weight.set(&check::normal(weight.tensor(false).dims(), &i.to_string(), DType::F32)?)?;
+        }
+        write_adapter(&params, &config, &dir.path().join("adapter")).unwrap();
+        let (again, _) = base();
+        again.set_trains(|_| false);
+        read_adapter(&again, &dir.path().join("adapter")).unwrap();
+        let (a, b) = (params.trainable(), again.trainable());
+        assert_eq!((a.len(), b.len()), (12, 12));
+        for (a, b) in a.iter().zip(&b) {
+            assert_eq!(a.tensor(false).to_vec2::<f32>()?, b.tensor(false).to_vec2::<f32>()?);
+        }
+        Ok(())
     }
 }

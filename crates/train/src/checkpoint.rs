@@ -21,7 +21,12 @@ fn folder(dir: &Path, step: u64) -> PathBuf {
 }
 
 /// Saves the state after `step` steps and removes older ones.
-pub(crate) fn save(dir: &Path, step: u64, weights: &[Arc<Weight>], optimiser: &AdamW) -> Result<(), TrainError> {
+pub(crate) fn save(
+    dir: &Path,
+    step: u64,
+    weights: &[Arc<Weight>],
+    optimiser: &AdamW,
+) -> Result<(), TrainError> {
     let target = folder(dir, step);
     let partial = dir.join(format!("checkpoint-{step}.partial"));
     let failed = fail(&partial);

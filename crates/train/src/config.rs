@@ -82,16 +82,30 @@ impl OptimConfig {
     pub(crate) fn validate(&self) -> Result<(), TrainError> {
         let bad = |key, value: String, reason| Err(TrainError::Setting { key, value, reason });
         if !(self.learning_rate.is_finite() && self.learning_rate > 0.0) {
-            return bad("learning_rate", self.learning_rate.to_string(), "must be a positive number");
+            return bad(
+                "learning_rate",
+                self.learning_rate.to_string(),
+                "must be a positive number",
+            );
         }
         if self.step_records() == 0 {
-            return bad("per_device_train_batch_size", "0".into(), "batch and accumulation must be at least 1");
+            return bad(
+                "per_device_train_batch_size",
+                "0".into(),
+                "batch and accumulation must be at least 1",
+            );
         }
         if !(0.0..=1.0).contains(&self.warmup_ratio) {
             return bad("warmup_ratio", self.warmup_ratio.to_string(), "must be between 0 and 1");
         }
-        if self.max_steps == 0 && !(self.num_train_epochs.is_finite() && self.num_train_epochs > 0.0) {
-            return bad("num_train_epochs", self.num_train_epochs.to_string(), "must be a positive number");
+        if self.max_steps == 0
+            && !(self.num_train_epochs.is_finite() && self.num_train_epochs > 0.0)
+        {
+            return bad(
+                "num_train_epochs",
+                self.num_train_epochs.to_string(),
+                "must be a positive number",
+            );
         }
         Ok(())
     }

@@ -24,7 +24,11 @@ pub fn dpo(
     config.optim.validate()?;
     if config.lora_r == 0 {
         let (key, value) = ("lora_r", "0".to_owned());
-        return Err(TrainError::Setting { key, value, reason: "the reference needs an adapter: at least 1" });
+        return Err(TrainError::Setting {
+            key,
+            value,
+            reason: "the reference needs an adapter: at least 1",
+        });
     }
     if pairs.is_empty() {
         return Err(TrainError::Nothing("pairs"));
@@ -36,7 +40,8 @@ pub fn dpo(
     let trees = pairs
         .iter()
         .map(|pair| {
-            let turns = [(pair.prompt.as_slice(), pair.chosen.as_str()), (&pair.prompt, &pair.rejected)];
+            let turns =
+                [(pair.prompt.as_slice(), pair.chosen.as_str()), (&pair.prompt, &pair.rejected)];
             Tree::new(engine, &pair.id, &turns)
         })
         .collect::<Result<Vec<_>, _>>()?;
@@ -46,8 +51,11 @@ pub fn dpo(
     attach_adapter(engine.model().params(), &lora, config.optim.seed, in_decoder)?;
     let weights = engine.model().params().trainable();
     let device = engine.model().params().device().clone();
-    let settings =
-        Dpo { beta: config.beta, label_smoothing: config.label_smoothing, rpo_alpha: config.rpo_alpha };
+    let settings = Dpo {
+        beta: config.beta,
+        label_smoothing: config.label_smoothing,
+        rpo_alpha: config.rpo_alpha,
+    };
     let summary = run("dpo", &config.optim, &weights, total, io, &device, |step| {
         let chosen = &order[step as usize * records..(step as usize + 1) * records];
         let lengths = |tree: &Tree| tree.branches[0].ids.len() - tree.branches[0].targets;
@@ -91,7 +99,8 @@ fn step_part(
     settings: &Dpo,
 ) -> Result<Part, TrainError> {
     let packed = Packed::new(&part.iter().map(|&i| trees[i].clone()).collect::<Vec<_>>());
-    let clips = packed.clips.iter().map(|media| engine.clip(media)).collect::<Result<Vec<_>, _>>()?;
+    let clips =
+        packed.clips.iter().map(|media| engine.clip(media)).collect::<Result<Vec<_>, _>>()?;
     let policy = packed.logps(engine, &clips, Mode::TRAIN)?.to_dtype(DType::F32)?;
     let reference = packed.logps(engine, &clips, Mode::REFERENCE)?.to_dtype(DType::F32)?;
     let device = policy.device();
@@ -101,7 +110,8 @@ fn step_part(
         let sums = sequence_logps(logps, &segments, packed.branches)?.reshape((part.len(), 2))?;
         Ok((sums.narrow(1, 0, 1)?.flatten_all()?, sums.narrow(1, 1, 1)?.flatten_all()?))
     };
-    let ((chosen, rejected), (reference_chosen, reference_rejected)) = (sides(&policy)?, sides(&reference)?);
+    let ((chosen, rejected), (reference_chosen, reference_rejected)) =
+        (sides(&policy)?, sides(&reference)?);
     let margins: Vec<f32> = part.iter().map(|&i| pairs[i].margin as f32).collect();
     let margins = Tensor::from_slice(&margins, margins.len(), device)?;
     let is_chosen: Vec<f32> =

@@ -35,15 +35,22 @@ pub struct Tree {
 
 impl Tree {
     /// Packs conversations that share their start, each `(prompt, completion)`.
-    pub fn new(engine: &Engine, id: &str, turns: &[(&[Message], &str)]) -> Result<Self, TrainError> {
+    pub fn new(
+        engine: &Engine,
+        id: &str,
+        turns: &[(&[Message], &str)],
+    ) -> Result<Self, TrainError> {
         let record = |reason: String| TrainError::Record { id: id.to_owned(), reason };
         let mut parts: Vec<(Prompt, Vec<u32>)> = Vec::with_capacity(turns.len());
         for (prompt, completion) in turns {
             let prompt = engine.prompt(prompt).map_err(|e| record(e.to_string()))?;
-            let completion = engine.text().completion(completion).map_err(|e| record(e.to_string()))?;
+            let completion =
+                engine.text().completion(completion).map_err(|e| record(e.to_string()))?;
             parts.push((prompt, completion));
         }
-        let Some((first, _)) = parts.first() else { return Err(record("has no conversation".to_owned())) };
+        let Some((first, _)) = parts.first() else {
+            return Err(record("has no conversation".to_owned()));
+        };
         if first.ids.is_empty() {
             return Err(record("has an empty prompt".to_owned()));
         }
@@ -58,7 +65,9 @@ impl Tree {
                 || prompt.clips.iter().zip(&first.clips).any(|(a, b)| a != b)
                 || prompt.clips.iter().any(|(_, range)| range.end > shared)
             {
-                return Err(record("its conversations must show the same clips before they part".to_owned()));
+                return Err(record(
+                    "its conversations must show the same clips before they part".to_owned(),
+                ));
             }
         }
         Ok(Self {

@@ -37,7 +37,8 @@ pub fn sft(
     if take_finished(engine, io)? {
         return Ok(TrainSummary { steps: total });
     }
-    let order = order(examples.len(), total as usize * config.optim.step_records(), config.optim.seed);
+    let order =
+        order(examples.len(), total as usize * config.optim.step_records(), config.optim.seed);
     let records = config.optim.step_records();
     train(engine, config, io, total, |engine, step| {
         let start = step as usize * records;
@@ -45,8 +46,11 @@ pub fn sft(
             .iter()
             .map(|&i| {
                 let tree = tree(engine, &examples[i])?;
-                let clips =
-                    tree.clips.iter().map(|media| engine.clip(media)).collect::<Result<Vec<_>, _>>()?;
+                let clips = tree
+                    .clips
+                    .iter()
+                    .map(|media| engine.clip(media))
+                    .collect::<Result<Vec<_>, _>>()?;
                 Ok((tree, Clips::Encoded(clips)))
             })
             .collect()
@@ -75,8 +79,11 @@ pub fn sft_stream(
             .into_iter()
             .map(|sample| {
                 let tree = tree(engine, &sample.example)?;
-                let pixels =
-                    sample.clips.iter().map(|f| engine.model().pixels(f)).collect::<Result<Vec<_>, _>>()?;
+                let pixels = sample
+                    .clips
+                    .iter()
+                    .map(|f| engine.model().pixels(f))
+                    .collect::<Result<Vec<_>, _>>()?;
                 Ok((tree, Clips::Pixels(pixels)))
             })
             .collect()
@@ -111,7 +118,8 @@ fn train(
         let parts: Vec<(Packed, Vec<f32>, &[(Tree, Clips)])> = trees
             .chunks(micro)
             .map(|chunk| {
-                let packed = Packed::new(&chunk.iter().map(|(tree, _)| tree.clone()).collect::<Vec<_>>());
+                let packed =
+                    Packed::new(&chunk.iter().map(|(tree, _)| tree.clone()).collect::<Vec<_>>());
                 let weights = token_weights(&packed, config.length_exponent);
                 (packed, weights, chunk)
             })
@@ -206,12 +214,9 @@ fn encode(engine: &Engine, chunk: &[(Tree, Clips)]) -> Result<Vec<Tensor>, Train
             pixels.extend(p.iter().cloned());
         }
     }
-    let mut fresh = if pixels.is_empty() {
-        Vec::new()
-    } else {
-        engine.model().encode(&pixels, Mode::TRAIN)?
-    }
-    .into_iter();
+    let mut fresh =
+        if pixels.is_empty() { Vec::new() } else { engine.model().encode(&pixels, Mode::TRAIN)? }
+            .into_iter();
     let mut all = Vec::new();
     for (_, clips) in chunk {
         match clips {

@@ -67,7 +67,8 @@ pub(crate) fn run(
             return Err(TrainError::Interrupted);
         }
         let output = step(at)?;
-        let not_finite = |what: String| TrainError::NotFinite { step: at + 1, what, ids: output.ids.clone() };
+        let not_finite =
+            |what: String| TrainError::NotFinite { step: at + 1, what, ids: output.ids.clone() };
         if !output.loss.is_finite() {
             return Err(not_finite("the loss".to_owned()));
         }
@@ -122,8 +123,11 @@ impl Window {
     }
 
     fn take(&mut self) -> Map<String, Value> {
-        let mut line: Map<String, Value> =
-            self.sums.iter().map(|(name, sum)| ((*name).to_owned(), json!(sum / self.steps))).collect();
+        let mut line: Map<String, Value> = self
+            .sums
+            .iter()
+            .map(|(name, sum)| ((*name).to_owned(), json!(sum / self.steps)))
+            .collect();
         let rate = self.tokens as f64 / self.start.elapsed().as_secs_f64().max(1e-9);
         line.insert("tokens_per_second".to_owned(), json!(rate.round()));
         *self = Self::new();

@@ -1,0 +1,30 @@
+//! A small random model for tests of this crate and of those above it.
+
+use savi_nn::Weights;
+use serde_json::json;
+
+use crate::{Engine, EngineError, EngineOptions, Processor, train_tokenizer};
+
+/// A chat template in the ChatML manner.
+const TEMPLATE: &str = "{% for message in messages %}<|im_start|>{{ message.role }}
+{% if message.content is string %}{{ message.content }}{% else %}{% for part in message.content %}{% if part.type == 'video' %}<video>{% else %}{{ part.text }}{% endif %}{% endfor %}{% endif %}<|im_end|>
+{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
+{% endif %}";
+
+/// A LLaVA-OneVision of a few thousand random weights that looks at `frames` frames of a clip.
+pub fn random_engine(seed: u64, frames: usize) -> Result<Engine, EngineError> {
+    let corpus = ["which way does the red circle move", "user assistant left right up down"];
+    let tokenizer = train_tokenizer(corpus.iter().map(ToString::to_string), 300)?;
+    let config = json!({
+        "model_type": "llava_onevision", "video_token_index": 3, "tie_word_embeddings": true,
+        "text_config": {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
+            "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 300,
+            "max_position_embeddings": 512, "rms_norm_eps": 1e-6},
+        "vision_config": {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1,
+            "num_attention_heads": 2, "image_size": 16, "patch_size": 4},
+    });
+    let policy = savi_schema::MediaPolicy::count(frames, savi_schema::CountRule::MidSegment);
+    let options = EngineOptions { device: "cpu".into(), ..EngineOptions::default() };
+    let source = Weights::Random(seed);
+    Engine::build(&config, source, tokenizer, TEMPLATE.to_owned(), Processor { policy }, &options)
+}

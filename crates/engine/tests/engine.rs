@@ -1,0 +1,135 @@
+//! What the engine promises: the same bits alone and in a batch, from a fresh and from a cached
+//! prefix, with any number of threads; sampling and scoring agree exactly; a clip is computed once.
+
+use std::path::Path;
+
+use savi_engine::{Engine, StoredDType, testing::random_engine};
+use savi_schema::{
+    Completion, Generate, Media, Message, Request, Role, Sampling, Score, ScoreRequest,
+};
+
+fn clip(dir: &Path, name: &str, shade: u8) -> Media {
+    let folder = dir.join(name);
+    std::fs::create_dir_all(&folder).unwrap();
+    for i in 0..3u8 {
+        let pixels = image::RgbImage::from_fn(20, 16, |x, y| {
+            image::Rgb([shade.wrapping_mul(i + 1), (x * 12) as u8, (y * 15) as u8 ^ shade])
+        });
+        pixels.save(folder.join(format!("{i}.png"))).unwrap();
+    }
+    Media { source: folder.to_string_lossy().into_owned(), policy: None }
+}
+
+fn request(id: &str, media: &Media, words: &str, temperatures: &[f64]) -> Request {
+    let sampling =
+        |&temperature| Sampling { temperature, top_p: 0.95, max_tokens: 12, ..Sampling::default() };
+    Request {
+        id: id.to_owned(),
+        messages: vec![Message::about_video(media.clone(), words)],
+        samplings: temperatures.iter().map(sampling).collect(),
+        seed: 5,
+    }
+}
+
+fn requests(dir: &Path) -> Vec<Request> {
+    let (a, b) = (clip(dir, "a", 40), clip(dir, "b", 200));
+    vec![
+        request("q1", &a, "which way does the red circle move", &[0.0, 0.5, 1.0]),
+        request("q2", &a, "left", &[1.0, 1.0]),
+        request("q3", &b, "which way does the red circle move", &[0.0, 1.0]),
+        request("q4", &b, "up down", &[0.7]),
+    ]
+}
+
+fn all(engine: &Engine, requests: &[Request]) -> Vec<Vec<Completion>> {
+    engine.generate(requests).unwrap()
+}
+
+#[test]
+fn completions_have_the_same_bits_alone_in_a_batch_and_in_any_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let requests = requests(dir.path());
+    let batch = all(&random_engine(1, 3).unwrap(), &requests);
+    assert!(batch.iter().flatten().any(|c| c.token_ids.len() > 3));
+    for (request, together) in requests.iter().zip(&batch) {
+        let alone = all(&random_engine(1, 3).unwrap(), std::slice::from_ref(request));
+        assert_eq!(&alone[0], together);
+    }
+    let engine = random_engine(1, 3).unwrap();
+    let mut backwards: Vec<Request> = requests.clone();
+    backwards.reverse();
+    let mut reversed = all(&engine, &backwards);
+    reversed.reverse();
+    assert_eq!(reversed, batch);
+    // And again from the cached prefixes.
+    assert_eq!(all(&engine, &requests), batch);
+    let one_thread = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+    assert_eq!(one_thread.install(|| all(&random_engine(1, 3).unwrap(), &requests)), batch);
+}
+
+#[test]
+fn a_clip_is_prefilled_once_for_all_questions_candidates_and_verdicts() {
+    let dir = tempfile::tempdir().unwrap();
+    let media = clip(dir.path(), "a", 90);
+    let engine = random_engine(1, 3).unwrap();
+    for i in 0..6 {
+        let words = format!("which way {i}");
+        all(&engine, &[request(&format!("q{i}"), &media, &words, &[0.3, 0.5, 0.7, 0.9, 1.0])]);
+        all(&engine, &[request(&format!("v{i}"), &media, "left right", &[0.0])]);
+    }
+    assert_eq!(engine.prefix_counts(), (11, 1));
+}
+
+#[test]
+fn sampling_and_scoring_log_probabilities_are_equal() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = random_engine(2, 3).unwrap();
+    let mut compared = 0;
+    for request in requests(dir.path()) {
+        for completion in all(&engine, std::slice::from_ref(&request)).remove(0) {
+            let continuations = vec![completion.text.clone(), "left".to_owned()];
+            let score = engine
+                .score(&[ScoreRequest { messages: request.messages.clone(), continuations }])
+                .unwrap()
+                .remove(0);
+            // A text may have several tokenisations; where it has the drawn one, the bits agree.
+            let drawn =
+                &completion.token_ids[..score[0].token_ids.len().min(completion.token_ids.len())];
+            if score[0].token_ids == drawn {
+                assert_eq!(score[0].logps, completion.logps[..drawn.len()]);
+                compared += usize::from(!drawn.is_empty());
+            }
+        }
+    }
+    assert!(compared > 0);
+}
+
+#[test]
+fn a_saved_model_is_the_same_model() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = random_engine(3, 3).unwrap();
+    engine.save(&dir.path().join("model"), StoredDType::F32).unwrap();
+    let options = savi_engine::EngineOptions { device: "cpu".into(), ..Default::default() };
+    let again = Engine::load(&dir.path().join("model").to_string_lossy(), &options).unwrap();
+    assert_eq!(engine.fingerprint(), again.fingerprint());
+    let requests = requests(dir.path());
+    assert_eq!(all(&engine, &requests), all(&again, &requests));
+}
+
+#[test]
+fn bad_requests_say_what_is_wrong() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = random_engine(1, 3).unwrap();
+    let missing =
+        Media { source: dir.path().join("none.mp4").to_string_lossy().into_owned(), policy: None };
+    let error = engine.generate(&[request("q7", &missing, "x", &[0.0])]).unwrap_err().to_string();
+    assert!(error.contains("q7") && error.contains("none.mp4"), "{error}");
+    let media = clip(dir.path(), "a", 1);
+    let sly = request("q8", &media, "a <video> b", &[0.0]);
+    assert!(engine.generate(&[sly]).unwrap_err().to_string().contains("q8"));
+    let mut long = request("q9", &media, "x", &[0.0]);
+    long.messages.push(Message::text(Role::User, "left ".repeat(600)));
+    assert!(engine.generate(&[long]).unwrap_err().to_string().contains("do not fit"));
+    let unknown = Engine::load("no/such/model", &Default::default()).unwrap_err().to_string();
+    assert!(unknown.contains("no/such/model"), "{unknown}");
+}

@@ -1,0 +1,249 @@
+//! What training promises: packed rows equal separate rows, accumulation equals one batch, a
+//! stopped training continues to the same bytes, the reference is the base, NaN names its records.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use candle_core::Tensor;
+use savi_engine::{Engine, testing::random_engine};
+use savi_models::attach_adapter;
+use savi_nn::check;
+use savi_nn::layers::{LoraConfig, Mode};
+use savi_run::{Interrupt, Metrics};
+use savi_schema::{Example, Generate, Media, Message, Pair, Role, SCHEMA_VERSION};
+use savi_train::{DpoConfig, OptimConfig, Packed, SftConfig, TrainError, TrainIo, Tree, dpo, sft};
+
+fn clip(dir: &Path, shade: u8) -> Media {
+    let folder = dir.join(format!("clip-{shade}"));
+    std::fs::create_dir_all(&folder).unwrap();
+    for i in 0..2u8 {
+        image::RgbImage::from_fn(16, 16, |x, y| {
+            image::Rgb([shade * (i + 1), (x * 9) as u8, (y * 5) as u8])
+        })
+        .save(folder.join(format!("{i}.png")))
+        .unwrap();
+    }
+    Media { source: folder.to_string_lossy().into_owned(), policy: None }
+}
+
+fn pairs(dir: &Path) -> Vec<Pair> {
+    (0..6u8)
+        .map(|i| Pair {
+            schema: SCHEMA_VERSION,
+            id: format!("p{i}"),
+            prompt: vec![Message::about_video(
+                clip(dir, 10 + i * 20),
+                "which way does the red circle move",
+            )],
+            chosen: ["left", "right", "up"][i as usize % 3].to_owned(),
+            rejected: ["the red circle", "down left", "circle"][i as usize % 3].to_owned(),
+            chosen_score: None,
+            rejected_score: None,
+            margin: 0.0,
+            provenance: serde_json::Map::default(),
+        })
+        .collect()
+}
+
+fn optim(batch: usize, accumulation: usize) -> OptimConfig {
+    OptimConfig {
+        learning_rate: 5e-3,
+        per_device_train_batch_size: batch,
+        gradient_accumulation_steps: accumulation,
+        max_steps: 6,
+        save_steps: 2,
+        ..OptimConfig::default()
+    }
+}
+
+fn dpo_config(batch: usize, accumulation: usize) -> DpoConfig {
+    DpoConfig {
+        lora_r: 4,
+        lora_alpha: 8.0,
+        rpo_alpha: 0.1,
+        optim: optim(batch, accumulation),
+        ..DpoConfig::default()
+    }
+}
+
+/// Trains in `dir` and gives the engine and the logged losses.
+fn run_dpo(dir: &Path, data: &Path, config: &DpoConfig) -> Result<(Engine, Vec<f64>), TrainError> {
+    let mut engine = random_engine(1, 2).unwrap();
+    let metrics = Metrics::open(dir).unwrap();
+    let interrupt = Interrupt::new();
+    let io = TrainIo { dir, metrics: &metrics, interrupt: &interrupt };
+    dpo(&mut engine, &pairs(data), config, &io)?;
+    let losses = metrics.lines().iter().map(|line| line["loss"].as_f64().unwrap()).collect();
+    Ok((engine, losses))
+}
+
+#[test]
+fn packed_rows_equal_separate_rows_in_values_and_gradients() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = random_engine(1, 2).unwrap();
+    let params = engine.model().params();
+    attach_adapter(params, &LoraConfig::default(), 1, |name| name.starts_with("language_model."))
+        .unwrap();
+    for (i, weight) in params.trainable().iter().enumerate() {
+        let noise =
+            check::normal(weight.tensor(false).dims(), &i.to_string(), candle_core::DType::F32)
+                .unwrap();
+        weight.set(&(noise * 0.1).unwrap()).unwrap();
+    }
+    let (mut packed_trees, mut separate_trees) = (Vec::new(), Vec::new());
+    for pair in pairs(dir.path()).iter().take(3) {
+        let turns = [
+            (pair.prompt.as_slice(), pair.chosen.as_str()),
+            (&pair.prompt, pair.rejected.as_str()),
+        ];
+        packed_trees.push(Tree::new(&engine, &pair.id, &turns).unwrap());
+        for turn in turns {
+            separate_trees.push(Tree::new(&engine, &pair.id, &[turn]).unwrap());
+        }
+    }
+    let compute = |trees: &[Tree]| -> (Vec<f32>, HashMap<String, Tensor>, usize) {
+        let packed = Packed::new(trees);
+        let clips: Vec<Tensor> = packed.clips.iter().map(|m| engine.clip(m).unwrap()).collect();
+        let logps = packed.logps(&engine, &clips, Mode::TRAIN).unwrap();
+        let grads = logps.sqr().unwrap().sum_all().unwrap().backward().unwrap();
+        let by_name = params
+            .trainable()
+            .iter()
+            .map(|w| (w.name().to_owned(), grads.get(&w.tensor(true)).unwrap().clone()))
+            .collect();
+        (logps.to_vec1().unwrap(), by_name, packed.ids.len())
+    };
+    let (packed, packed_grads, packed_tokens) = compute(&packed_trees);
+    let (separate, separate_grads, separate_tokens) = compute(&separate_trees);
+    // Values have the same bits: a token's sums do not depend on how rows are cut.
+    assert_eq!(packed, separate);
+    assert!(packed_tokens < separate_tokens * 2 / 3);
+    for (name, want) in separate_grads {
+        let size = want.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
+        let scale = 1.0 / f64::from(size.max(1e-6));
+        check::close(&(&packed_grads[&name] * scale).unwrap(), &(want * scale).unwrap(), 1e-5)
+            .unwrap();
+    }
+}
+
+#[test]
+fn dpo_starts_at_ln_2_and_learns() {
+    let (dir, data) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let config = DpoConfig {
+        rpo_alpha: 0.0,
+        optim: OptimConfig { max_steps: 20, ..optim(6, 1) },
+        ..dpo_config(6, 1)
+    };
+    let before = random_engine(1, 2).unwrap().fingerprint();
+    let (engine, losses) = run_dpo(dir.path(), data.path(), &config).unwrap();
+    assert!((losses[0] - std::f64::consts::LN_2).abs() < 1e-6, "{}", losses[0]);
+    assert!(losses[19] < 0.4, "{losses:?}");
+    assert_ne!(engine.fingerprint(), before);
+    // The adapter folder gives the same merged model again.
+    let mut again = random_engine(1, 2).unwrap();
+    again.merge_adapter(&dir.path().join("adapter")).unwrap();
+    assert_eq!(again.fingerprint(), engine.fingerprint());
+}
+
+#[test]
+fn accumulation_equals_one_batch() {
+    let data = tempfile::tempdir().unwrap();
+    let losses = |batch, accumulation| {
+        let dir = tempfile::tempdir().unwrap();
+        run_dpo(dir.path(), data.path(), &dpo_config(batch, accumulation)).unwrap().1
+    };
+    for (a, b) in losses(6, 1).iter().zip(losses(2, 3)) {
+        assert!((a - b).abs() < 1e-4 * a.abs().max(1.0), "{a} {b}");
+    }
+}
+
+#[test]
+fn a_stopped_training_continues_to_the_same_bytes() {
+    let data = tempfile::tempdir().unwrap();
+    let whole = tempfile::tempdir().unwrap();
+    let (engine, losses) = run_dpo(whole.path(), data.path(), &dpo_config(3, 1)).unwrap();
+    let read = |dir: &Path| std::fs::read(dir.join("adapter/adapter_model.safetensors")).unwrap();
+
+    let dir = tempfile::tempdir().unwrap();
+    let interrupt = Interrupt::new();
+    for _ in 0..3 {
+        // Every start makes at most a few steps: the flag is set from another thread.
+        let mut stopped = random_engine(1, 2).unwrap();
+        let metrics = Metrics::open(dir.path()).unwrap();
+        let flag = interrupt.clone();
+        let stopper = std::thread::spawn(move || {
+            std::thread::sleep(std::time::Duration::from_millis(30));
+            flag.set();
+        });
+        let io = TrainIo { dir: dir.path(), metrics: &metrics, interrupt: &interrupt };
+        let result = dpo(&mut stopped, &pairs(data.path()), &dpo_config(3, 1), &io);
+        stopper.join().unwrap();
+        assert!(matches!(result, Ok(_) | Err(TrainError::Interrupted)), "{result:?}");
+    }
+    let (again, resumed) = run_dpo(dir.path(), data.path(), &dpo_config(3, 1)).unwrap();
+    assert_eq!(read(whole.path()), read(dir.path()));
+    assert_eq!(again.fingerprint(), engine.fingerprint());
+    assert_eq!(resumed, losses);
+    assert!(!dir.path().join("checkpoint-4").exists());
+}
+
+fn examples(dir: &Path) -> Vec<Example> {
+    pairs(dir)
+        .into_iter()
+        .map(|pair| {
+            let turn = |reply: String| {
+                let mut conversation = pair.prompt.clone();
+                conversation.push(Message::text(Role::Assistant, reply));
+                conversation
+            };
+            let conversations = vec![turn(pair.chosen.clone()), turn(pair.rejected.clone())];
+            Example { schema: SCHEMA_VERSION, id: pair.id.clone(), conversations }
+        })
+        .collect()
+}
+
+#[test]
+fn sft_learns_its_targets() {
+    let (dir, data) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut engine = random_engine(1, 2).unwrap();
+    let metrics = Metrics::open(dir.path()).unwrap();
+    let interrupt = Interrupt::new();
+    let io = TrainIo { dir: dir.path(), metrics: &metrics, interrupt: &interrupt };
+    let config = SftConfig {
+        optim: OptimConfig { max_steps: 30, learning_rate: 1e-2, ..optim(6, 1) },
+        ..SftConfig::default()
+    };
+    sft(&mut engine, &examples(data.path()), &config, &io).unwrap();
+    let losses: Vec<f64> =
+        metrics.lines().iter().map(|line| line["loss"].as_f64().unwrap()).collect();
+    assert!(losses[29] < 0.5 * losses[0], "{losses:?}");
+}
+
+#[test]
+fn a_loss_that_is_not_a_number_names_the_records() {
+    let (dir, data) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut engine = random_engine(1, 2).unwrap();
+    let weight =
+        engine.model().params().weights().into_iter().find(|w| w.name().contains("norm")).unwrap();
+    let nan = Tensor::full(f32::NAN, weight.tensor(false).shape(), weight.tensor(false).device())
+        .unwrap();
+    weight.set(&nan).unwrap();
+    let metrics = Metrics::open(dir.path()).unwrap();
+    let io = TrainIo { dir: dir.path(), metrics: &metrics, interrupt: &Interrupt::new() };
+    let error =
+        dpo(&mut engine, &pairs(data.path()), &dpo_config(2, 1), &io).unwrap_err().to_string();
+    assert!(error.contains("step 1") && error.contains('p'), "{error}");
+}
+
+#[test]
+fn what_cannot_be_learnt_is_refused() {
+    let (dir, data) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut engine = random_engine(1, 2).unwrap();
+    let metrics = Metrics::open(dir.path()).unwrap();
+    let io = TrainIo { dir: dir.path(), metrics: &metrics, interrupt: &Interrupt::new() };
+    let nothing = dpo(&mut engine, &[], &dpo_config(2, 1), &io).unwrap_err().to_string();
+    assert!(nothing.contains("pairs"), "{nothing}");
+    let bad = DpoConfig { lora_r: 0, ..dpo_config(2, 1) };
+    let refused = dpo(&mut engine, &pairs(data.path()), &bad, &io).unwrap_err().to_string();
+    assert!(refused.contains("lora_r"), "{refused}");
+}
