@@ -1,6 +1,6 @@
 //! From an error to what the user reads and the shell sees.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 /// The user's input is at fault: exit status 2.
@@ -20,6 +20,7 @@ pub(crate) fn init_logging(filter: &str) {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(|| Stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
         .without_time()
         .init();
