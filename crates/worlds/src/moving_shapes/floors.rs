@@ -274,7 +274,7 @@ fn read(seen: &Observed<'_>, query: &Query, order: &[usize]) -> Option<u32> {
             text(side.word())
         }
         Query::Direction(a) | Query::WhyElsewhere(a) => {
-            let (from, to) = (states(find(a)?).next()?, states(find(a)?).last()?);
+            let (from, to) = (states(find(a)?).next()?, states(find(a)?).next_back()?);
             text(Direction::of(to.x - from.x, to.y - from.y)?.word())
         }
         Query::Faster(a, b) | Query::Slower(a, b) => {
@@ -294,7 +294,7 @@ fn read(seen: &Observed<'_>, query: &Query, order: &[usize]) -> Option<u32> {
             text(if flash(find(a)?)? < flash(find(b)?)? { "before" } else { "after" })
         }
         Query::Change(a) => {
-            let (from, to) = (states(find(a)?).next()?, states(find(a)?).last()?);
+            let (from, to) = (states(find(a)?).next()?, states(find(a)?).next_back()?);
             let kind = if from.colour != to.colour {
                 ChangeKind::ChangesColour
             } else if from.diameter < to.diameter {
