@@ -2,4 +2,9 @@
 
 mod arrows;
 mod licences;
+mod report;
+mod resume;
+mod suites;
 mod tidy;
+mod videosavi;
+mod worlds;

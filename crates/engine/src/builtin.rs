@@ -1,7 +1,7 @@
 //! Models that are compiled in.
 
 use crate::EngineError;
-use crate::engine::ModelDir;
+use crate::files::ModelDir;
 
 /// The files of `builtin:NAME`.
 pub(crate) fn open(name: &str) -> Result<ModelDir, EngineError> {

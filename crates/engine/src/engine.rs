@@ -6,9 +6,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use candle_core::{DType, Tensor};
-use savi_models::{
-    ModelFiles, VideoLanguageModel, merge_adapters, read_adapter, read_directory, write_safetensors,
-};
+use savi_models::{VideoLanguageModel, merge_adapters, read_adapter, write_safetensors};
 use savi_nn::attention::KvNode;
 use savi_nn::layers::Mode;
 use savi_nn::{Forest, Parent, Weights, device};
@@ -17,11 +15,15 @@ use savi_schema::{
 };
 use serde_json::Value;
 
+use crate::EngineError;
 use crate::decode::{Row, host_logits, run};
+use crate::files::{ModelDir, StoredDType};
 use crate::media::{ClipKey, Processor};
 use crate::prefix::PrefixCache;
 use crate::text::{Prompt, TextModel};
-use crate::{EngineError, builtin};
+
+/// A prompt in the cache and the logits after its last token.
+type Prefilled = (Arc<KvNode>, Vec<f32>);
 
 /// Rows that decode together; more wait for their turn.
 const MAX_ROWS: usize = 192;
@@ -47,105 +49,6 @@ impl Default for EngineOptions {
             prefix_budget: 1 << 29,
             clip_budget: 4096,
         }
-    }
-}
-
-/// How weights are stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StoredDType {
-    /// 32-bit floats.
-    F32,
-    /// bfloat16.
-    BF16,
-}
-
-impl StoredDType {
-    fn dtype(self) -> DType {
-        match self {
-            Self::F32 => DType::F32,
-            Self::BF16 => DType::BF16,
-        }
-    }
-}
-
-/// A model's files in memory.
-#[derive(Debug)]
-pub struct ModelDir {
-    /// Config and weights.
-    pub files: ModelFiles,
-    /// `tokenizer.json`.
-    pub tokenizer: Vec<u8>,
-    /// The Jinja chat template.
-    pub template: String,
-    /// How the model looks at clips.
-    pub processor: Processor,
-}
-
-impl ModelDir {
-    pub(crate) fn from_bytes(
-        config: &[u8],
-        weights: &[u8],
-        tokenizer: &[u8],
-        template: &[u8],
-        processor: &[u8],
-    ) -> Result<Self, EngineError> {
-        Ok(Self {
-            files: ModelFiles::from_bytes(config, weights)?,
-            tokenizer: tokenizer.to_vec(),
-            template: String::from_utf8_lossy(template).into_owned(),
-            processor: serde_json::from_slice(processor).map_err(|e| EngineError::Malformed {
-                file: "processor.json".to_owned(),
-                reason: e.to_string(),
-            })?,
-        })
-    }
-
-    /// Reads a Hugging Face directory.
-    pub fn read(dir: &Path) -> Result<Self, EngineError> {
-        let read = |name: &str| {
-            let path = dir.join(name);
-            fs::read(&path).map_err(|source| EngineError::Io { path, source })
-        };
-        let malformed =
-            |file: &str, reason: String| EngineError::Malformed { file: file.to_owned(), reason };
-        let template = if dir.join("chat_template.jinja").exists() {
-            String::from_utf8_lossy(&read("chat_template.jinja")?).into_owned()
-        } else {
-            let config: Value = serde_json::from_slice(&read("tokenizer_config.json")?)
-                .map_err(|e| malformed("tokenizer_config.json", e.to_string()))?;
-            match config.get("chat_template").and_then(Value::as_str) {
-                Some(template) => template.to_owned(),
-                None => {
-                    return Err(malformed("tokenizer_config.json", "no chat_template".to_owned()));
-                }
-            }
-        };
-        let processor = if dir.join("processor.json").exists() {
-            serde_json::from_slice(&read("processor.json")?)
-                .map_err(|e| malformed("processor.json", e.to_string()))?
-        } else {
-            Processor::default()
-        };
-        Ok(Self {
-            files: read_directory(dir)?,
-            tokenizer: read("tokenizer.json")?,
-            template,
-            processor,
-        })
-    }
-
-    /// Finds a model by name: a directory or `builtin:NAME`.
-    pub fn find(name: &str) -> Result<Self, EngineError> {
-        if let Some(name) = name.strip_prefix("builtin:") {
-            return builtin::open(name);
-        }
-        if Path::new(name).is_dir() {
-            return Self::read(Path::new(name));
-        }
-        Err(EngineError::UnknownModel {
-            name: name.to_owned(),
-            reason: "expected a Hugging Face directory or builtin:tiny".to_owned(),
-        })
     }
 }
 
@@ -361,7 +264,7 @@ impl Engine {
 
     /// Fills one node per prompt with the tokens after its prefix, in one pass; gives the nodes and
     /// the logits after their last tokens.
-    fn prefill(&self, prompts: &[Prompt]) -> Result<Vec<(Arc<KvNode>, Vec<f32>)>, EngineError> {
+    fn prefill(&self, prompts: &[Prompt]) -> Result<Vec<Prefilled>, EngineError> {
         let mut nodes = Vec::with_capacity(prompts.len());
         let mut forest = Forest::new();
         let mut ids: Vec<u32> = Vec::new();

@@ -10,13 +10,15 @@ mod builtin;
 mod decode;
 mod engine;
 mod error;
+mod files;
 mod media;
 mod prefix;
 mod sample;
 pub mod testing;
 mod text;
 
-pub use engine::{Engine, EngineOptions, ModelDir, StoredDType};
+pub use engine::{Engine, EngineOptions};
 pub use error::EngineError;
+pub use files::{ModelDir, StoredDType};
 pub use media::{ClipKey, Processor};
 pub use text::{Prompt, TextModel, train_tokenizer};

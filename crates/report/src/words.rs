@@ -16,7 +16,7 @@ pub(crate) fn number(value: f64) -> String {
     let size = value.abs();
     let text = if value == 0.0 {
         "0".to_owned()
-    } else if size >= 1e6 || size < 1e-3 {
+    } else if !(1e-3..1e6).contains(&size) {
         format!("{value:.1e}")
     } else if size >= 1000.0 {
         format!("{value:.0}")

@@ -96,6 +96,9 @@ enum Clips {
     Pixels(Vec<Pixels>),
 }
 
+/// A packed micro-batch, the weight of each target, and its trees.
+type Micro<'a> = (Packed, Vec<f32>, &'a [(Tree, Clips)]);
+
 fn train(
     engine: &mut Engine,
     config: &SftConfig,
@@ -115,7 +118,7 @@ fn train(
     let micro = config.optim.per_device_train_batch_size;
     let summary = run("sft", &config.optim, &weights, total, io, &device, |step| {
         let trees = batch(engine, step)?;
-        let parts: Vec<(Packed, Vec<f32>, &[(Tree, Clips)])> = trees
+        let parts: Vec<Micro<'_>> = trees
             .chunks(micro)
             .map(|chunk| {
                 let packed =

@@ -1,5 +1,10 @@
 //! FFmpeg behind small owned types. Every `unsafe` of the workspace that concerns FFmpeg is here.
 
+#![allow(
+    clippy::unnecessary_cast,
+    reason = "whether FFmpeg's constants are i32 or u32 depends on the headers they were read from"
+)]
+
 mod cursor;
 mod decoder;
 mod demuxer;

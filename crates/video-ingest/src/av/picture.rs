@@ -67,7 +67,7 @@ impl Converter {
     }
 
     /// Packed full-range RGB of a decoded frame at its own size, written over `rgb`.
-    pub(super) fn to_rgb(&mut self, frame: &Frame, rgb: &mut Vec<u8>) -> Result<(), i32> {
+    pub(super) fn convert(&mut self, frame: &Frame, rgb: &mut Vec<u8>) -> Result<(), i32> {
         let f = frame.get();
         let (Ok(width), Ok(height)) = (usize::try_from(f.width), usize::try_from(f.height)) else {
             return Err(ffi::AVERROR_INVALIDDATA);

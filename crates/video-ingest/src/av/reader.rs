@@ -345,7 +345,7 @@ fn to_image(
 ) -> Result<RgbImage, IngestError> {
     let file = || request.file.to_owned();
     let bad = |reason: String| IngestError::Decode { file: file(), time: 0.0, reason };
-    converter.to_rgb(frame, full).map_err(|code| bad(describe(code)))?;
+    converter.convert(frame, full).map_err(|code| bad(describe(code)))?;
     let (width, height) = (frame.get().width as u32, frame.get().height as u32);
     let upright = orientation.apply(full, width as usize, height as usize);
     let (width, height) = orientation.size(width, height);
