@@ -175,6 +175,9 @@ pub struct Judge {
     pub judgements: usize,
     /// How often an unreadable judgement is drawn again.
     pub retries: usize,
+    /// Show the judge each different answer once. Otherwise it sees every answer, as in the paper,
+    /// and answers in the same words share the mean of their scores.
+    pub distinct: bool,
     /// Least distance between the mean scores of chosen and rejected.
     pub margin: f64,
     /// Who is chosen, and who is rejected, among equals.
@@ -188,6 +191,7 @@ impl Default for Judge {
         Self {
             judgements: 1,
             retries: 1,
+            distinct: false,
             margin: 1.0,
             ties: Ties::default(),
             sampling: sampling(0.3, 0.95, 512),

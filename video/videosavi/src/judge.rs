@@ -1,7 +1,7 @@
 //! Self-judgement (judge form): the model scores its own candidates side by side, in shuffled
 //! order, for relevance, accuracy, temporal grounding and clarity.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use savi_judge::listwise;
 use savi_judge::order::Order;
@@ -32,8 +32,12 @@ pub(crate) fn judge(
     let mut open = Vec::new();
     for ((clip, questions), answers) in clips.iter().zip(questions).zip(answers) {
         for question in usable(questions) {
-            let candidates = distinct_candidates(question, answers);
-            if candidates.len() > 1 {
+            let mut candidates = usable_answers(question, answers);
+            let first = first_of_each(&candidates);
+            if config.distinct {
+                candidates = first.iter().map(|&place| candidates[place]).collect();
+            }
+            if first.len() > 1 {
                 open.push(Open { clip, question, candidates, readings: Vec::new() });
             }
         }
@@ -64,24 +68,23 @@ pub(crate) fn judge(
             clip: open.clip.id.clone(),
             shown: round.judged_subject(open.clip).1,
             candidates: open.candidates.iter().map(|answer| answer.id.clone()).collect(),
-            scores: mean_scores(&open.readings, open.candidates.len()),
+            scores: mean_scores(&open.readings, &open.candidates),
             readings: open.readings,
         });
     }
     Ok(judged)
 }
 
-/// The usable answers to a question that say different things, in the order of drawing.
-pub(crate) fn distinct_candidates<'a>(
-    question: &Question,
-    answers: &'a [Answer],
-) -> Vec<&'a Answer> {
+/// The usable answers to a question, in the order of drawing.
+pub(crate) fn usable_answers<'a>(question: &Question, answers: &'a [Answer]) -> Vec<&'a Answer> {
+    let of_question = answers.iter().filter(|answer| answer.question == question.id);
+    of_question.filter(|answer| answer.dropped.is_none()).collect()
+}
+
+/// The places at which something is said for the first time.
+pub(crate) fn first_of_each(answers: &[&Answer]) -> Vec<usize> {
     let mut seen = HashSet::new();
-    answers
-        .iter()
-        .filter(|answer| answer.question == question.id && answer.dropped.is_none())
-        .filter(|answer| seen.insert(normalise(&answer.text)))
-        .collect()
+    (0..answers.len()).filter(|&place| seen.insert(normalise(&answers[place].text))).collect()
 }
 
 fn read(
@@ -124,16 +127,18 @@ fn read(
     Ok(read.collect())
 }
 
-/// The mean of the criteria for each candidate, over all readings that could be read.
-fn mean_scores(readings: &[Reading], candidates: usize) -> Option<Vec<f64>> {
-    let mut sums = vec![0.0; candidates];
-    let mut count = 0;
+/// The mean of the criteria for each candidate, over all readings that could be read and over all
+/// candidates that say the same.
+fn mean_scores(readings: &[Reading], candidates: &[&Answer]) -> Option<Vec<f64>> {
+    let texts: Vec<String> = candidates.iter().map(|answer| normalise(&answer.text)).collect();
+    let mut sums: HashMap<&str, (f64, u32)> = HashMap::new();
     for reading in readings {
         let Some(parsed) = &reading.parsed else { continue };
         for (&candidate, scores) in reading.order.iter().zip(&parsed.scores) {
-            sums[candidate] += scores.mean();
+            let (sum, count) = sums.entry(&texts[candidate]).or_default();
+            *sum += scores.mean();
+            *count += 1;
         }
-        count += 1;
     }
-    (count > 0).then(|| sums.into_iter().map(|sum| sum / f64::from(count)).collect())
+    texts.iter().map(|text| sums.get(text.as_str()).map(|(sum, n)| sum / f64::from(*n))).collect()
 }

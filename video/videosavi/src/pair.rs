@@ -16,12 +16,12 @@ use savi_schema::{Pair, SCHEMA_VERSION};
 use serde_json::{Map, Value, json};
 
 use crate::answer::{problem, usable};
-use crate::judge::distinct_candidates;
+use crate::judge::{first_of_each, usable_answers};
 use crate::round::Round;
 use crate::text::{length_ratio, normalise};
 use crate::{
-    Answer, ClipRecord, CritiqueRecord, Decision, Dropped, Error, Judgement, Question, Revision,
-    Ties,
+    Answer, ClipRecord, CritiqueRecord, Decision, Dropped, Error, Judge, Judgement, Question,
+    Revision, Ties,
 };
 
 /// Pairs out of judgements; one list for each clip, one decision for each usable question.
@@ -37,32 +37,23 @@ pub(crate) fn pair_judged(
     for (place, clip) in clips.iter().enumerate() {
         let mut of_clip = Vec::new();
         for question in usable(questions[place]) {
-            let candidates = distinct_candidates(question, answers[place]);
+            let drawn = usable_answers(question, answers[place]);
             let judgement = judgements[place].iter().find(|j| j.id == question.id);
             let selected = match judgement {
-                None if candidates.is_empty() => Err(Dropped::Empty),
+                None if drawn.is_empty() => Err(Dropped::Empty),
                 None => Err(Dropped::OneCandidate),
-                Some(Judgement { scores: None, .. }) => Err(Dropped::Unparsed),
-                Some(Judgement { scores: Some(scores), .. }) => {
-                    select(scores, config.margin, config.ties)
-                        .map(|(best, worst)| (best, worst, scores[best], scores[worst]))
-                }
+                Some(judgement) => select_judged(judgement, &drawn, config),
             };
             let mut decision = Decision::new(round, question, &question.id);
             // The supervised control learns an answer that no judge has seen: any of those drawn.
-            if !candidates.is_empty() {
-                let drawn: Vec<&Answer> = answers[place]
-                    .iter()
-                    .filter(|a| a.question == question.id && a.dropped.is_none())
-                    .collect();
+            if !drawn.is_empty() {
                 let any =
                     seeded_rng(round.seed, &["initial", &decision.id]).random_range(0..drawn.len());
                 drawn[any].text.clone_into(&mut decision.initial);
             }
             match selected {
                 Err(reason) => decision.dropped = Some(reason),
-                Ok((best, worst, best_score, worst_score)) => {
-                    let (best, worst) = (candidates[best], candidates[worst]);
+                Ok([(best, best_score), (worst, worst_score)]) => {
                     decision.offer(round, clip, question, &best.text, &worst.text)?;
                     if let Some(pair) = &mut decision.pair {
                         pair.chosen_score = Some(best_score);
@@ -129,6 +120,29 @@ pub(crate) fn pair_revised(
         decided.push(of_clip);
     }
     Ok(decided)
+}
+
+/// The best and the worst answer with their scores. Answers in the same words have one score and
+/// count as one candidate.
+fn select_judged<'a>(
+    judgement: &Judgement,
+    drawn: &[&'a Answer],
+    config: &Judge,
+) -> Result<[(&'a Answer, f64); 2], Dropped> {
+    let scores = judgement.scores.as_ref().ok_or(Dropped::Unparsed)?;
+    let by_id = |id: &String| drawn.iter().find(|answer| answer.id == *id).copied();
+    let judged: Vec<(&Answer, f64)> = judgement
+        .candidates
+        .iter()
+        .zip(scores)
+        .filter_map(|(id, &score)| Some((by_id(id)?, score)))
+        .collect();
+    let answers: Vec<&Answer> = judged.iter().map(|(answer, _)| *answer).collect();
+    let distinct: Vec<(&Answer, f64)> =
+        first_of_each(&answers).into_iter().map(|place| judged[place]).collect();
+    let scores: Vec<f64> = distinct.iter().map(|(_, score)| *score).collect();
+    let (best, worst) = select(&scores, config.margin, config.ties)?;
+    Ok([distinct[best], distinct[worst]])
 }
 
 /// The places of the best and the worst score. Candidates stand in the order of drawing.

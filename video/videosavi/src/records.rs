@@ -191,7 +191,7 @@ pub struct Judgement {
     pub clip: String,
     /// The clip that the judge saw; `None` for no clip.
     pub shown: Option<String>,
-    /// Ids of the distinct answers, in the order of drawing.
+    /// Ids of the answers that were shown, in the order of drawing.
     pub candidates: Vec<String>,
     /// Every attempt, unreadable ones included.
     pub readings: Vec<Reading>,

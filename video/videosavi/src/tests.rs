@@ -463,6 +463,29 @@ fn filters_count_what_they_drop_and_can_be_switched_off() {
 }
 
 #[test]
+fn the_judge_sees_every_answer_or_each_different_one_once() {
+    for distinct in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = config(Form::Judge);
+        config.judge.distinct = distinct;
+        start(dir.path(), &config, u32::MAX).unwrap();
+        let judgements: Vec<Judgement> =
+            savi_run::read_records(&dir.path().join("stages/13-judge/records.jsonl")).unwrap();
+        let shown = || judgements.iter().map(|judgement| judgement.candidates.len());
+        // Five answers in four possible words: some repeat.
+        let (least, most) = (shown().min(), shown().max());
+        match distinct {
+            false => assert_eq!((least, most), (Some(5), Some(5))),
+            true => assert!(least >= Some(2) && most <= Some(4), "{least:?} {most:?}"),
+        }
+        for pair in decisions(dir.path(), &config, 1).into_iter().filter_map(|d| d.pair) {
+            assert_ne!(pair.chosen, pair.rejected);
+            assert!(pair.chosen_score > pair.rejected_score);
+        }
+    }
+}
+
+#[test]
 fn answers_are_drawn_at_every_temperature_from_one_prompt() {
     let dir = tempfile::tempdir().unwrap();
     start(dir.path(), &config(Form::Judge), u32::MAX).unwrap();
