@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 /// The user's input is at fault: exit status 2.
 #[derive(Debug, thiserror::Error)]
-#[error("{0:#}")]
+#[error("{}", chain(.0))]
 pub(crate) struct BadInput(pub(crate) anyhow::Error);
 
 /// The run was interrupted and its state is saved: exit status 130.
@@ -51,10 +51,39 @@ pub(crate) fn code(result: anyhow::Result<()>) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     if error.chain().any(|cause| cause.is::<Interrupted>()) {
-        eprintln!("{error:#}");
+        eprintln!("{}", chain(&error));
         return ExitCode::from(130);
     }
-    eprintln!("error: {error:#}");
+    eprintln!("error: {}", chain(&error));
     let bad_input = error.chain().any(|cause| cause.is::<BadInput>());
     ExitCode::from(if bad_input { 2 } else { 1 })
+}
+
+/// An error with its causes on one line. Some libraries already say their cause in their own
+/// message; it is not said twice.
+fn chain(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain() {
+        let words = cause.to_string();
+        if text.is_empty() {
+            text = words;
+        } else if !text.ends_with(&words) {
+            text = format!("{text}: {words}");
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn causes_are_said_once() {
+        let missing = || std::io::Error::other("no such file");
+        let quoting = savi_run::ConfigError::Read { path: "a.toml".into(), source: missing() };
+        assert_eq!(chain(&quoting.into()), "config a.toml: no such file");
+        let plain = anyhow::Error::from(missing()).context("report");
+        assert_eq!(chain(&BadInput(plain).into()), "report: no such file");
+    }
 }
