@@ -12,6 +12,9 @@ pub enum Error {
     /// A stage or the run folder failed.
     #[error(transparent)]
     Run(#[from] savi_run::RunError),
+    /// A round's lesson could not be written.
+    #[error(transparent)]
+    Data(#[from] savi_data::DataError),
     /// A prompt could not be filled.
     #[error(transparent)]
     Prompt(#[from] crate::PromptError),
