@@ -149,8 +149,8 @@ pub enum IngestError {
 }
 
 impl IngestError {
-    /// Whether the clip (and not the system or the machine) is at fault.
+    /// Whether what was given to read is at fault.
     pub fn is_bad_input(&self) -> bool {
-        !matches!(self, Self::Encode { .. } | Self::Unsupported { .. })
+        !matches!(self, Self::Encode { .. })
     }
 }

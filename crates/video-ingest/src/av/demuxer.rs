@@ -331,6 +331,12 @@ impl<'a> Demuxer<'a> {
         }
     }
 
+    /// Whether pictures are decoded in another order than they are shown.
+    pub(super) fn reorders(&self) -> bool {
+        // SAFETY: as in `parameters`.
+        unsafe { (*self.parameters()).video_delay > 0 }
+    }
+
     /// Stored width and height, 0 where unknown.
     pub(super) fn coded_size(&self) -> (u32, u32) {
         // SAFETY: as in `parameters`.

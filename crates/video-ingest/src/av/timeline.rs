@@ -1,8 +1,8 @@
 //! The table of a clip's frames: when each is shown and from which key frame it is decoded.
 //!
 //! It comes from reading the packets' headers once, without decoding. Three kinds of file have
-//! packets that do not tell: no presentation times (AVI), several packets per picture, packets that
-//! yield no picture. For those the table is made by decoding the clip once.
+//! packets that do not tell: no presentation times or made-up ones, several packets per picture,
+//! packets that yield no picture. For those the table is made by decoding the clip once.
 
 use ffmpeg_next::ffi;
 
@@ -122,6 +122,11 @@ pub(super) fn scan(
     }
     let span = scan.span(demuxer.time_base());
     let unknown = |cut| Ok(Table::Unknown { packets: shown as u64, span, cut });
+    // Pictures are reordered, yet shown when they are decoded: a writer that knew no B-frames made
+    // these times up, and only the decoder's order is right.
+    if demuxer.reorders() && shown > 2 && scan.headers.iter().all(|h| h.pts == h.dts) {
+        return unknown(cut);
+    }
     let keys: Vec<Key> = (0u32..)
         .zip(&scan.headers)
         .filter(|(packet, header)| header.key || *packet == 0)
