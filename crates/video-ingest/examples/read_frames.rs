@@ -1,6 +1,6 @@
 //! Reads frames of one clip and prints, as one line of JSON, what that cost: CPU time of all threads
-//! (user and system) from opening the file to the last frame, wall time, and the peak memory of the
-//! process. For the decode bench and for comparisons with other readers.
+//! (user and system) from opening the file to the last frame, wall time, and the resident memory of
+//! the process before that and at its peak. For the decode bench and for comparisons with other readers.
 //!
 //!     read_frames FILE WIDTHxHEIGHT|- all|INDEX,INDEX,.. [RAW_RGB_OUT]
 
@@ -33,12 +33,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     if let Some((width, height)) = size.split_once('x') {
         policy = policy.with_size(width.parse()?, height.parse()?);
     }
+    let base = status_kib("VmRSS:")?;
     let (cpu, wall) = (cpu_seconds(), Instant::now());
     let clip = read_clip(file, &policy, &options)?;
     let (cpu, wall) = (cpu_seconds() - cpu, wall.elapsed().as_secs_f64());
     let times: Vec<f64> = clip.frames.iter().map(|f| f.time).collect();
     let indices: Vec<u64> = clip.frames.iter().filter_map(|f| f.index).collect();
-    let peak = peak_kib()?;
+    let peak = status_kib("VmHWM:")?;
     if let [out] = rest {
         let mut out = std::io::BufWriter::new(std::fs::File::create(out)?);
         for frame in &clip.frames {
@@ -47,7 +48,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     let m = clip.metadata;
     println!(
-        "{{\"cpu\":{cpu},\"wall\":{wall},\"peak_kib\":{peak},\"width\":{},\"height\":{},\
+        "{{\"cpu\":{cpu},\"wall\":{wall},\"base_kib\":{base},\"peak_kib\":{peak},\"width\":{},\"height\":{},\
          \"frame_count\":{},\"times\":{times:?},\"indices\":{indices:?}}}",
         m.width, m.height, m.frame_count
     );
@@ -65,9 +66,9 @@ fn cpu_seconds() -> f64 {
     seconds(usage.ru_utime) + seconds(usage.ru_stime)
 }
 
-/// Most memory that was resident at once.
-fn peak_kib() -> Result<u64, Box<dyn Error>> {
+/// A field of the process's status, in KiB.
+fn status_kib(field: &str) -> Result<u64, Box<dyn Error>> {
     let status = std::fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:")).ok_or("no VmHWM")?;
+    let line = status.lines().find_map(|l| l.strip_prefix(field)).ok_or("no such field")?;
     Ok(line.trim().trim_end_matches("kB").trim().parse()?)
 }
