@@ -58,7 +58,7 @@ struct Recipe {
     vocab_size: usize,
     /// Scenes that the tokenizer sees.
     tokenizer_scenes: u64,
-    /// Steps at the start in which only descriptions, readings and answers are learnt.
+    /// Steps at the start in which only descriptions and readings of single frames are learnt.
     #[serde(default)]
     dense_steps: u64,
     /// Lessons of a clip.
@@ -108,14 +108,19 @@ const TEMPLATE: &str = include_str!("chat_template.jinja");
 
 impl Lessons {
     fn plan(&self, dense: bool) -> LessonPlan {
-        let (asks, judgements) = if dense { (1, 0) } else { (self.asks, self.judgements) };
+        let policy = Processor::default().policy;
+        if dense {
+            let readings = self.readings * 2;
+            let none = LessonPlan { policy, readings, asks: 0, ..LessonPlan::default() };
+            return LessonPlan { answers: 0, uncriticised_answers: 0, judgements: 0, ..none };
+        }
         LessonPlan {
-            policy: Processor::default().policy,
-            readings: if dense { self.readings * 2 } else { self.readings },
-            asks,
+            policy,
+            readings: self.readings,
+            asks: self.asks,
             answers: self.answers,
             uncriticised_answers: self.uncriticised_answers,
-            judgements,
+            judgements: self.judgements,
             choice_share: self.choice_share,
             ..LessonPlan::default()
         }
@@ -176,14 +181,18 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
 }
 
 fn run_sft(args: &Sft, global: &Global) -> anyhow::Result<()> {
-    let loaded = savi_run::load::<Recipe>(&args.config, &args.set).map_err(|e| BadInput(e.into()))?;
+    let loaded =
+        savi_run::load::<Recipe>(&args.config, &args.set).map_err(|e| BadInput(e.into()))?;
     let recipe = loaded.value;
     let dir = args.run_dir.clone().unwrap_or_else(|| Path::new("runs").join(&loaded.name));
     std::fs::create_dir_all(&dir).with_context(|| dir.display().to_string())?;
     let resolved = loaded.resolved.to_string();
     let kept = dir.join("config.toml");
     if kept.exists() && std::fs::read_to_string(&kept)? != resolved {
-        let message = format!("{}: the folder holds a run of another config; name a new --run-dir", dir.display());
+        let message = format!(
+            "{}: the folder holds a run of another config; name a new --run-dir",
+            dir.display()
+        );
         return Err(BadInput(anyhow::anyhow!(message)).into());
     }
     savi_run::write_atomic(&kept, resolved.as_bytes())?;
@@ -211,7 +220,10 @@ fn run_sft(args: &Sft, global: &Global) -> anyhow::Result<()> {
             .into_par_iter()
             .map(|i| sample(&recipe, &prompts, step * count as u64 + i, dense))
             .collect::<anyhow::Result<Vec<_>>>()
-            .map_err(|e| TrainError::Record { id: format!("step {step}"), reason: format!("{e:#}") })
+            .map_err(|e| TrainError::Record {
+                id: format!("step {step}"),
+                reason: format!("{e:#}"),
+            })
     })
     .map_err(|error| match error {
         TrainError::Interrupted => anyhow::Error::from(Interrupted),
@@ -251,8 +263,12 @@ fn tokenizer(recipe: &Recipe, prompts: &Prompts, dir: &Path) -> anyhow::Result<V
         let scene = moving_shapes::scene(Split::Train, recipe.seed, index);
         let mut rng = savi_nn::rng::stream(recipe.seed, &["lessons", &index.to_string()]);
         let media = Media { source: String::new(), policy: None };
-        let example =
-            crate::lessons::example(prompts, "tokenizer", media, &lessons(&scene, &mut rng, &plan))?;
+        let example = crate::lessons::example(
+            prompts,
+            "tokenizer",
+            media,
+            &lessons(&scene, &mut rng, &plan),
+        )?;
         for conversation in example.conversations {
             corpus.push("user\n".to_owned());
             corpus.push("assistant\n".to_owned());

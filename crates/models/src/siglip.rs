@@ -71,10 +71,12 @@ impl Siglip {
         )?;
         let patch_bias =
             params.get(&at("embeddings.patch_embedding.bias"), &[width], Init::Constant(0.0))?;
+        // As large as the patches themselves: with the usual 0.02 a fresh tower takes long to find
+        // out where things are.
         let positions = params.get(
             &at("embeddings.position_embedding.weight"),
             &[side * side, width],
-            Init::Normal(0.02),
+            Init::Normal(0.5),
         )?;
         let mut blocks = Vec::with_capacity(config.num_hidden_layers);
         for i in 0..config.num_hidden_layers {
