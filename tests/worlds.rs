@@ -19,7 +19,17 @@ fn a_data_set_is_made_and_another_refused() {
     let out = folder.path().join("shapes");
     let out = out.to_str().unwrap();
     let make = |seed: &str, clips: &str| {
-        savi(&["data", "make", "moving-shapes", "--seed", seed, "--split-clips", clips, "--out", out])
+        savi(&[
+            "data",
+            "make",
+            "moving-shapes",
+            "--seed",
+            seed,
+            "--split-clips",
+            clips,
+            "--out",
+            out,
+        ])
     };
     let (code, stdout, stderr) = make("3", "train=1,dev=1");
     assert_eq!(code, Some(0), "{stderr}");
