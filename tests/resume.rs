@@ -30,7 +30,7 @@ clips_at_once = 2
 sampling = { temperature = 1.0, top_p = 0.95, max_tokens = 24 }
 
 [method.answers]
-temperatures = [0.7, 1.0, 1.3]
+temperatures = [0.5, 0.7, 0.9, 1.0, 1.3]
 max_tokens = 8
 
 [method.judge]

@@ -54,7 +54,12 @@ impl Row {
     }
 
     fn take(&mut self, logits: &[f32], text: &TextModel) -> std::result::Result<(), EngineError> {
-        let token = draw(logits, &self.sampling, &mut self.rng);
+        // The stand-in for visual tokens is no word: it is never drawn.
+        let mut open = logits.to_vec();
+        if let Some(logit) = open.get_mut(text.placeholder() as usize) {
+            *logit = f32::NEG_INFINITY;
+        }
+        let token = draw(&open, &self.sampling, &mut self.rng);
         let (max, log_sum) = log_normaliser(logits);
         self.ids.push(token);
         self.logps.push(logits[token as usize] - max - log_sum);

@@ -63,6 +63,11 @@ impl TextModel {
         Ok(Self { tokenizer, template: environment, placeholder, turn_end })
     }
 
+    /// The token that stands for a visual token.
+    pub fn placeholder(&self) -> u32 {
+        self.placeholder
+    }
+
     /// The token that ends a turn.
     pub fn turn_end(&self) -> u32 {
         self.turn_end

@@ -85,7 +85,10 @@ fn sampling_and_scoring_log_probabilities_are_equal() {
     let dir = tempfile::tempdir().unwrap();
     let engine = random_engine(2, 3).unwrap();
     let mut compared = 0;
-    for request in requests(dir.path()) {
+    for mut request in requests(dir.path()) {
+        // Short and many: some draws are texts that are read back as the same tokens.
+        let short = Sampling { temperature: 1.0, max_tokens: 1, ..Sampling::default() };
+        request.samplings = vec![short; 24];
         for completion in all(&engine, std::slice::from_ref(&request)).remove(0) {
             let continuations = vec![completion.text.clone(), "left".to_owned()];
             let score = engine
