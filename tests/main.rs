@@ -1,6 +1,7 @@
 //! End-to-end tests of the program and of the tree it is built from, in one binary.
 
 mod arrows;
+mod ingest_goldens;
 mod licences;
 mod report;
 mod resume;

@@ -34,7 +34,7 @@ def decord(path, width, height, indices):
     from decord import VideoReader, cpu as device
 
     def read():
-        reader = VideoReader(path, ctx=device(0), width=width, height=height, num_threads=1)
+        reader = VideoReader(path, ctx=device(0), width=width, height=height)
         return reader.get_batch(indices).asnumpy()
 
     return read

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Frames out of H.264 clips: our CPU time against the best of torchcodec, decord and PyAV (seeking to
 # each frame, and in one pass), our peak memory against decord's, in one interleaved run. All read the
-# same frames and resize them to the same size; each runs one decoder thread in a process of its own,
-# and importing Python packages is not counted in the time.
+# same frames and resize them to the same size, each in a process of its own with its default threads
+# (ours: one, as torchcodec); importing Python packages is not counted in the time.
 #     benches/peers/decode/run.sh [ROUNDS]
 # Needs the ffmpeg command line tool and python3; peers live under $SAVI_PEERS.
 set -euo pipefail

@@ -21,7 +21,7 @@ pub use generate::{
 pub use message::{Media, Message, Part, Role};
 pub use policy::{CountRule, FrameSampling, MediaPolicy, PolicyError};
 pub use record::{Example, Pair, Rollout, Verdict};
-pub use resample::{ResampleError, Resampling, resample};
+pub use resample::{ResampleError, Resampling, resample, resample_pixels};
 
 /// Version of every record of this crate, written beside it as `schema`.
 pub const SCHEMA_VERSION: u32 = 1;

@@ -49,15 +49,21 @@ pub fn resample(
     if (image.width, image.height) == (width, height) {
         return Ok(image.clone());
     }
-    let fail = |reason: String| ResampleError {
-        from: (image.width, image.height),
-        to: (width, height),
-        reason,
-    };
-    let source =
-        fir::images::ImageRef::new(image.width, image.height, &image.data, fir::PixelType::U8x3)
-            .map_err(|e| fail(e.to_string()))?;
-    let mut target = fir::images::Image::new(width, height, fir::PixelType::U8x3);
+    resample_pixels(&image.data, (image.width, image.height), (width, height), filter)
+}
+
+/// [`resample`] for packed RGB that is only borrowed, so that a decoder can use one buffer for all
+/// its full-size pictures.
+pub fn resample_pixels(
+    pixels: &[u8],
+    from: (u32, u32),
+    to: (u32, u32),
+    filter: Resampling,
+) -> Result<RgbImage, ResampleError> {
+    let fail = |reason: String| ResampleError { from, to, reason };
+    if from == to {
+        return RgbImage::new(to.0, to.1, pixels).ok_or_else(|| fail("bad length".to_owned()));
+    }
     let algorithm = match filter {
         Resampling::Nearest => fir::ResizeAlg::Nearest,
         Resampling::Box => fir::ResizeAlg::Convolution(fir::FilterType::Box),
@@ -66,10 +72,25 @@ pub fn resample(
         Resampling::Lanczos => fir::ResizeAlg::Convolution(fir::FilterType::Lanczos3),
     };
     let options = fir::ResizeOptions::new().resize_alg(algorithm).use_alpha(false);
-    fir::Resizer::new()
-        .resize(&source, &mut target, Some(&options))
-        .map_err(|e| fail(e.to_string()))?;
-    RgbImage::new(width, height, target.into_vec()).ok_or_else(|| fail("empty size".to_owned()))
+    let mut resizer = fir::Resizer::new();
+    let mut pass = |pixels: &[u8], from: (u32, u32), to: (u32, u32)| {
+        let source = fir::images::ImageRef::new(from.0, from.1, pixels, fir::PixelType::U8x3)
+            .map_err(|e| fail(e.to_string()))?;
+        let mut target = fir::images::Image::new(to.0, to.1, fir::PixelType::U8x3);
+        resizer.resize(&source, &mut target, Some(&options)).map_err(|e| fail(e.to_string()))?;
+        Ok::<_, ResampleError>(target.into_vec())
+    };
+    // Pillow scales along the rows first and rounds to 8 bits in between, or along the columns first
+    // where the width grows and the height shrinks (13.0, by experiment). The library has an order of
+    // its own, which differs where a filter overshoots.
+    let between = if to.0 > from.0 && to.1 < from.1 { (from.0, to.1) } else { (to.0, from.1) };
+    let scaled = if filter == Resampling::Nearest || between == from || between == to {
+        pass(pixels, from, to)?
+    } else {
+        let rows = pass(pixels, from, between)?;
+        pass(&rows, between, to)?
+    };
+    RgbImage::new(to.0, to.1, scaled).ok_or_else(|| fail("empty size".to_owned()))
 }
 
 #[cfg(test)]

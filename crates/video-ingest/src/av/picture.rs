@@ -1,7 +1,5 @@
 //! From decoded frames to upright RGB and back.
 
-use std::sync::Arc;
-
 use ffmpeg_next::ffi;
 use savi_schema::RgbImage;
 
@@ -304,10 +302,10 @@ impl Orientation {
         if self.transpose { (height, width) } else { (width, height) }
     }
 
-    /// Turns packed RGB upright.
-    pub(super) fn apply(self, rgb: &[u8], width: usize, height: usize) -> Arc<[u8]> {
+    /// Turns packed RGB upright; `None` where it stands so already.
+    pub(super) fn apply(self, rgb: &[u8], width: usize, height: usize) -> Option<Vec<u8>> {
         if self == Self::default() {
-            return rgb.into();
+            return None;
         }
         let (out_width, out_height) =
             if self.transpose { (height, width) } else { (width, height) };
@@ -321,7 +319,7 @@ impl Orientation {
                 out.extend_from_slice(&rgb[at..at + 3]);
             }
         }
-        out.into()
+        Some(out)
     }
 }
 
@@ -337,7 +335,8 @@ mod tests {
             Orientation::from_matrix([a, b, 0, c, d, 0, 0, 0, 1 << 30]).expect("a quarter turn");
         assert_eq!(orientation.degrees(), degrees);
         // Two pixels side by side, 1 and 2.
-        let upright = orientation.apply(&[1, 1, 1, 2, 2, 2], 2, 1);
+        let stored = [1, 1, 1, 2, 2, 2];
+        let upright = orientation.apply(&stored, 2, 1).unwrap_or(stored.to_vec());
         let first: Vec<u8> = upright.chunks(3).map(|p| p[0]).collect();
         assert_eq!(first, expected);
     }

@@ -347,10 +347,10 @@ fn to_image(
     let bad = |reason: String| IngestError::Decode { file: file(), time: 0.0, reason };
     converter.convert(frame, full).map_err(|code| bad(describe(code)))?;
     let (width, height) = (frame.get().width as u32, frame.get().height as u32);
-    let upright = orientation.apply(full, width as usize, height as usize);
-    let (width, height) = orientation.size(width, height);
-    let image = RgbImage::new(width, height, upright).ok_or_else(|| bad("bad size".to_owned()))?;
-    let Some((to_width, to_height)) = request.policy.size else { return Ok(image) };
-    savi_schema::resample(&image, to_width, to_height, request.policy.resampling)
+    let turned = orientation.apply(full, width as usize, height as usize);
+    let upright = turned.as_deref().unwrap_or(full);
+    let size = orientation.size(width, height);
+    let target = request.policy.size.unwrap_or(size);
+    savi_schema::resample_pixels(upright, size, target, request.policy.resampling)
         .map_err(|source| IngestError::Resample { file: file(), source })
 }
