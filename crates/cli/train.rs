@@ -38,7 +38,7 @@ struct Sft {
     /// Override a config key: key.sub=value.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// Where the run goes (default: runs/<config name>). The model is in its `model` folder.
+    /// Where the run goes (default: runs/NAME, NAME being the config's). The model is in its `model` folder.
     #[arg(long)]
     run_dir: Option<PathBuf>,
     /// auto, cpu, cuda or cuda:N.

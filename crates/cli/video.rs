@@ -39,7 +39,7 @@ struct Run {
     /// Override a key of the config, for example method.rounds=1.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// The run folder [default: runs/<config name>].
+    /// The run folder [default: runs/NAME, NAME being the config's].
     #[arg(long, value_name = "DIR")]
     run_dir: Option<PathBuf>,
     /// Discard what an earlier run left in the run folder.
