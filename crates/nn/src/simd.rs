@@ -1,6 +1,6 @@
 //! Scalar type of the CPU kernels and compile-time multiversioning.
 //!
-//! A kernel body is written once over [`Real`] with an explicit order of operations; [`simd!`]
+//! A kernel body is written once over [`Real`] with an explicit order of operations; `simd!`
 //! compiles it for AVX-512, AVX2 and the baseline and picks one at run time. The order of the
 //! floating-point operations is in the source, not in the vector width, so all versions give the
 //! same bits on machines with fused multiply-add.

@@ -1,7 +1,7 @@
 //! Training objectives as pure functions on tensors.
 //!
 //! This crate owns the losses and the figures that are logged beside them: supervised negative
-//! log-likelihood ([`nll`]) and direct preference optimisation ([`dpo`]). A function takes
+//! log-likelihood ([`nll()`]) and direct preference optimisation ([`dpo()`]). A function takes
 //! log-probabilities and returns a loss that can be differentiated; it never sees a model, a file, a
 //! tokenizer or an optimiser, and it draws no random numbers.
 //!

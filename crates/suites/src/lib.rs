@@ -1,6 +1,6 @@
 //! QA suites: questions about clips, asked, read and counted by fixed rules.
 //!
-//! A suite is a list of [`QuestionRecord`]s. [`evaluate`] asks a model all questions of a clip
+//! A suite is a list of [`QuestionRecord`]s. [`evaluate()`] asks a model all questions of a clip
 //! together, under a [`View`] (the clip as it is, or one of the blind floors); [`extract`] turns
 //! each reply into an answer or says why it is none; [`stats`] turns right and wrong into figures
 //! with intervals that respect that questions about one clip hang together. This crate knows no

@@ -3,7 +3,7 @@
 //!
 //! Each round the model as it is writes questions about unlabelled clips, answers them, judges or
 //! criticises its answers against the clip, and learns by DPO to prefer what came out better; held-out
-//! questions are asked before the first round and after every round ([`run`]). The stages stand in
+//! questions are asked before the first round and after every round ([`run()`]). The stages stand in
 //! `ask`, `answer`, `judge`, `critique` and `pair`, their order in `forms`, the loop in `run`.
 //!
 //! Words: a *decision* is what became of a question: a pair, or the reason why there is none; a

@@ -1,4 +1,4 @@
-//! Softmax attention over a [`Forest`], for training and for decoding from a key-value cache.
+//! Softmax attention over a [`Forest`](crate::Forest), for training and for decoding from a key-value cache.
 //!
 //! Queries are `[tokens, heads * head_dim]`, keys and values `[tokens, kv_heads * head_dim]`;
 //! query head h reads key head `h / (heads / kv_heads)`.
