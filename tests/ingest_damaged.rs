@@ -50,7 +50,10 @@ fn check(case: &Case, partial: bool, folder: &Path) -> Result<(), String> {
     let out = folder.join(format!("{}-{partial}", case.name));
     std::fs::write(&file, &case.bytes).unwrap();
     let mut child = Command::new("sh");
-    child.arg("-c").arg(format!("ulimit -v {MEMORY_KIB} && ulimit -c 0 || exit 99; exec \"$@\"")).arg("sh");
+    child
+        .arg("-c")
+        .arg(format!("ulimit -v {MEMORY_KIB} && ulimit -c 0 || exit 99; exec \"$@\""))
+        .arg("sh");
     child.arg(env!("CARGO_BIN_EXE_savi")).args(["ingest", "--frames", "4", "--deadline", "20"]);
     child.args(partial.then_some("--allow-partial")).arg("--out").arg(&out).arg(&file);
     let errors = folder.join(format!("{}-{partial}.stderr", case.name));

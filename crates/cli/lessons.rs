@@ -26,6 +26,20 @@ pub(crate) fn example(
     Ok(Example { schema: SCHEMA_VERSION, id: id.to_owned(), conversations })
 }
 
+/// The name of a lesson's loss in metrics.
+pub(crate) fn kind(lesson: &Lesson) -> &'static str {
+    match lesson {
+        Lesson::Describe { .. } => "loss/describe",
+        Lesson::Map { .. } => "loss/map",
+        Lesson::Locate { .. } => "loss/locate",
+        Lesson::Ask { .. } => "loss/ask",
+        Lesson::Answer { .. } => "loss/answer",
+        Lesson::Critique { .. } => "loss/critique",
+        Lesson::Revise { .. } => "loss/revise",
+        Lesson::Judge { .. } => "loss/judge",
+    }
+}
+
 fn turn(
     prompts: &Prompts,
     subject: &Subject,
@@ -33,10 +47,12 @@ fn turn(
 ) -> anyhow::Result<(Vec<Message>, String)> {
     Ok(match lesson {
         Lesson::Describe { target } => (prompts.describe(subject)?, target.clone()),
-        Lesson::Locate { question, answer } => {
+        Lesson::Map { question, answer } | Lesson::Locate { question, answer } => {
             (prompts.answer(subject, question, None)?, answer.clone())
         }
-        Lesson::Ask { kind, target } => (prompts.ask(subject, self::kind(*kind))?, target.clone()),
+        Lesson::Ask { kind, target } => {
+            (prompts.ask(subject, question_kind(*kind))?, target.clone())
+        }
         Lesson::Answer { qa } => {
             (prompts.answer(subject, &qa.question, qa.options.as_deref())?, qa.target())
         }
@@ -52,7 +68,7 @@ fn turn(
     })
 }
 
-fn kind(kind: moving_shapes::QuestionKind) -> QuestionKind {
+fn question_kind(kind: moving_shapes::QuestionKind) -> QuestionKind {
     match kind {
         moving_shapes::QuestionKind::What => QuestionKind::What,
         moving_shapes::QuestionKind::Why => QuestionKind::Why,

@@ -7,10 +7,12 @@ use rayon::prelude::*;
 use savi_engine::{Engine, EngineOptions, Processor, StoredDType, train_tokenizer};
 use savi_nn::Weights;
 use savi_run::{Interrupt, Metrics};
-use savi_schema::Media;
+use savi_schema::{FrameSampling, Media, MediaPolicy};
 use savi_train::{Sample, SftConfig, TrainError, TrainIo, sft_stream};
 use savi_videosavi::Prompts;
-use savi_worlds::moving_shapes::{self, LessonPlan, Split, lessons, sample_frames};
+use savi_worlds::moving_shapes::{
+    self, LessonPlan, Split, lessons, picture_lessons, sample_frames,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -58,7 +60,13 @@ struct Recipe {
     vocab_size: usize,
     /// Scenes that the tokenizer sees.
     tokenizer_scenes: u64,
-    /// Steps at the start in which only descriptions and readings of single frames are learnt.
+    /// Steps at the start that show single pictures instead of clips: what is where.
+    #[serde(default)]
+    picture_steps: u64,
+    /// Pictures that take the place of one clip in these steps.
+    #[serde(default = "one")]
+    pictures_per_clip: usize,
+    /// Steps after them in which only descriptions and readings of single frames are learnt.
     #[serde(default)]
     dense_steps: u64,
     /// Lessons of a clip.
@@ -78,6 +86,9 @@ enum Init {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Lessons {
+    /// Frames of which maps are made; in the dense stage three times as many.
+    maps: usize,
+    /// In the dense stage twice as many.
     readings: usize,
     asks: usize,
     answers: usize,
@@ -101,21 +112,57 @@ struct Shape {
     image_size: usize,
     patch_size: usize,
     max_position_embeddings: usize,
+    #[serde(default = "theta")]
+    rope_theta: f64,
+}
+
+fn theta() -> f64 {
+    10000.0
+}
+
+fn one() -> usize {
+    1
+}
+
+/// What a step teaches; each stage stands on the one before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// What is where in single pictures.
+    Pictures,
+    /// Whole clips, described and read frame by frame.
+    Dense,
+    /// Everything.
+    Mixed,
+}
+
+impl Recipe {
+    fn stage(&self, step: u64) -> Stage {
+        if step < self.picture_steps {
+            Stage::Pictures
+        } else if step < self.picture_steps + self.dense_steps {
+            Stage::Dense
+        } else {
+            Stage::Mixed
+        }
+    }
 }
 
 /// The built-in models' chat template: turns in the ChatML manner, clips before words.
 const TEMPLATE: &str = include_str!("chat_template.jinja");
 
 impl Lessons {
-    fn plan(&self, dense: bool) -> LessonPlan {
+    fn plan(&self, stage: Stage) -> LessonPlan {
         let policy = Processor::default().policy;
-        if dense {
-            let readings = self.readings * 2;
-            let none = LessonPlan { policy, readings, asks: 0, ..LessonPlan::default() };
+        if stage != Stage::Mixed {
+            let dense = stage == Stage::Dense;
+            let maps = self.maps * if dense { 3 } else { 1 };
+            let readings = self.readings * if dense { 2 } else { 1 };
+            let none = LessonPlan { policy, maps, readings, asks: 0, ..LessonPlan::default() };
             return LessonPlan { answers: 0, uncriticised_answers: 0, judgements: 0, ..none };
         }
         LessonPlan {
             policy,
+            maps: self.maps,
             readings: self.readings,
             asks: self.asks,
             answers: self.answers,
@@ -152,7 +199,7 @@ impl Shape {
                 "vocab_size": vocab,
                 "max_position_embeddings": self.max_position_embeddings,
                 "rms_norm_eps": 1e-6,
-                "rope_theta": 10000.0,
+                "rope_theta": self.rope_theta,
                 "hidden_act": "silu",
                 "use_sliding_window": false,
                 "tie_word_embeddings": true,
@@ -215,10 +262,12 @@ fn run_sft(args: &Sft, global: &Global) -> anyhow::Result<()> {
     let interrupt = Interrupt::on_signals()?;
     let io = TrainIo { dir: &dir, metrics: &metrics, interrupt: &interrupt };
     let summary = sft_stream(&mut engine, &recipe.sft, &io, |step, count| {
-        let dense = step < recipe.dense_steps;
-        (0..count as u64)
+        let stage = recipe.stage(step);
+        let most = (count * recipe.pictures_per_clip) as u64;
+        let shown = if stage == Stage::Pictures { most } else { count as u64 };
+        (0..shown)
             .into_par_iter()
-            .map(|i| sample(&recipe, &prompts, step * count as u64 + i, dense))
+            .map(|i| sample(&recipe, &prompts, step * most + i, stage))
             .collect::<anyhow::Result<Vec<_>>>()
             .map_err(|e| TrainError::Record {
                 id: format!("step {step}"),
@@ -240,15 +289,23 @@ fn run_sft(args: &Sft, global: &Global) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn sample(recipe: &Recipe, prompts: &Prompts, index: u64, dense: bool) -> anyhow::Result<Sample> {
-    let plan = recipe.lessons.plan(dense);
+fn sample(recipe: &Recipe, prompts: &Prompts, index: u64, stage: Stage) -> anyhow::Result<Sample> {
+    let plan = recipe.lessons.plan(stage);
     let scene = moving_shapes::scene(Split::Train, recipe.seed, index);
     let mut rng = savi_nn::rng::stream(recipe.seed, &["lessons", &index.to_string()]);
-    let lessons = lessons(&scene, &mut rng, &plan);
+    let (policy, lessons) = if stage == Stage::Pictures {
+        let (time, lessons) = picture_lessons(&scene, &mut rng, &plan);
+        let sampling = FrameSampling::Times { times: vec![time] };
+        (MediaPolicy { sampling, ..plan.policy }, lessons)
+    } else {
+        let lessons = lessons(&scene, &mut rng, &plan);
+        (plan.policy, lessons)
+    };
     let id = format!("train-{index}");
-    let media = Media { source: id.clone(), policy: None };
+    let media = Media { source: id.clone(), policy: Some(policy.clone()) };
     let example = crate::lessons::example(prompts, &id, media, &lessons)?;
-    Ok(Sample { example, clips: vec![sample_frames(&scene, &plan.policy)] })
+    let kinds = lessons.iter().map(crate::lessons::kind).collect();
+    Ok(Sample { example, clips: vec![sample_frames(&scene, &policy)], kinds })
 }
 
 /// The recipe's tokenizer, trained on the words of the lessons of its first scenes.
@@ -257,7 +314,7 @@ fn tokenizer(recipe: &Recipe, prompts: &Prompts, dir: &Path) -> anyhow::Result<V
     if path.exists() {
         return Ok(std::fs::read(&path)?);
     }
-    let plan = recipe.lessons.plan(false);
+    let plan = recipe.lessons.plan(Stage::Mixed);
     let mut corpus = Vec::new();
     for index in 0..recipe.tokenizer_scenes {
         let scene = moving_shapes::scene(Split::Train, recipe.seed, index);

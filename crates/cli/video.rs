@@ -9,9 +9,9 @@ mod table;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use savi_engine::{Engine, EngineOptions};
+use savi_engine::{ClipEmbedder, Engine, EngineOptions};
 use savi_run::{FolderOptions, Interrupt, Loaded, Metrics, RunFolder};
-use savi_videosavi::{Inputs, Learner, Outputs};
+use savi_videosavi::{ClipRecord, ClipSpace, Inputs, Learner, Outputs};
 
 use crate::Global;
 use crate::exit::{BadInput, Interrupted};
@@ -82,10 +82,21 @@ fn run_loop(args: &Run, global: &Global) -> anyhow::Result<()> {
 
     let inputs::Sources { clips, exam, labelled, world } =
         inputs::gather(config, &policy, &mut folder, &interrupt)?;
+    let clip_model = match &config.method.clip_check.model {
+        Some(dir) => Some(ClipEmbedder::load(dir).map_err(|error| BadInput(error.into()))?),
+        None => None,
+    };
+    let frames = |clip: &ClipRecord| inputs::frames(clip);
+    let space = clip_model.as_ref().map(|embed| ClipSpace {
+        embed,
+        fingerprint: embed.fingerprint(),
+        frames: &frames,
+    });
+    let space = space.as_ref();
     let metrics = Metrics::open(folder.dir())?;
     let evaluations = savi_videosavi::run(
         &config.method,
-        &Inputs { seed: config.seed, clips: &clips, labelled: &labelled, exam: &exam, space: None },
+        &Inputs { seed: config.seed, clips: &clips, labelled: &labelled, exam: &exam, space },
         &mut learner,
         &Outputs { folder: &folder, metrics: &metrics, interrupt: &interrupt },
     )

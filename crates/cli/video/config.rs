@@ -28,6 +28,10 @@ pub(crate) struct RunConfig {
     /// The clips to learn from, as paths with wildcards; `PATH#t=START,END` is a part of a clip.
     #[serde(default)]
     pub(crate) videos: Vec<String>,
+    /// What becomes of clips that cannot be read: `skip` leaves them out, counted and with a warning,
+    /// `fail` stops.
+    #[serde(default)]
+    pub(crate) unreadable: Unreadable,
     /// A JSON Lines file of captions, `{"clip": <path as given by videos>, "caption": "..."}`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) captions: Option<PathBuf>,
@@ -49,6 +53,17 @@ pub(crate) struct RunConfig {
     /// The held-out questions.
     #[serde(default)]
     pub(crate) evaluation: Evaluation,
+}
+
+/// What becomes of clips that cannot be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Unreadable {
+    /// They are left out.
+    #[default]
+    Skip,
+    /// The run stops.
+    Fail,
 }
 
 /// A synthetic world whose clips are made where they are not there yet.

@@ -4,17 +4,20 @@ use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use savi_run::{Interrupt, Progress, RunFolder, file_hash};
-use savi_schema::{Example, Media, MediaPolicy, Message, Role, SCHEMA_VERSION};
+use rayon::prelude::*;
+use savi_run::{Interrupt, Key, Progress, Record, RunFolder, Stage, file_hash};
+use savi_schema::{
+    Example, GenerateError, Media, MediaPolicy, Message, RgbImage, Role, SCHEMA_VERSION,
+};
 use savi_suites::stats::Bootstrap;
 use savi_suites::{EvalOptions, QuestionRecord, read_questions};
 use savi_video_ingest::{IngestOptions, plan_times, probe, read_clip};
 use savi_videosavi::{ClipRecord, Config, Exam, Learn, Prompts, Subject};
 use savi_worlds::WorldError;
 use savi_worlds::moving_shapes::{self, Split, open_split};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
-use super::config::{Answering, Evaluation, RunConfig, World};
+use super::config::{Answering, Evaluation, RunConfig, Unreadable, World};
 use crate::exit::{BadInput, Interrupted};
 
 /// Clips of which the report shows frames.
@@ -47,6 +50,8 @@ pub(crate) fn gather(
     };
     let Some(world) = &config.world else {
         let sources = expand(&config.videos).map_err(BadInput)?;
+        let sources = name(sources);
+        let sources = readable(sources, policy, config.unreadable, folder, interrupt)?;
         let clips = describe(&sources, policy, config.captions.as_deref(), interrupt)?;
         let exam = match &config.evaluation.questions {
             Some(path) => {
@@ -72,7 +77,7 @@ pub(crate) fn gather(
     };
     let questions = open(config.evaluation.split)?.questions;
     Ok(Sources {
-        clips: describe(&sources, policy, None, interrupt)?,
+        clips: describe(&name(sources), policy, None, interrupt)?,
         exam: exam(world.name.clone(), dir.clone(), questions),
         labelled,
         world: Some(dir),
@@ -108,6 +113,91 @@ fn make_world(
 struct Source {
     path: PathBuf,
     part: Option<(Option<f64>, Option<f64>)>,
+}
+
+impl Source {
+    fn policy(&self, policy: &MediaPolicy) -> MediaPolicy {
+        match self.part {
+            Some((start, end)) => MediaPolicy { start, end, ..policy.clone() },
+            None => policy.clone(),
+        }
+    }
+}
+
+/// Whether a clip's frames can be read.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Readable {
+    id: String,
+    source: String,
+    /// What is wrong with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+impl Record for Readable {
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn unit(&self) -> &str {
+        &self.id
+    }
+}
+
+/// Clips read between two looks at Ctrl-C.
+const READ_AT_ONCE: usize = 16;
+
+/// Leaves out the clips whose frames cannot be read, or refuses them. They are read once, at the
+/// first start; what was found is stage `00-readable`.
+fn readable(
+    sources: Vec<(String, Source)>,
+    policy: &MediaPolicy,
+    unreadable: Unreadable,
+    folder: &RunFolder,
+    interrupt: &Interrupt,
+) -> anyhow::Result<Vec<(String, Source)>> {
+    let paths: Vec<String> = sources.iter().map(|(_, s)| s.path.display().to_string()).collect();
+    let policies: Vec<MediaPolicy> = sources.iter().map(|(_, s)| s.policy(policy)).collect();
+    let key = Key::new("readable").with("sources", &paths).with("policies", &policies).finish();
+    let mut stage: Stage<Readable> = Stage::open(folder, "00-readable", &key)?;
+    let mut progress = Progress::new("reading clips", sources.len() as u64);
+    let places: Vec<usize> = (0..sources.len()).collect();
+    for chunk in places.chunks(READ_AT_ONCE) {
+        if interrupt.is_set() {
+            return Err(Interrupted.into());
+        }
+        let ids: Vec<&str> = chunk.iter().map(|&at| sources[at].0.as_str()).collect();
+        stage.run(&ids, |missing| {
+            let read = |&place: &usize| {
+                let at = chunk[place];
+                let read = read_clip(&paths[at], &policies[at], &IngestOptions::default());
+                let (id, source) = (sources[at].0.clone(), paths[at].clone());
+                vec![Readable { id, source, error: read.err().map(|error| error.to_string()) }]
+            };
+            Ok::<_, anyhow::Error>(missing.par_iter().map(read).collect())
+        })?;
+        progress.add(chunk.len() as u64);
+    }
+    progress.finish();
+    let records = stage.finish(|records| {
+        let bad = records.iter().filter(|record| record.error.is_some()).count() as u64;
+        [("clips".to_owned(), records.len() as u64), ("unreadable".to_owned(), bad)].into()
+    })?;
+    let bad: HashMap<&str, &str> = records
+        .iter()
+        .filter_map(|record| Some((record.id.as_str(), record.error.as_deref()?)))
+        .collect();
+    if let (Unreadable::Fail, Some(error)) = (unreadable, bad.values().min()) {
+        let advice = "mend or remove the file, or set unreadable = \"skip\"";
+        return Err(BadInput(anyhow::anyhow!("{error}; {advice}")).into());
+    }
+    for (id, error) in &bad {
+        tracing::warn!("clip {id} is left out: {error}");
+    }
+    if bad.len() == sources.len() {
+        return Err(BadInput(anyhow::anyhow!("videos: none of the clips can be read")).into());
+    }
+    Ok(sources.into_iter().filter(|(id, _)| !bad.contains_key(id.as_str())).collect())
 }
 
 impl From<PathBuf> for Source {
@@ -158,7 +248,7 @@ struct Caption {
 
 /// Reads what each clip's file says about itself, and plans which moments are looked at.
 fn describe(
-    sources: &[Source],
+    sources: &[(String, Source)],
     policy: &MediaPolicy,
     captions: Option<&Path>,
     interrupt: &Interrupt,
@@ -171,26 +261,21 @@ fn describe(
             .collect(),
         None => HashMap::new(),
     };
-    let ids = ids(sources);
     let mut progress = Progress::new("looking at clips", sources.len() as u64);
     let mut clips = Vec::with_capacity(sources.len());
-    for (source, id) in sources.iter().zip(ids) {
+    for (id, source) in sources {
         if interrupt.is_set() {
             return Err(Interrupted.into());
         }
         let path = source.path.display().to_string();
-        let mut policy = policy.clone();
-        if let Some((start, end)) = source.part {
-            policy.start = start;
-            policy.end = end;
-        }
+        let policy = source.policy(policy);
         let metadata =
             probe(&path, &IngestOptions::default()).map_err(|error| BadInput(error.into()))?;
         let frame_times =
             plan_times(&metadata, &policy).with_context(|| path.clone()).map_err(BadInput)?;
         clips.push(ClipRecord {
             schema: SCHEMA_VERSION,
-            id,
+            id: id.clone(),
             caption: captions.get(&path).cloned(),
             hash: content_hash(&source.path)?,
             source: path,
@@ -203,8 +288,9 @@ fn describe(
     Ok(clips)
 }
 
-/// File names without their ending where these tell the clips apart, else numbered as well.
-fn ids(sources: &[Source]) -> Vec<String> {
+/// Gives every clip an id: its file's name without the ending where these tell the clips apart,
+/// else a number before it.
+fn name(sources: Vec<Source>) -> Vec<(String, Source)> {
     let stems: Vec<String> = sources
         .iter()
         .map(|source| {
@@ -214,11 +300,11 @@ fn ids(sources: &[Source]) -> Vec<String> {
                 .collect()
         })
         .collect();
-    let distinct: HashSet<&String> = stems.iter().collect();
-    if distinct.len() == stems.len() {
-        return stems;
-    }
-    stems.iter().enumerate().map(|(number, stem)| format!("{number:05}-{stem}")).collect()
+    let clear = stems.iter().collect::<HashSet<_>>().len() == stems.len();
+    let id = |(number, stem): (usize, String)| {
+        if clear { stem } else { format!("{number:05}-{stem}") }
+    };
+    stems.into_iter().enumerate().map(id).zip(sources).collect()
 }
 
 /// Hash of a file, or of the files of a frame folder in order of their names.
@@ -297,6 +383,17 @@ fn first_clips(questions: Vec<QuestionRecord>, most: usize) -> Vec<QuestionRecor
     kept
 }
 
+/// The frames of a clip under its policy.
+pub(crate) fn frames(clip: &ClipRecord) -> Result<Vec<RgbImage>, GenerateError> {
+    let read = read_clip(&clip.source, &clip.policy, &IngestOptions::default());
+    let clip = read.map_err(|error| GenerateError::Media {
+        id: clip.id.clone(),
+        media: clip.source.clone(),
+        reason: error.to_string(),
+    })?;
+    Ok(clip.frames.into_iter().map(|frame| frame.image).collect())
+}
+
 /// Keeps small pictures of the first clips that gave pairs, for the report.
 pub(crate) fn store_thumbnails(
     run_dir: &Path,
@@ -329,11 +426,12 @@ mod tests {
 
     #[test]
     fn clips_are_named_by_their_files_while_these_differ() {
-        let sources = |paths: &[&str]| -> Vec<Source> {
-            paths.iter().map(|path| Source::from(PathBuf::from(path))).collect()
+        let ids = |paths: &[&str]| -> Vec<String> {
+            let sources = paths.iter().map(|path| Source::from(PathBuf::from(path))).collect();
+            name(sources).into_iter().map(|(id, _)| id).collect()
         };
-        assert_eq!(ids(&sources(&["a/x 1.mp4", "b/y.mp4"])), ["x_1", "y"]);
-        assert_eq!(ids(&sources(&["a/x.mp4", "b/x.mp4"])), ["00000-x", "00001-x"]);
+        assert_eq!(ids(&["a/x 1.mp4", "b/y.mp4"]), ["x_1", "y"]);
+        assert_eq!(ids(&["a/x.mp4", "b/x.mp4"]), ["00000-x", "00001-x"]);
     }
 
     #[test]

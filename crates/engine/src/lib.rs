@@ -7,6 +7,7 @@
 //! The engine knows no training and no method.
 
 mod builtin;
+mod clip;
 mod decode;
 mod engine;
 mod error;
@@ -17,6 +18,7 @@ mod sample;
 pub mod testing;
 mod text;
 
+pub use clip::ClipEmbedder;
 pub use engine::{Engine, EngineOptions};
 pub use error::EngineError;
 pub use files::{ModelDir, StoredDType};

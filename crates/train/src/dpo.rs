@@ -10,7 +10,7 @@ use savi_objectives::{ChosenTokens, Dpo, PairLogps, Totals, sequence_logps};
 use savi_schema::Pair;
 
 use crate::sft::{in_decoder, order, take_finished};
-use crate::steps::{StepOutput, run};
+use crate::steps::{StepOutput, in_parts, run};
 use crate::{DpoConfig, Packed, TrainError, TrainIo, TrainSummary, Tree, checkpoint};
 
 /// Trains a fresh adapter on `pairs`. The folder gets `adapter/`; the engine holds the merged
@@ -65,8 +65,11 @@ pub fn dpo(
         };
         let mut grads = GradStore::default();
         let (mut loss, mut tokens, mut metrics) = (0.0, 0, None);
-        for part in chosen.chunks(config.optim.per_device_train_batch_size) {
-            let output = step_part(engine, pairs, &trees, part, &totals, &settings)?;
+        let size = config.optim.per_device_train_batch_size;
+        let parts = in_parts(&device, chosen, size, |part| {
+            step_part(engine, pairs, &trees, part, &totals, &settings)
+        })?;
+        for output in parts {
             loss += output.0;
             tokens += output.1;
             grads.extend(output.2)?;
@@ -98,7 +101,7 @@ fn step_part(
     totals: &Totals,
     settings: &Dpo,
 ) -> Result<Part, TrainError> {
-    let packed = Packed::new(&part.iter().map(|&i| trees[i].clone()).collect::<Vec<_>>());
+    let packed = Packed::new(part.iter().map(|&i| &trees[i]));
     let clips =
         packed.clips.iter().map(|media| engine.clip(media)).collect::<Result<Vec<_>, _>>()?;
     let policy = packed.logps(engine, &clips, Mode::TRAIN)?.to_dtype(DType::F32)?;

@@ -88,8 +88,6 @@ impl Tree {
 /// Several trees in one pass.
 #[derive(Debug)]
 pub struct Packed {
-    /// The record of each tree.
-    pub record_ids: Vec<String>,
     /// All tokens.
     pub ids: Vec<u32>,
     /// How they hang together.
@@ -108,19 +106,19 @@ pub struct Packed {
 
 impl Packed {
     /// Packs trees one after the other.
-    pub fn new(trees: &[Tree]) -> Self {
+    pub fn new<'a>(trees: impl IntoIterator<Item = &'a Tree>) -> Self {
         let mut packed = Self {
-            record_ids: trees.iter().map(|t| t.id.clone()).collect(),
             ids: Vec::new(),
             forest: Arc::default(),
             rows: Vec::new(),
             targets: Vec::new(),
             branch_of: Vec::new(),
             branches: 0,
-            clips: trees.iter().flat_map(|t| t.clips.clone()).collect(),
+            clips: Vec::new(),
         };
         let mut forest = Forest::new();
         for tree in trees {
+            packed.clips.extend(tree.clips.iter().cloned());
             let root = forest.push(Parent::Root, tree.root.len());
             packed.ids.extend(&tree.root);
             for branch in &tree.branches {

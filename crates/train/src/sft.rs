@@ -1,15 +1,18 @@
 //! Supervised fine-tuning on packed conversations.
 
+use std::collections::BTreeMap;
+
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Tensor};
 use rand::seq::SliceRandom;
+use rayon::prelude::*;
 use savi_engine::Engine;
 use savi_models::{Pixels, attach_adapter, write_adapter};
 use savi_nn::layers::Mode;
 use savi_objectives::nll;
 use savi_schema::{Example, Message, RgbImage};
 
-use crate::steps::{StepOutput, run};
+use crate::steps::{StepOutput, in_parts, run};
 use crate::{Packed, SftConfig, TrainError, TrainIo, TrainSummary, Tree, checkpoint};
 
 /// An example with frames of its own, for data that never was a file.
@@ -19,6 +22,9 @@ pub struct Sample {
     pub example: Example,
     /// Frames of each clip.
     pub clips: Vec<Vec<RgbImage>>,
+    /// A name for the kind of each conversation. Metrics tell the loss of every kind, as the mean
+    /// over its tokens.
+    pub kinds: Vec<&'static str>,
 }
 
 /// Fine-tunes the engine's model on `examples`. With an adapter (`lora_r` above 0) the folder gets
@@ -51,14 +57,14 @@ pub fn sft(
                     .iter()
                     .map(|media| engine.clip(media))
                     .collect::<Result<Vec<_>, _>>()?;
-                Ok((tree, Clips::Encoded(clips)))
+                Ok(Work { tree, clips: Clips::Encoded(clips), kinds: Vec::new() })
             })
             .collect()
     })
 }
 
-/// Trains on samples that `source` makes for each step (its number, and how many), vision tower
-/// included where its weights train. The caller saves the model.
+/// Trains on samples that `source` makes for each step (its number, and the config's batch size,
+/// which it may exceed where samples are small), vision tower included where its weights train. The caller saves the model.
 pub fn sft_stream(
     engine: &mut Engine,
     config: &SftConfig,
@@ -76,7 +82,7 @@ pub fn sft_stream(
     let records = config.optim.step_records();
     train(engine, config, io, config.optim.max_steps, |engine, step| {
         source(step, records)?
-            .into_iter()
+            .into_par_iter()
             .map(|sample| {
                 let tree = tree(engine, &sample.example)?;
                 let pixels = sample
@@ -84,10 +90,17 @@ pub fn sft_stream(
                     .iter()
                     .map(|f| engine.model().pixels(f))
                     .collect::<Result<Vec<_>, _>>()?;
-                Ok((tree, Clips::Pixels(pixels)))
+                Ok(Work { tree, clips: Clips::Pixels(pixels), kinds: sample.kinds })
             })
             .collect()
     })
+}
+
+/// One record to learn from.
+struct Work {
+    tree: Tree,
+    clips: Clips,
+    kinds: Vec<&'static str>,
 }
 
 /// A tree's clips: already encoded by a frozen tower, or to be encoded in the pass.
@@ -96,15 +109,12 @@ enum Clips {
     Pixels(Vec<Pixels>),
 }
 
-/// A packed micro-batch, the weight of each target, and its trees.
-type Micro<'a> = (Packed, Vec<f32>, &'a [(Tree, Clips)]);
-
 fn train(
     engine: &mut Engine,
     config: &SftConfig,
     io: &TrainIo<'_>,
     total: u64,
-    mut batch: impl FnMut(&Engine, u64) -> Result<Vec<(Tree, Clips)>, TrainError>,
+    mut batch: impl FnMut(&Engine, u64) -> Result<Vec<Work>, TrainError>,
 ) -> Result<TrainSummary, TrainError> {
     let lora = config.lora();
     match &lora {
@@ -115,32 +125,36 @@ fn train(
     }
     let weights = engine.model().params().trainable();
     let device = engine.model().params().device().clone();
-    let micro = config.optim.per_device_train_batch_size;
+    let exponent = config.length_exponent;
     let summary = run("sft", &config.optim, &weights, total, io, &device, |step| {
         let trees = batch(engine, step)?;
-        let parts: Vec<Micro<'_>> = trees
-            .chunks(micro)
-            .map(|chunk| {
-                let packed =
-                    Packed::new(&chunk.iter().map(|(tree, _)| tree.clone()).collect::<Vec<_>>());
-                let weights = token_weights(&packed, config.length_exponent);
-                (packed, weights, chunk)
-            })
-            .collect();
-        let total_weight: f64 = parts.iter().flat_map(|(_, w, _)| w).map(|&w| f64::from(w)).sum();
+        let size = trees.len().div_ceil(config.optim.gradient_accumulation_steps.max(1));
+        let total_weight: f64 = trees.iter().map(|work| weight(&work.tree, exponent)).sum();
+        let parts = in_parts(&device, &trees, size, |part| {
+            let packed = Packed::new(part.iter().map(|work| &work.tree));
+            let logps = packed.logps(engine, &encode(engine, part)?, Mode::TRAIN)?;
+            let logps = logps.to_dtype(DType::F32)?;
+            let weights = token_weights(&packed, exponent);
+            let weights = Tensor::from_slice(&weights, weights.len(), logps.device())?;
+            let share = nll(&logps, &weights, total_weight)?;
+            let loss = f64::from(share.to_scalar::<f32>()?);
+            Ok((loss, packed.ids.len(), kind_losses(part, &packed, &logps)?, share.backward()?))
+        })?;
         let mut grads = GradStore::default();
         let (mut loss, mut tokens) = (0.0, 0);
-        for (packed, weights, chunk) in &parts {
-            let clips = encode(engine, chunk)?;
-            let logps = packed.logps(engine, &clips, Mode::TRAIN)?;
-            let weights = Tensor::from_slice(weights, weights.len(), logps.device())?;
-            let share = nll(&logps.to_dtype(DType::F32)?, &weights, total_weight)?;
-            loss += f64::from(share.to_scalar::<f32>()?);
-            tokens += packed.ids.len();
-            grads.extend(share.backward()?)?;
+        let mut kinds: BTreeMap<&'static str, (f64, f64)> = BTreeMap::new();
+        for (part_loss, part_tokens, part_kinds, part_grads) in parts {
+            loss += part_loss;
+            tokens += part_tokens;
+            for (kind, (sum, count)) in part_kinds {
+                let entry = kinds.entry(kind).or_default();
+                *entry = (entry.0 + sum, entry.1 + count);
+            }
+            grads.extend(part_grads)?;
         }
-        let ids = parts.iter().flat_map(|(p, ..)| p.record_ids.clone()).collect();
-        Ok(StepOutput { grads, loss, tokens, figures: Vec::new(), ids })
+        let figures = kinds.into_iter().map(|(kind, (sum, count))| (kind, sum / count)).collect();
+        let ids = trees.iter().map(|work| work.tree.id.clone()).collect();
+        Ok(StepOutput { grads, loss, tokens, figures, ids })
     })?;
     engine.model().params().set_trains(|_| false);
     if let Some(lora) = &lora {
@@ -201,6 +215,31 @@ fn tree(engine: &Engine, example: &Example) -> Result<Tree, TrainError> {
     Tree::new(engine, &example.id, &turns)
 }
 
+/// Sum and number of the targets' losses by kind of conversation, where kinds are named.
+fn kind_losses(
+    part: &[Work],
+    packed: &Packed,
+    logps: &Tensor,
+) -> Result<BTreeMap<&'static str, (f64, f64)>, TrainError> {
+    let mut losses = BTreeMap::new();
+    if part.iter().any(|work| work.kinds.len() != work.tree.branches.len()) {
+        return Ok(losses);
+    }
+    let kinds: Vec<&'static str> = part.iter().flat_map(|work| work.kinds.clone()).collect();
+    for (&branch, logp) in packed.branch_of.iter().zip(logps.detach().to_vec1::<f32>()?) {
+        let (sum, count) = losses.entry(kinds[branch as usize]).or_insert((0.0, 0.0));
+        *sum -= f64::from(logp);
+        *count += 1.0;
+    }
+    Ok(losses)
+}
+
+/// The weights of a tree's targets together.
+fn weight(tree: &Tree, exponent: f64) -> f64 {
+    let lengths = tree.branches.iter().map(|b| (b.ids.len() - b.targets) as f64);
+    lengths.map(|n| if n > 0.0 { n * f64::from(n.powf(-exponent) as f32) } else { 0.0 }).sum()
+}
+
 fn token_weights(packed: &Packed, exponent: f64) -> Vec<f32> {
     let lengths = packed.lengths();
     packed
@@ -210,10 +249,10 @@ fn token_weights(packed: &Packed, exponent: f64) -> Vec<f32> {
         .collect()
 }
 
-fn encode(engine: &Engine, chunk: &[(Tree, Clips)]) -> Result<Vec<Tensor>, TrainError> {
+fn encode(engine: &Engine, part: &[Work]) -> Result<Vec<Tensor>, TrainError> {
     let mut pixels = Vec::new();
-    for (_, clips) in chunk {
-        if let Clips::Pixels(p) = clips {
+    for work in part {
+        if let Clips::Pixels(p) = &work.clips {
             pixels.extend(p.iter().cloned());
         }
     }
@@ -221,8 +260,8 @@ fn encode(engine: &Engine, chunk: &[(Tree, Clips)]) -> Result<Vec<Tensor>, Train
         if pixels.is_empty() { Vec::new() } else { engine.model().encode(&pixels, Mode::TRAIN)? }
             .into_iter();
     let mut all = Vec::new();
-    for (_, clips) in chunk {
-        match clips {
+    for work in part {
+        match &work.clips {
             Clips::Encoded(tokens) => all.extend(tokens.iter().cloned()),
             Clips::Pixels(p) => all.extend(fresh.by_ref().take(p.len())),
         }

@@ -2,6 +2,7 @@
 //! project's own, not the papers'.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use savi_schema::Sampling;
 use serde::{Deserialize, Serialize};
@@ -214,6 +215,9 @@ pub enum Ties {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ClipCheck {
+    /// The embedder: a Hugging Face directory of a CLIP model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model: Option<PathBuf>,
     /// Swap a pair whose rejected answer is closer to the clip.
     pub swap: bool,
     /// Added to the logit of a pair: this times the difference of its cosines. 0 is plain DPO.
@@ -222,7 +226,7 @@ pub struct ClipCheck {
 
 impl Default for ClipCheck {
     fn default() -> Self {
-        Self { swap: true, lambda: 0.0 }
+        Self { model: None, swap: true, lambda: 0.0 }
     }
 }
 
@@ -355,6 +359,9 @@ impl Config {
             if !(value.is_finite() && value >= 0.0) {
                 return bad(format!("{name} {value} is not a number from 0 up"));
             }
+        }
+        if self.clip_check.model.is_some() && self.form != Form::Judge {
+            return bad("clip_check.model is of the judge form".to_owned());
         }
         if !self.clip_check.lambda.is_finite() {
             return bad("clip_check.lambda must be a finite number".to_owned());

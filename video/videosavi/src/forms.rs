@@ -34,7 +34,7 @@ fn generate_judged(round: &Round) -> Result<Vec<Decision>, Error> {
     let mut judging: Stage<Judgement> = round.stage(3, "judge", &key)?;
     let key = key
         .with("filters", &config.filters)
-        .with("clip_check", &round.space.map(|_| &config.clip_check));
+        .with("clip_check", &round.space.map(|space| (space.fingerprint, &config.clip_check)));
     let mut pairing: Stage<Decision> = round.stage(4, "pair", &key)?;
 
     let mut progress = progress(round, &pairing);

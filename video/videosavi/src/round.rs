@@ -13,6 +13,8 @@ use crate::{ClipRecord, Config, Drawn, Error, JudgeVideo, Prompts, Subject};
 pub struct ClipSpace<'a> {
     /// The embedder.
     pub embed: &'a dyn Embed,
+    /// Names the embedder and its weights.
+    pub fingerprint: &'a str,
     /// The frames of a clip under its policy.
     pub frames: &'a dyn Fn(&ClipRecord) -> Result<Vec<RgbImage>, GenerateError>,
 }

@@ -10,12 +10,13 @@ use rand::Rng;
 use rand::seq::{IndexedRandom, SliceRandom};
 use savi_judge::critique::{self, Critique, Verdict};
 use savi_judge::listwise::{self, Listwise, Scores};
-use savi_schema::{CountRule, MediaPolicy};
+use savi_schema::{CountRule, FrameSampling, MediaPolicy};
 
 use super::evidence::{Observed, look};
 use super::query::{Family, ObjectRef, Query};
 use super::questions::{Qa, QuestionKind, phrase, queries, with_options, wrong_answers};
 use super::scene::{Role, Scene};
+use super::times::sample_times;
 use super::vocab::{Direction, Place};
 use super::wording::phrasings;
 
@@ -30,6 +31,13 @@ pub enum Lesson {
     Describe {
         /// The description.
         target: String,
+    },
+    /// Say what is in every cell of one frame.
+    Map {
+        /// The question.
+        question: String,
+        /// Its answer: as many words as cells.
+        answer: String,
     },
     /// Say what one frame shows.
     Locate {
@@ -88,6 +96,8 @@ pub struct LessonPlan {
     pub policy: MediaPolicy,
     /// Descriptions: 0 or 1.
     pub descriptions: usize,
+    /// Frames of which a map of the colours and one of the shapes is made.
+    pub maps: usize,
     /// Single-frame readings.
     pub readings: usize,
     /// Questions to ask, of each kind at most one.
@@ -109,6 +119,7 @@ impl Default for LessonPlan {
         Self {
             policy: MediaPolicy::count(8, CountRule::MidSegment),
             descriptions: 1,
+            maps: 0,
             readings: 6,
             asks: 5,
             answers: 6,
@@ -127,6 +138,7 @@ pub fn lessons(scene: &Scene, rng: &mut impl Rng, plan: &LessonPlan) -> Vec<Less
     if plan.descriptions > 0 {
         lessons.push(Lesson::Describe { target: describe(&seen) });
     }
+    lessons.extend(maps(&seen, rng, plan.maps));
     lessons.extend(readings(&seen, rng, plan.readings));
 
     let mut asked = queries(scene, rng);
@@ -153,6 +165,17 @@ pub fn lessons(scene: &Scene, rng: &mut impl Rng, plan: &LessonPlan) -> Vec<Less
         lessons.extend(judgement(&seen, query, rng, plan.candidates));
     }
     lessons
+}
+
+/// What one picture of a clip teaches: all that it shows, and where single things are. The policy
+/// of `plan` says which moments it may be of; the first part of the result is that moment, in
+/// seconds.
+pub fn picture_lessons(scene: &Scene, rng: &mut impl Rng, plan: &LessonPlan) -> (f64, Vec<Lesson>) {
+    let time = sample_times(scene, &plan.policy).choose(rng).copied().unwrap_or(0.0);
+    let seen = Observed::new(scene, &MediaPolicy::new(FrameSampling::Times { times: vec![time] }));
+    let mut lessons = maps(&seen, rng, plan.maps);
+    lessons.extend(readings(&seen, rng, plan.readings));
+    (time, lessons)
 }
 
 /// Every object, in the order of the colours, one phrase each.
@@ -189,6 +212,34 @@ fn describe(seen: &Observed<'_>) -> String {
         format!("{head}: {rest}.")
     };
     seen.listing().into_iter().map(phrase).collect::<Vec<_>>().join(" ")
+}
+
+/// Cells along each side of a map: as many as a frame of 64 pixels has visual tokens.
+const MAP_SIDE: usize = 4;
+
+/// What is in each cell of a frame, row by row: the densest thing that can be said about it, and
+/// said in the order in which the learner sees it.
+fn maps(seen: &Observed<'_>, rng: &mut impl Rng, count: usize) -> Vec<Lesson> {
+    let mut frames: Vec<usize> = (0..seen.frames).collect();
+    frames.shuffle(rng);
+    let cell = |v: f64| ((v * MAP_SIDE as f64).max(0.0) as usize).min(MAP_SIDE - 1);
+    let map = |frame: usize, what: &str, word: &dyn Fn(usize) -> &'static str| {
+        let mut cells = ["none"; MAP_SIDE * MAP_SIDE];
+        for (index, states) in seen.states.iter().enumerate() {
+            if let Some(state) = states[frame] {
+                cells[cell(state.y) * MAP_SIDE + cell(state.x)] = word(index);
+            }
+        }
+        let question = format!("Which {what} are in the cells of frame {}?", frame + 1);
+        Lesson::Map { question, answer: cells.join(" ") }
+    };
+    let objects = &seen.scene.objects;
+    let of_frame = |frame: usize| {
+        let colour = |index: usize| seen.states[index][frame].map_or("none", |s| s.colour.word());
+        let shape = |index: usize| objects[index].shape.word();
+        [map(frame, "colours", &colour), map(frame, "shapes", &shape)]
+    };
+    frames.into_iter().take(count).flat_map(of_frame).collect()
 }
 
 /// Questions about single frames: what it shows, where a thing is, how a changing thing looks.

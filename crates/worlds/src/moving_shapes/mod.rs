@@ -30,7 +30,7 @@ mod wording;
 pub use clip::write_clip;
 pub use evidence::Observed;
 pub use generate::scene;
-pub use lessons::{Lesson, LessonPlan, UNCRITICISED, lessons};
+pub use lessons::{Lesson, LessonPlan, UNCRITICISED, lessons, picture_lessons};
 pub use make::{
     DatasetConfig, DatasetManifest, NAME, SplitSummary, VERSION, make, question_records,
     read_manifest,
