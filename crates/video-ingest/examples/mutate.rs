@@ -49,7 +49,11 @@ fn fuzz(length: Duration, seed: u64, clips: &[String]) -> Result<ExitCode, Box<d
         let file = folder.path().join("damaged");
         let log = folder.path().join("log");
         let mut child = Command::new("sh")
-            .args(["-c", &format!("ulimit -v {MEMORY_KIB} -c 0; exec \"$@\""), "sh"])
+            .args([
+                "-c",
+                &format!("ulimit -c 0; ulimit -v {MEMORY_KIB} || exit 99; exec \"$@\""),
+                "sh",
+            ])
             .arg(std::env::current_exe()?)
             .args(["--batch", &batch.to_string()])
             .arg(&file)
@@ -78,7 +82,9 @@ fn fuzz(length: Duration, seed: u64, clips: &[String]) -> Result<ExitCode, Box<d
         if !status.is_some_and(|status| status.success()) {
             faults += 1;
             let kept = PathBuf::from(format!("mutate-{batch}"));
-            std::fs::copy(&file, &kept)?;
+            if file.exists() {
+                std::fs::copy(&file, &kept)?;
+            }
             let last = log.lines().last().unwrap_or_default();
             println!("{status:?} after {last:?} of batch {batch}: {}", kept.display());
         }
@@ -133,7 +139,7 @@ fn damage(bytes: &mut Vec<u8>, clips: &[Vec<u8>], below: &mut impl FnMut(usize) 
         0 => bytes[at] ^= 1 << below(8),
         1 => bytes[at] = below(256) as u8,
         2 => {
-            let value = [0, 1, 0x7fff_ffff, 0x8000_0000, 0xffff_ffff][below(5)] as u32;
+            let value: u32 = [0, 1, 0x7fff_ffff, 0x8000_0000, 0xffff_ffff][below(5)];
             let end = (at + 4).min(bytes.len());
             bytes[at..end].copy_from_slice(&value.to_be_bytes()[..end - at]);
         }
