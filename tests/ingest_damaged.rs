@@ -154,6 +154,13 @@ fn cases() -> Vec<Case> {
         hole[from..to].fill(0);
         add("hole", hole, false);
     }
+    // Found by mutation: the AV1 decoder's threads waited for one another.
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/ingest");
+    cases.push(Case {
+        name: "dav1d-threads.mkv".to_owned(),
+        bytes: std::fs::read(fixture.join("dav1d-threads.mkv")).unwrap(),
+        plainly_cut: false,
+    });
     let mut add = |name: &str, bytes: &[u8]| {
         cases.push(Case { name: name.to_owned(), bytes: bytes.to_vec(), plainly_cut: true });
     };

@@ -57,7 +57,7 @@ impl Decoder {
                 return Err(fail(describe(code)));
             }
             // Threads must be set before opening; frames come out the same for any number.
-            (*decoder.context).thread_count = threads as i32;
+            (*decoder.context).thread_count = safe_threads(demuxer.codec(), threads) as i32;
             (*decoder.context).thread_type = (ffi::FF_THREAD_FRAME | ffi::FF_THREAD_SLICE) as i32;
             (*decoder.context).pkt_timebase = demuxer.time_base();
             let mut settings = Options::new();
@@ -119,6 +119,12 @@ impl Decoder {
         // SAFETY: the decoder is open.
         unsafe { ffi::avcodec_flush_buffers(self.context) };
     }
+}
+
+/// Threads that a decoder may use. On damaged files dav1d's threads (seen with 1.0.0) can wait for
+/// one another for ever, which no deadline of ours ends; on the caller's thread it cannot.
+fn safe_threads(codec: ffi::AVCodecID, threads: usize) -> usize {
+    if codec == ffi::AVCodecID::AV_CODEC_ID_AV1 { 1 } else { threads }
 }
 
 impl Drop for Decoder {
