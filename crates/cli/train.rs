@@ -52,13 +52,16 @@ struct Sft {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Recipe {
-    /// `random`: fresh weights from the seed.
-    init: Init,
+    /// `random`: fresh weights from the seed, in the shape of `model`. Else the model to go on from:
+    /// a Hugging Face directory.
+    init: String,
     /// Seed of weights, scenes and lessons.
     seed: u64,
     /// Entries of the tokenizer that is trained on the lessons' words.
+    #[serde(default)]
     vocab_size: usize,
     /// Scenes that the tokenizer sees.
+    #[serde(default)]
     tokenizer_scenes: u64,
     /// Steps at the start that show single pictures instead of clips: what is where.
     #[serde(default)]
@@ -71,16 +74,11 @@ struct Recipe {
     dense_steps: u64,
     /// Lessons of a clip.
     lessons: Lessons,
-    /// Shape of the model.
-    model: Shape,
+    /// Shape of a fresh model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    model: Option<Shape>,
     /// The trainer.
     sft: SftConfig,
-}
-
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Init {
-    Random,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -244,18 +242,30 @@ fn run_sft(args: &Sft, global: &Global) -> anyhow::Result<()> {
     }
     savi_run::write_atomic(&kept, resolved.as_bytes())?;
     let prompts = Prompts::builtin()?;
-    let tokenizer = tokenizer(&recipe, &prompts, &dir)?;
-    let placeholder = special(&tokenizer, "<video>")?;
-    let config = recipe.model.config(recipe.vocab_size, placeholder);
     let options = EngineOptions { device: args.device.clone(), ..EngineOptions::default() };
-    let mut engine = Engine::build(
-        &config,
-        Weights::Random(recipe.seed),
-        tokenizer,
-        TEMPLATE.to_owned(),
-        Processor::default(),
-        &options,
-    )?;
+    let mut engine = match (&recipe.model, recipe.init.as_str()) {
+        (Some(shape), "random") => {
+            let tokenizer = tokenizer(&recipe, &prompts, &dir)?;
+            let placeholder = special(&tokenizer, "<video>")?;
+            Engine::build(
+                &shape.config(recipe.vocab_size, placeholder),
+                Weights::Random(recipe.seed),
+                tokenizer,
+                TEMPLATE.to_owned(),
+                Processor::default(),
+                &options,
+            )?
+        }
+        (None, "random") => {
+            return Err(BadInput(anyhow::anyhow!("init = \"random\" needs a [model]")).into());
+        }
+        (Some(_), _) => {
+            let message =
+                "[model] is the shape of a fresh model: leave it out, or set init = \"random\"";
+            return Err(BadInput(anyhow::anyhow!(message)).into());
+        }
+        (None, name) => Engine::load(name, &options).map_err(|e| BadInput(e.into()))?,
+    };
     let parameters: usize = engine.model().params().weights().iter().map(|w| w.elements()).sum();
     tracing::info!("{parameters} parameters");
     let metrics = Metrics::open(&dir)?;

@@ -341,12 +341,7 @@ fn labelled(
             let subject = Subject::video(Media { source, policy: Some(policy.clone()) });
             let options = question.options.as_deref();
             let mut conversation = prompts.answer(&subject, &question.question, options)?;
-            let place = question.options().iter().position(|option| *option == question.answer);
-            let target = match place.zip(place.and_then(savi_judge::listwise::label)) {
-                Some((_, letter)) => format!("{letter}. {}", question.answer),
-                None => question.answer.clone(),
-            };
-            conversation.push(Message::text(Role::Assistant, target));
+            conversation.push(Message::text(Role::Assistant, question.answer.clone()));
             let (schema, id) = (SCHEMA_VERSION, question.id.clone());
             Ok(Example { schema, id, conversations: vec![conversation] })
         })

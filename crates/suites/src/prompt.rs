@@ -25,7 +25,7 @@ impl Default for QuestionPrompt {
         Self {
             system: None,
             open: "{question}\nAnswer with a few words.".to_owned(),
-            choice: "{question}\n{options}\nAnswer with the letter and the option.".to_owned(),
+            choice: "{question}\n{options}\nAnswer with the text of one option.".to_owned(),
         }
     }
 }
@@ -90,7 +90,7 @@ mod tests {
         asked.question = "Is it {options}?".to_owned();
         assert_eq!(
             prompt.words(&asked),
-            "Is it {options}?\nA. left\nB. up\nAnswer with the letter and the option."
+            "Is it {options}?\nA. left\nB. up\nAnswer with the text of one option."
         );
     }
 

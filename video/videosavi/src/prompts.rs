@@ -286,7 +286,7 @@ mod tests {
         check(prompts.answer(&subject, "Which way?", None), "Which way?\nAnswer with a few words.");
         check(
             prompts.answer(&bare, "Which way?", Some(&["left".to_owned(), "up".to_owned()])),
-            "Which way?\nA. left\nB. up\nAnswer with the letter and the option.",
+            "Which way?\nA. left\nB. up\nAnswer with the text of one option.",
         );
         check(
             prompts.critique(&subject, "Which way?", "left"),

@@ -288,7 +288,9 @@ fn asks(scene: &Scene, asked: &[Query], rng: &mut impl Rng, count: usize) -> Vec
     let movers = scene.objects.iter().filter(|object| object.role == Role::Mover);
     let extra = extra.chain(movers.map(|o| Query::WhyElsewhere(ObjectRef::of(o))));
     let pool: Vec<Query> = asked.iter().copied().chain(extra).collect();
-    QuestionKind::ALL
+    let mut kinds = QuestionKind::ALL;
+    kinds.shuffle(rng);
+    kinds
         .into_iter()
         .take(count)
         .filter_map(|kind| {

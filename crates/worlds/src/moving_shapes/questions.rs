@@ -30,18 +30,10 @@ pub struct Qa {
 }
 
 impl Qa {
-    /// What a model should reply: the answer, for a choice with its letter in front.
+    /// What a model should reply: the answer, in a choice the text of the right option.
     pub fn target(&self) -> String {
-        match self.options.iter().flatten().position(|option| *option == self.answer) {
-            Some(index) => format!("{}. {}", letter(index), self.answer),
-            None => self.answer.clone(),
-        }
+        self.answer.clone()
     }
-}
-
-/// The letter of an option: A for the first.
-pub(super) fn letter(index: usize) -> char {
-    (b'A' + (index % 26) as u8) as char
 }
 
 /// What a method may ask a question to be.
