@@ -15,7 +15,7 @@ use savi_schema::{CountRule, FrameSampling, MediaPolicy};
 use super::evidence::{Observed, look};
 use super::query::{Family, ObjectRef, Query};
 use super::questions::{Qa, QuestionKind, phrase, queries, with_options, wrong_answers};
-use super::scene::{Role, Scene};
+use super::scene::{ObjectState, Role, Scene};
 use super::times::sample_times;
 use super::vocab::{Direction, Place};
 use super::wording::phrasings;
@@ -242,25 +242,46 @@ fn maps(seen: &Observed<'_>, rng: &mut impl Rng, count: usize) -> Vec<Lesson> {
     frames.into_iter().take(count).flat_map(of_frame).collect()
 }
 
-/// Questions about single frames: what it shows, where a thing is, how a changing thing looks.
+/// Questions about single frames: what it shows, where a thing is, what its shape or colour is, how
+/// a changing thing looks.
 fn readings(seen: &Observed<'_>, rng: &mut impl Rng, count: usize) -> Vec<Lesson> {
     let objects = &seen.scene.objects;
-    (0..count)
-        .map(|i| {
-            let frame = rng.random_range(0..seen.frames);
-            let object = rng.random_range(0..objects.len());
-            let name = ObjectRef::of(&objects[object]);
-            let number = frame + 1;
-            let state = seen.states[object][frame].as_ref();
-            let (question, answer) = if i % 3 == 0 {
-                (format!("What does frame {number} show?"), list(seen, frame))
-            } else if objects[object].change.is_some() {
+    let reading = |i: usize, rng: &mut dyn rand::RngCore| {
+        let frame = rng.random_range(0..seen.frames);
+        let object = rng.random_range(0..objects.len());
+        let (name, number) = (ObjectRef::of(&objects[object]), frame + 1);
+        let state = seen.states[object][frame].as_ref();
+        if i % 3 == 0 {
+            return (format!("What does frame {number} show?"), list(seen, frame));
+        }
+        // What is there alone of its colour or shape can be named by it.
+        let visible = || (0..objects.len()).filter_map(|o| Some((o, seen.states[o][frame]?)));
+        let alone = |same: &dyn Fn(usize, ObjectState) -> bool| {
+            visible().filter(|&(o, s)| same(o, s)).count() == 1
+        };
+        let shape = objects[object].shape;
+        match state {
+            Some(now) if rng.random_bool(0.3) && alone(&|_, s| s.colour == now.colour) => {
+                let question = format!("What shape is the {} thing in frame {number}?", now.colour);
+                (question, shape.word().to_owned())
+            }
+            Some(now) if rng.random_bool(0.4) && alone(&|o, _| objects[o].shape == shape) => {
+                let question = format!("What colour is the {shape} in frame {number}?");
+                (question, now.colour.word().to_owned())
+            }
+            _ if objects[object].change.is_some() => {
                 let answer = state.map_or_else(|| "none".to_owned(), look);
                 (format!("How does the {name} look in frame {number}?"), answer)
-            } else {
+            }
+            _ => {
                 let answer = seen.place(object, frame).map_or("none", Place::word);
                 (format!("Where is the {name} in frame {number}?"), answer.to_owned())
-            };
+            }
+        }
+    };
+    (0..count)
+        .map(|i| {
+            let (question, answer) = reading(i, rng);
             Lesson::Locate { question, answer }
         })
         .collect()
