@@ -1,6 +1,8 @@
 """Times every reader on every clip, one after another in turns, and prints the table and the ratios.
 
-    compare.py READ_FRAMES CLIPS ROUNDS
+    compare.py READ_FRAMES CLIPS ROUNDS [ROWS]
+
+ROWS: only rows whose names contain this.
 """
 
 import json
@@ -16,6 +18,7 @@ HERE = Path(__file__).parent
 
 def main():
     ours, clips, rounds = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
+    only = sys.argv[4] if len(sys.argv) > 4 else ""
     ratios = []
     print(f"CPU seconds (median of {rounds}) and resident MiB at the peak and added by reading, {WIDTH}x{HEIGHT} frames")
     print(f"{'row':28} {'savi':>20} " + " ".join(f"{peer:>20}" for peer in PEERS))
@@ -24,6 +27,8 @@ def main():
             for b in ("", "-bframes"):
                 for count in (8, 32):
                     row = f"{size}-gop{gop}{b}-{count}"
+                    if only not in row:
+                        continue
                     clip = clips / f"{size}-gop{gop}{b}.mp4"
                     ratios += compare(ours, clip, count, rounds, row)
     print()

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # The measurement of VideoSAVi that PAPERS.md quotes: both forms, all controls, several seeds, one table.
-#     configs/video/proof.sh OUT [KEY=VALUE ...]
+#     benches/proof.sh OUT [KEY=VALUE ...]
 # FORM=judge|critique (the form whose controls run), SEEDS="1 2 3", SAVI=target/release/savi. Further
 # keys go to every run; evaluation.split=dev is how settings are chosen. Stopped, it goes on where it was.
 set -euo pipefail
-cd "$(dirname "$0")/../.."
+cd "$(dirname "$0")/.."
 out=${1:?OUT}
 shift
 form=${FORM:-judge}
