@@ -251,7 +251,7 @@ fn readings(seen: &Observed<'_>, rng: &mut impl Rng, count: usize) -> Vec<Lesson
         let object = rng.random_range(0..objects.len());
         let (name, number) = (ObjectRef::of(&objects[object]), frame + 1);
         let state = seen.states[object][frame].as_ref();
-        if i % 3 == 0 {
+        if i.is_multiple_of(3) {
             return (format!("What does frame {number} show?"), list(seen, frame));
         }
         // What is there alone of its colour or shape can be named by it.
