@@ -20,6 +20,7 @@ pub(crate) enum Plan {
 }
 
 impl Plan {
+    #[cfg(feature = "video")]
     pub(crate) fn len(&self) -> usize {
         match self {
             Self::Slots(slots) => slots.len(),

@@ -14,6 +14,7 @@ pub(crate) struct Request<'a> {
     pub(crate) path: &'a Path,
     pub(crate) policy: MediaPolicy,
     pub(crate) options: &'a IngestOptions,
+    #[cfg_attr(not(feature = "video"), expect(dead_code, reason = "frame folders need none"))]
     pub(crate) threads: usize,
 }
 
