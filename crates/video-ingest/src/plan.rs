@@ -19,8 +19,8 @@ pub(crate) enum Plan {
     Times(Vec<f64>),
 }
 
+#[cfg(feature = "video")]
 impl Plan {
-    #[cfg(feature = "video")]
     pub(crate) fn len(&self) -> usize {
         match self {
             Self::Slots(slots) => slots.len(),
