@@ -70,6 +70,15 @@ fn clips_that_cannot_be_read_are_left_out_and_counted() {
     assert_eq!(code, Some(2), "{stderr}");
     assert!(stderr.contains(".mp4: not a readable video"), "{stderr}");
 
+    // Mended, the same command goes on.
+    for name in ["text.mp4", "cut.mp4"] {
+        std::fs::copy(goldens.join("vp9.webm"), dir.path().join(name)).unwrap();
+    }
+    let (_, stderr) = video_run(&["--config", "run.toml", "--set", "unreadable=fail"], dir.path());
+    assert!(stderr.contains("looking at clips: 4 done"), "{stderr}");
+    std::fs::write(dir.path().join("text.mp4"), "no video").unwrap();
+    std::fs::write(dir.path().join("cut.mp4"), &whole[..whole.len() / 2]).unwrap();
+
     // Whether so little gives pairs is another matter.
     let (_, stderr) = video_run(&["--config", "run.toml", "--fresh"], dir.path());
     for name in ["text", "cut"] {

@@ -158,7 +158,13 @@ fn readable(
 ) -> anyhow::Result<Vec<(String, Source)>> {
     let paths: Vec<String> = sources.iter().map(|(_, s)| s.path.display().to_string()).collect();
     let policies: Vec<MediaPolicy> = sources.iter().map(|(_, s)| s.policy(policy)).collect();
-    let key = Key::new("readable").with("sources", &paths).with("policies", &policies).finish();
+    // A file that was mended is read again.
+    let states: Vec<_> = sources.iter().map(|(_, source)| state(&source.path)).collect();
+    let key = Key::new("readable")
+        .with("sources", &paths)
+        .with("policies", &policies)
+        .with("states", &states)
+        .finish();
     let mut stage: Stage<Readable> = Stage::open(folder, "00-readable", &key)?;
     let mut progress = Progress::new("reading clips", sources.len() as u64);
     let places: Vec<usize> = (0..sources.len()).collect();
@@ -183,11 +189,11 @@ fn readable(
         let bad = records.iter().filter(|record| record.error.is_some()).count() as u64;
         [("clips".to_owned(), records.len() as u64), ("unreadable".to_owned(), bad)].into()
     })?;
-    let bad: HashMap<&str, &str> = records
+    let bad: Vec<(&str, &str)> = records
         .iter()
         .filter_map(|record| Some((record.id.as_str(), record.error.as_deref()?)))
         .collect();
-    if let (Unreadable::Fail, Some(error)) = (unreadable, bad.values().min()) {
+    if let (Unreadable::Fail, Some((_, error))) = (unreadable, bad.first()) {
         let advice = "mend or remove the file, or set unreadable = \"skip\"";
         return Err(BadInput(anyhow::anyhow!("{error}; {advice}")).into());
     }
@@ -197,7 +203,15 @@ fn readable(
     if bad.len() == sources.len() {
         return Err(BadInput(anyhow::anyhow!("videos: none of the clips can be read")).into());
     }
-    Ok(sources.into_iter().filter(|(id, _)| !bad.contains_key(id.as_str())).collect())
+    let bad: HashSet<&str> = bad.into_iter().map(|(id, _)| id).collect();
+    Ok(sources.into_iter().filter(|(id, _)| !bad.contains(id.as_str())).collect())
+}
+
+/// Size of a file or folder and when it was last written, in nanoseconds.
+fn state(path: &Path) -> Option<(u64, u128)> {
+    let metadata = path.metadata().ok()?;
+    let written = metadata.modified().ok()?.duration_since(std::time::UNIX_EPOCH).ok()?;
+    Some((metadata.len(), written.as_nanos()))
 }
 
 impl From<PathBuf> for Source {

@@ -159,6 +159,15 @@ impl ClipEmbedder {
                 return Err(malformed("config.json", reason));
             }
         }
+        let sizes = [
+            ("text_config.num_attention_heads", text.num_attention_heads),
+            ("text_config.max_position_embeddings", text.max_position_embeddings),
+            ("vision_config.num_attention_heads", vision.num_attention_heads),
+            ("vision_config.patch_size", vision.patch_size),
+        ];
+        if let Some((key, _)) = sizes.iter().find(|(_, size)| *size == 0) {
+            return Err(malformed("config.json", format!("{key} must be at least 1")));
+        }
         let settings = ClipConfig {
             text_config: ClipTextConfig {
                 vocab_size: text.vocab_size,
@@ -189,6 +198,10 @@ impl ClipEmbedder {
             .map_err(|error| malformed("preprocessor_config.json", error.to_string()))?;
         if look.crop_size.side() as usize != vision.image_size {
             let reason = "crop_size differs from the model's image_size".to_owned();
+            return Err(malformed("preprocessor_config.json", reason));
+        }
+        if matches!(look.size, Size::Square { .. }) || look.size.side() < look.crop_size.side() {
+            let reason = "size must give shortest_edge, at least that of crop_size".to_owned();
             return Err(malformed("preprocessor_config.json", reason));
         }
         let mut tokenizer = Tokenizer::from_bytes(read("tokenizer.json")?)
