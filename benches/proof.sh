@@ -34,8 +34,8 @@ of() {
 
 arm judge judge
 arm critique critique
-arm other-clip "$form" method.judge_video=other
-arm no-video "$form" method.judge_video=none
+arm other-clip "$form" method.judge_video=other method.no_pairs=skip
+arm no-video "$form" method.judge_video=none method.no_pairs=skip
 arm sft-initial "$form" method.learn=sft-initial
 arm sft-labelled "$form" method.learn=sft-labelled
 arm self-correction critique method.rounds=0 evaluation.answering=critique-revise
@@ -46,9 +46,28 @@ others=(judge critique other-clip no-video sft-initial self-correction vote-of-5
 arms=()
 for name in "${others[@]}"; do arms+=("$(of "$name")"); done
 "$savi" eval compare "$(of judge @0)" "${arms[@]}" --families | tee "$out/table.txt"
-"$savi" eval compare "$(of other-clip)" "$(of "$form")" | tee -a "$out/table.txt"
-"$savi" eval compare "$(of sft-initial)" "$(of "$form")" | tee -a "$out/table.txt"
-for audit in "$out"/{judge,critique}-*/stages/18-audit/done.json; do
+for control in other-clip no-video sft-initial self-correction vote-of-5; do
+  "$savi" eval compare "$(of "$control")" "$(of "$form")" | tee -a "$out/table.txt"
+done
+world=$(sed -n 's/^dir = "\(.*\)"/\1/p' "configs/video/proof-$form.toml")
+split=test
+for pair in "$@"; do
+  case $pair in
+    world.dir=*) world=${pair#*=} ;;
+    evaluation.split=*) split=${pair#*=} ;;
+  esac
+done
+"$savi" eval run --model floor:majority-class --suite moving-shapes --data "$world" --split "$split" \
+  --out "$out/majority-class" | tee -a "$out/table.txt"
+
+# What every arm learnt from, and for how long.
+for lesson in "$out"/*/checkpoints/round-*/{pairs,examples}.jsonl; do
+  [[ -e $lesson ]] || continue
+  run=${lesson%%/checkpoints/*} round=${lesson%/*}
+  steps=$(grep -c "\"round\":${round##*-}[,}]" "$run/metrics.jsonl" || true)
+  echo "${run##*/} ${round##*/}: $(wc -l <"$lesson") records, $steps steps"
+done | sort | tee "$out/steps.txt"
+for audit in "$out"/{judge,critique}-*/stages/*8-audit/done.json; do
   echo "$audit"
   cat "$audit"
 done >"$out/audits.txt"

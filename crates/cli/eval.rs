@@ -243,6 +243,7 @@ fn ask(
     let key = Key::new("evaluate")
         .with("model", &engine.fingerprint())
         .with("questions", questions)
+        .with("rules", &savi_suites::extract::RULES)
         .with("options", &EvalOptions { chunk: 0, ..options.clone() })
         .finish();
     let mut stage: Stage<Answered> = Stage::open(folder, "09-evaluate", &key)?;

@@ -147,7 +147,7 @@ fn records_of_round(dir: &Path, round: Option<u32>) -> anyhow::Result<PathBuf> {
 
 fn print_rows(rows: &[Row], base: &str, families: bool) {
     if let Some(first) = rows.first() {
-        let d = first.difference;
+        let d = &first.difference;
         println!(
             "against {base}: {:.1} % of {} questions over {} clips",
             100.0 * d.base,
@@ -157,21 +157,23 @@ fn print_rows(rows: &[Row], base: &str, families: bool) {
     }
     let width = rows.iter().map(|row| row.arm.len()).max().unwrap_or(0).max(12);
     println!(
-        "{:<width$}  {:>7}  {:>10}  {:>16}  {:>5}",
-        "", "percent", "difference", "95 % interval", "seeds"
+        "{:<width$}  {:>7}  {:>10}  {:>16}  of each seed",
+        "", "percent", "difference", "95 % interval"
     );
     for row in rows.iter().filter(|row| families || row.family.is_none()) {
-        let d = row.difference;
+        let d = &row.difference;
         let name = match &row.family {
             None => row.arm.clone(),
             Some(family) => format!("  {family}"),
         };
         let interval = format!("{:+.1} to {:+.1}", 100.0 * d.ci95[0], 100.0 * d.ci95[1]);
+        let by_seed: Vec<String> =
+            d.by_seed.iter().map(|seed| format!("{:+.1}", 100.0 * seed)).collect();
         println!(
-            "{name:<width$}  {:>7.1}  {:>+10.1}  {interval:>16}  {:>5}{}",
+            "{name:<width$}  {:>7.1}  {:>+10.1}  {interval:>16}  {}{}",
             100.0 * d.other,
             100.0 * d.difference,
-            d.seeds,
+            by_seed.join(" "),
             if row.clear { "  clear of zero" } else { "" }
         );
     }

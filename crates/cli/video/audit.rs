@@ -37,7 +37,9 @@ struct Audited {
     answers: Vec<bool>,
     /// What became of those that were criticised: initial answer, verdict, revision.
     corrections: Vec<Correction>,
-    /// Of the question's pairs: whether chosen and rejected are right.
+    /// Number of the question's pairs.
+    pairs_made: usize,
+    /// Of each pair, where the scene answers the question: whether chosen and rejected are right.
     pairs: Vec<(bool, bool)>,
 }
 
@@ -61,12 +63,16 @@ impl Record for Audited {
 
 /// Audits every round of a finished run.
 pub(crate) fn audit(folder: &RunFolder, config: &Config, world: &Path) -> anyhow::Result<()> {
+    if config.rounds == 0 {
+        return Ok(());
+    }
     let scenes: HashMap<String, Scene> =
         open_audit(world)?.into_iter().map(|scene| (scene.id.clone(), scene)).collect();
     for round in 1..=config.rounds {
         let Some(made) = Made::read(folder, config, round)? else { continue };
-        let key =
-            Key::new("audit").with("questions", &made.questions).with("decisions", &made.decisions);
+        let key = Key::new("audit 2")
+            .with("questions", &made.questions)
+            .with("decisions", &made.decisions);
         let name = format!("{round}8-audit");
         let mut stage: Stage<Audited> = Stage::open(folder, &name, &key.finish())?;
         let mut clips: Vec<&str> = made.questions.iter().map(|q| q.clip.as_str()).collect();
@@ -131,8 +137,14 @@ impl Made {
             truth: truth.as_ref().map(|qa| qa.answer.clone()),
             answers: Vec::new(),
             corrections: Vec::new(),
+            pairs_made: 0,
             pairs: Vec::new(),
         };
+        let pairs = || {
+            let of_question = self.decisions.iter().filter(|d| d.question == question.id);
+            of_question.filter_map(|decision| decision.pair.as_ref())
+        };
+        audited.pairs_made = pairs().count();
         if truth.is_none() {
             return audited;
         }
@@ -148,11 +160,7 @@ impl Made {
                 });
             }
         }
-        let pairs = self.decisions.iter().filter(|decision| decision.question == question.id);
-        audited.pairs = pairs
-            .filter_map(|decision| decision.pair.as_ref())
-            .map(|pair| (right(&pair.chosen), right(&pair.rejected)))
-            .collect();
+        audited.pairs = pairs().map(|pair| (right(&pair.chosen), right(&pair.rejected))).collect();
         audited
     }
 }
@@ -185,8 +193,11 @@ fn count(audited: &[Audited]) -> BTreeMap<String, u64> {
                 add("revisions/right", *revision_right);
             }
         }
-        for &(chosen, rejected) in &question.pairs {
+        for at in 0..question.pairs_made {
             add("pairs", true);
+            add("pairs/answerable", at < question.pairs.len());
+        }
+        for &(chosen, rejected) in &question.pairs {
             add("pairs/chosen-right", chosen);
             add("pairs/rejected-right", rejected);
             add("pairs/right-over-wrong", chosen && !rejected);
@@ -208,8 +219,8 @@ fn summary(counters: &BTreeMap<String, u64>) -> String {
         "questions answerable {}, answers right {}, chosen right {}, rejected right {}",
         share("questions/used-and-answerable", "questions/used"),
         share("answers/right", "answers"),
-        share("pairs/chosen-right", "pairs"),
-        share("pairs/rejected-right", "pairs"),
+        share("pairs/chosen-right", "pairs/answerable"),
+        share("pairs/rejected-right", "pairs/answerable"),
     )
 }
 
@@ -229,6 +240,7 @@ mod tests {
             truth: truth.map(str::to_owned),
             answers: Vec::new(),
             corrections: Vec::new(),
+            pairs_made: 1,
             pairs: Vec::new(),
         };
         let mut answered = question(None, Some("left"));
@@ -238,7 +250,7 @@ mod tests {
             called_right: Some(false),
             revision_right: Some(true),
         }];
-        answered.pairs = vec![(true, false), (false, false)];
+        (answered.pairs_made, answered.pairs) = (2, vec![(true, false), (false, false)]);
         let counters =
             count(&[answered, question(None, None), question(Some("duplicate"), Some("up"))]);
         let expected = [
@@ -252,7 +264,8 @@ mod tests {
             ("revisions", 1),
             ("revisions/initial-right", 0),
             ("revisions/right", 1),
-            ("pairs", 2),
+            ("pairs", 4),
+            ("pairs/answerable", 2),
             ("pairs/chosen-right", 1),
             ("pairs/rejected-right", 0),
             ("pairs/right-over-wrong", 1),

@@ -13,4 +13,8 @@ pub mod listwise;
 pub mod order;
 mod text;
 
+/// Goes up when a verdict would be read otherwise than before, so that stored readings are made
+/// again.
+pub const RULES: u32 = 1;
+
 pub use clip::{ClipCheckError, Similarities, clip_check};

@@ -10,13 +10,22 @@
 //!    another option is ambiguous. `A circle` is an article unless option A is `circle`.
 //! 2. Otherwise, letters after "answer is" or "answer:" count; two different ones are ambiguous.
 //! 3. Otherwise, the option whose text is the reply, or the only option whose words occur in it in
-//!    one piece; an option within a longer one at the same place (`left` in `upper left`) is not
-//!    counted there. Several are ambiguous, none is unparsed.
+//!    one piece with nothing around them but words like `it is` or `the answer`: `upper left` and
+//!    `not left` do not name `left`. Several are ambiguous, none is unparsed.
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::Format;
+
+/// Goes up when a reply would be read otherwise than before, so that stored grades are made again.
+pub const RULES: u32 = 2;
+
+/// Words that may stand around an option: they neither negate it nor make it another one.
+const AROUND: [&str; 16] = [
+    "it", "its", "is", "was", "in", "on", "at", "to", "this", "that", "answer", "option",
+    "correct", "i", "think", "goes",
+];
 
 /// Why a reply holds no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Error, Serialize, Deserialize)]
@@ -51,7 +60,7 @@ pub fn choice(reply: &str, options: &[String]) -> Result<usize, Unparsed> {
     if let Some(result) = letter_after_answer(reply, options.len()) {
         return result;
     }
-    only_one(named_options(&normalise(reply), &normal))
+    named_alone(&normalise(reply), &normal)
 }
 
 /// Whether a reply is right: `Ok` with the extracted answer and the verdict. The extracted answer
@@ -215,12 +224,23 @@ fn letter_index(letter: char, options: usize) -> Option<usize> {
     letter.is_ascii_uppercase().then(|| letter as usize - 'A' as usize).filter(|&i| i < options)
 }
 
-/// Options whose words occur in `reply` in one piece, not counting those inside longer ones.
-fn named_options(reply: &str, normal: &[String]) -> Vec<usize> {
+/// Rule 3.
+fn named_alone(reply: &str, normal: &[String]) -> Result<usize, Unparsed> {
     let exact: Vec<usize> = (0..normal.len()).filter(|&index| normal[index] == reply).collect();
     if !exact.is_empty() {
-        return exact;
+        return only_one(exact);
     }
+    let index = only_one(named_options(reply, normal))?;
+    let mut wanted = normal[index].split(' ').peekable();
+    let around = reply.split(' ').filter(|word| wanted.next_if_eq(word).is_none());
+    match around.into_iter().all(|word| AROUND.contains(&word)) {
+        true => Ok(index),
+        false => Err(Unparsed::NoOption),
+    }
+}
+
+/// Options whose words occur in `reply` in one piece, not counting those inside longer ones.
+fn named_options(reply: &str, normal: &[String]) -> Vec<usize> {
     let words: Vec<&str> = reply.split(' ').collect();
     let mut spans = Vec::new();
     for (index, option) in normal.iter().enumerate().filter(|(_, option)| !option.is_empty()) {
@@ -309,20 +329,24 @@ mod tests {
                 ("right", Ok(1)),
                 ("It goes right.", Ok(1)),
                 ("upper left", Ok(2)),
-                ("it is in the upper left corner", Ok(2)),
+                ("it is in the upper left", Ok(2)),
+                ("it is in the upper left corner", none),
+                ("lower left", none),
+                ("not right", none),
+                ("right turned ring, none, none", none),
                 ("2", Ok(3)),
                 ("The answer is D.", Ok(3)),
                 ("Answer: (C)", Ok(2)),
                 ("the answer is option b", Ok(1)),
                 ("The answer is A", Ok(0)),
-                ("the answer is a left turn", Ok(0)),
+                ("the answer is a left turn", none),
                 ("B. left", both),
                 ("B left", both),
                 ("left or right", both),
                 ("left, then upper left", both),
                 ("The answer is A. No, the answer is B.", both),
                 ("E", none),
-                ("E. left of it", Ok(0)),
+                ("E. left of it", none),
                 ("down", none),
                 ("", Err(Unparsed::Empty)),
                 ("?!", Err(Unparsed::Empty)),

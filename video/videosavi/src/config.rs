@@ -27,6 +27,8 @@ pub struct Config {
     /// At most this many pairs (or examples) are learnt from in a round, drawn at random.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pairs_per_round: Option<usize>,
+    /// What happens after a round that made nothing to learn from.
+    pub no_pairs: NoPairs,
     /// Clips that go through the stages together. It changes the speed and nothing else.
     pub clips_at_once: usize,
     /// Asking questions.
@@ -56,6 +58,7 @@ impl Default for Config {
             judge_video: JudgeVideo::default(),
             clips_per_round: None,
             pairs_per_round: None,
+            no_pairs: NoPairs::default(),
             clips_at_once: 8,
             questions: Questions::default(),
             answers: Answers::default(),
@@ -87,12 +90,24 @@ pub enum Learn {
     /// The pairs, by DPO.
     #[default]
     Dpo,
-    /// Control: the unjudged answers to the questions of the pairs, by supervised fine-tuning.
+    /// Control: as many answers as there are pairs, drawn from all of the round whatever was said of
+    /// them later, by supervised fine-tuning.
     SftInitial,
     /// Ceiling: as many questions with their true answers, by supervised fine-tuning.
     SftLabelled,
     /// Control: nothing; the loop generates and evaluates only.
     Nothing,
+}
+
+/// What happens after a round that made nothing to learn from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NoPairs {
+    /// The run ends with an error that says what became of the questions.
+    #[default]
+    Fail,
+    /// The model stays as it is and the run goes on: what a control asks for.
+    Skip,
 }
 
 /// Which clip is shown when answers are judged or criticised.

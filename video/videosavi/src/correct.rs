@@ -6,17 +6,19 @@ use std::collections::HashMap;
 use savi_judge::critique::{self, Verdict};
 use savi_schema::{Completion, Generate, GenerateError, Part, Request, Sampling};
 use savi_suites::QuestionRecord;
+use savi_suites::extract::grade;
 
 use crate::{Critique, Prompts, Revise, Subject};
 
 /// Answers held-out questions as `inner` does, then criticises each answer and revises those that
-/// the critique calls wrong. Where a critique cannot be read the answer stands.
+/// the critique calls wrong. Where a critique cannot be read, or a revision gives no answer that can
+/// be graded, the answer stands: correction must not lose to its form.
 pub(crate) struct SelfCorrecting<'a> {
     inner: &'a dyn Generate,
     prompts: &'a Prompts,
     critique: Sampling,
     revise: Sampling,
-    questions: HashMap<&'a str, &'a str>,
+    questions: HashMap<&'a str, &'a QuestionRecord>,
 }
 
 impl<'a> SelfCorrecting<'a> {
@@ -34,12 +36,12 @@ impl<'a> SelfCorrecting<'a> {
             prompts,
             critique: greedy(&critique.sampling),
             revise: greedy(&revise.sampling),
-            questions: questions.iter().map(|q| (q.id.as_str(), q.question.as_str())).collect(),
+            questions: questions.iter().map(|q| (q.id.as_str(), q)).collect(),
         }
     }
 
     /// The question of a request of the suites, whose id is `<question>/<view>`.
-    fn question(&self, request: &Request) -> Result<&'a str, GenerateError> {
+    fn question(&self, request: &Request) -> Result<&'a QuestionRecord, GenerateError> {
         let id = request.id.rsplit_once('/').map_or(request.id.as_str(), |(id, _)| id);
         self.questions.get(id).copied().ok_or_else(|| GenerateError::BadRequest {
             id: request.id.clone(),
@@ -78,6 +80,7 @@ impl Generate for SelfCorrecting<'_> {
             for open in open {
                 let request = &requests[open.request];
                 let (subject, question) = (subject(request), self.question(request)?);
+                let question = &with_options(question);
                 let answer = without_letter(&answers[open.request][open.sample].text);
                 let (messages, sampling) = match name {
                     "critique" => {
@@ -102,7 +105,12 @@ impl Generate for SelfCorrecting<'_> {
         });
         let revisions = ask(&open, &answers, "revise")?;
         for (open, revision) in open.iter().zip(revisions) {
-            answers[open.request][open.sample] = revision;
+            let question = self.question(&requests[open.request])?;
+            let graded =
+                grade(question.format, question.options(), &question.answer, &revision.text);
+            if graded.is_ok() {
+                answers[open.request][open.sample] = revision;
+            }
         }
         Ok(answers)
     }
@@ -111,6 +119,14 @@ impl Generate for SelfCorrecting<'_> {
         let prompts = [self.prompts.id("critique"), self.prompts.id("revise")];
         format!("{}+{}", self.inner.fingerprint(), prompts.join("+"))
     }
+}
+
+/// A question with what there is to choose from: a revision that never saw the options would name
+/// others.
+fn with_options(question: &QuestionRecord) -> String {
+    let lines = question.options().iter().zip('A'..='Z');
+    let lines = lines.map(|(option, letter)| format!("\n{letter}. {option}"));
+    question.question.clone() + &lines.collect::<String>()
 }
 
 /// The clip that a request shows.
@@ -129,5 +145,74 @@ fn without_letter(reply: &str) -> &str {
     match reply.split_once(". ") {
         Some((letter, rest)) if letter.len() == 1 && !rest.is_empty() => rest,
         _ => reply,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use savi_schema::{FinishReason, Message, Role};
+    use savi_suites::Format;
+
+    /// Calls every answer wrong and revises it to the same words.
+    struct Stubborn(&'static str);
+
+    impl Generate for Stubborn {
+        fn generate(&self, requests: &[Request]) -> Result<Vec<Vec<Completion>>, GenerateError> {
+            let reply = |request: &Request| {
+                let words = request.messages[0].words();
+                let text = match () {
+                    () if words.contains("Check the answer") => {
+                        assert!(words.contains("Which way?\nA. left\nB. up\nAnswer: left\n"));
+                        "Evidence: it rises. Verdict: wrong."
+                    }
+                    () if words.contains("again") => self.0,
+                    () => "A. left",
+                };
+                vec![Completion {
+                    text: text.to_owned(),
+                    token_ids: Vec::new(),
+                    logps: Vec::new(),
+                    finish_reason: FinishReason::Stop,
+                }]
+            };
+            Ok(requests.iter().map(reply).collect())
+        }
+
+        fn fingerprint(&self) -> String {
+            String::new()
+        }
+    }
+
+    #[test]
+    fn a_revision_counts_where_it_names_an_option() {
+        let question = QuestionRecord {
+            schema: 1,
+            id: "q".to_owned(),
+            clip_id: "c".to_owned(),
+            clip: "c.mp4".to_owned(),
+            family: "direction".to_owned(),
+            format: Format::Choice,
+            question: "Which way?".to_owned(),
+            options: Some(vec!["left".to_owned(), "up".to_owned()]),
+            answer: "up".to_owned(),
+            temporal: true,
+            novel: false,
+        };
+        let prompts = Prompts::builtin().unwrap();
+        let (critique, revise) = (Critique::default(), Revise::default());
+        let questions = [question];
+        let request = Request {
+            id: "q/normal".to_owned(),
+            messages: vec![Message::text(Role::User, "Which way?")],
+            samplings: vec![Sampling::default()],
+            seed: 0,
+        };
+        for (revised, expected) in [("up", "up"), ("upper left", "A. left"), ("", "A. left")] {
+            let model = Stubborn(revised);
+            let correcting = SelfCorrecting::new(&model, &prompts, &critique, &revise, &questions);
+            let made = correcting.generate(std::slice::from_ref(&request)).unwrap();
+            assert_eq!(made[0][0].text, expected);
+        }
     }
 }

@@ -6,9 +6,9 @@ use std::path::Path;
 use rand::seq::SliceRandom;
 use savi_judge::order::seeded_rng;
 use savi_run::{Interrupt, Metrics};
-use savi_schema::{Example, Generate, Message, Pair, Role, SCHEMA_VERSION};
+use savi_schema::{Example, Generate, Pair};
 
-use crate::{Config, Decision, Error, Learn};
+use crate::{Config, Decision, Error, Learn, NoPairs};
 
 /// A model that can be asked and taught.
 pub trait Learner {
@@ -80,10 +80,8 @@ impl Lesson {
         seed: u64,
         round: u32,
     ) -> Result<Self, Error> {
-        let paired: Vec<(&Decision, &Pair)> = decisions
-            .iter()
-            .filter_map(|decision| Some((decision, decision.pair.as_ref()?)))
-            .collect();
+        let paired: Vec<&Pair> =
+            decisions.iter().filter_map(|decision| decision.pair.as_ref()).collect();
         let limit = config.pairs_per_round;
         let names = ["lesson", &round.to_string()];
         let take = |items: usize, most: Option<usize>| -> Vec<usize> {
@@ -99,21 +97,33 @@ impl Lesson {
             Learn::Nothing => return Ok(Self::Nothing),
             Learn::Dpo => {
                 let places = take(paired.len(), limit);
-                Self::Pairs(places.into_iter().map(|at| paired[at].1.clone()).collect())
+                Self::Pairs(places.into_iter().map(|at| paired[at].clone()).collect())
             }
             Learn::SftInitial => {
-                let places = take(paired.len(), limit);
-                Self::Examples(places.into_iter().map(|at| initial_example(paired[at])).collect())
+                // As many as there would be pairs, but not those of the pairs: in the critique form
+                // these are the very answers that the critic rejects.
+                let unjudged: Vec<&Example> =
+                    decisions.iter().filter_map(|decision| decision.initial.as_ref()).collect();
+                let most = limit.map_or(paired.len(), |limit| limit.min(paired.len()));
+                let places = take(unjudged.len(), Some(most));
+                Self::Examples(places.into_iter().map(|at| unjudged[at].clone()).collect())
             }
             Learn::SftLabelled => {
                 let places = take(labelled.len(), Some(limit.unwrap_or(paired.len())));
                 Self::Examples(places.into_iter().map(|at| labelled[at].clone()).collect())
             }
         };
-        if lesson.is_empty() {
-            return Err(Error::NothingToLearn { round, counts: reasons(decisions) });
+        if !lesson.is_empty() {
+            return Ok(lesson);
         }
-        Ok(lesson)
+        let error = Error::NothingToLearn { round, counts: reasons(decisions) };
+        match config.no_pairs {
+            NoPairs::Fail => Err(error),
+            NoPairs::Skip => {
+                tracing::warn!("{error}; the model stays as it is");
+                Ok(Self::Nothing)
+            }
+        }
     }
 
     fn is_empty(&self) -> bool {
@@ -123,12 +133,6 @@ impl Lesson {
             Self::Nothing => false,
         }
     }
-}
-
-fn initial_example((decision, pair): (&Decision, &Pair)) -> Example {
-    let mut conversation = pair.prompt.clone();
-    conversation.push(Message::text(Role::Assistant, &decision.initial));
-    Example { schema: SCHEMA_VERSION, id: pair.id.clone(), conversations: vec![conversation] }
 }
 
 /// `margin 12, one-candidate 3`: what became of the questions that gave no pair.

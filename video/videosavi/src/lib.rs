@@ -32,7 +32,7 @@ mod text;
 
 pub use config::{
     Answers, ClipCheck, Config, ConfigProblem, Critique, Filters, Form, Judge, JudgeVideo, Learn,
-    Questions, Revise, Ties,
+    NoPairs, Questions, Revise, Ties,
 };
 pub use error::Error;
 pub use learn::{LearnError, Learner, Learnt, Material, Training};

@@ -12,7 +12,7 @@ use rand::Rng;
 use savi_judge::critique::Verdict;
 use savi_judge::order::seeded_rng;
 use savi_judge::{Similarities, clip_check};
-use savi_schema::{Pair, SCHEMA_VERSION};
+use savi_schema::{Example, Message, Pair, Role, SCHEMA_VERSION};
 use serde_json::{Map, Value, json};
 
 use crate::answer::{problem, usable};
@@ -45,11 +45,11 @@ pub(crate) fn pair_judged(
                 Some(judgement) => select_judged(judgement, &drawn, config),
             };
             let mut decision = Decision::new(round, question, &question.id);
-            // The supervised control learns an answer that no judge has seen: any of those drawn.
+            // The supervised control learns whatever was answered: any of the answers drawn.
             if !drawn.is_empty() {
                 let any =
                     seeded_rng(round.seed, &["initial", &decision.id]).random_range(0..drawn.len());
-                drawn[any].text.clone_into(&mut decision.initial);
+                decision.keep_initial(round, clip, question, &drawn[any].text)?;
             }
             match selected {
                 Err(reason) => decision.dropped = Some(reason),
@@ -93,7 +93,9 @@ pub(crate) fn pair_revised(
             let verdict = critique.and_then(|c| c.parsed.as_ref()).map(|parsed| parsed.verdict);
             let revision = revisions[place].iter().find(|r| r.id == answer.id);
             let mut decision = Decision::new(round, question, &answer.id);
-            answer.text.clone_into(&mut decision.initial);
+            if answer.dropped.is_none() {
+                decision.keep_initial(round, clip, question, &answer.text)?;
+            }
             decision.dropped = match (answer.dropped, verdict, revision) {
                 (Some(reason), ..) => Some(reason),
                 (None, None, _) => Some(Dropped::Unparsed),
@@ -169,11 +171,25 @@ impl Decision {
             id: format!("round-{}/{id}", round.number),
             clip: question.clip.clone(),
             question: question.id.clone(),
-            initial: String::new(),
+            initial: None,
             dropped: None,
             similarities: None,
             pair: None,
         }
+    }
+
+    fn keep_initial(
+        &mut self,
+        round: &Round,
+        clip: &ClipRecord,
+        question: &Question,
+        answer: &str,
+    ) -> Result<(), Error> {
+        let mut conversation = round.prompts.answer(&round.subject(clip), &question.text, None)?;
+        conversation.push(Message::text(Role::Assistant, answer));
+        let (id, conversations) = (self.id.clone(), vec![conversation]);
+        self.initial = Some(Example { schema: SCHEMA_VERSION, id, conversations });
+        Ok(())
     }
 
     /// Makes the pair, or drops it for its lengths.

@@ -70,7 +70,7 @@ impl Subject {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PromptFiles {
-    /// Replaces `answer`.
+    /// Replaces `answer` in the loop; held-out questions keep the wording of their suite.
     pub answer: Option<PathBuf>,
     /// Replaces `ask`.
     pub ask: Option<PathBuf>,

@@ -2,7 +2,7 @@
 
 use savi_judge::listwise::Listwise;
 use savi_run::Record;
-use savi_schema::{Completion, FinishReason, MediaPolicy, Pair, Sampling};
+use savi_schema::{Completion, Example, FinishReason, MediaPolicy, Pair, Sampling};
 use serde::{Deserialize, Serialize};
 
 use crate::QuestionKind;
@@ -247,8 +247,9 @@ pub struct Decision {
     pub clip: String,
     /// Id of the question.
     pub question: String,
-    /// The unjudged answer that the supervised control learns.
-    pub initial: String,
+    /// An answer as it was drawn, whatever was said of it later: what the supervised control learns.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub initial: Option<Example>,
     /// Why there is no pair.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dropped: Option<Dropped>,

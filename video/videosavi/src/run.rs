@@ -159,7 +159,9 @@ fn learn(
     let dir = outputs.folder.path("checkpoints").join(format!("round-{round}"));
     let key = key.with("model", model).with("learner", &learner.key()).finish();
     let key_path = dir.join("key");
-    if fs::read_to_string(&key_path).is_ok_and(|before| before != key) {
+    // Whatever lies there without a key is of a run that was killed while it cleaned up.
+    let before = fs::read_to_string(&key_path).ok();
+    if before.is_some_and(|before| before != key) || (!key_path.exists() && dir.exists()) {
         tracing::warn!("round {round} is learnt again: what it depends on has changed");
         let io = |source| savi_run::RunError::Io { path: dir.clone(), source };
         fs::remove_dir_all(&dir).map_err(io)?;
@@ -200,6 +202,7 @@ fn evaluate(
         .with("round", &round)
         .with("model", &generator.fingerprint())
         .with("questions", &exam.questions)
+        .with("rules", &savi_suites::extract::RULES)
         .with("options", &EvalOptions { chunk: 0, ..exam.options.clone() })
         .finish();
     let mut stage: Stage<Answered> =

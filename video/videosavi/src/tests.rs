@@ -283,6 +283,51 @@ fn controls_learn_as_much_of_something_else() {
 }
 
 #[test]
+fn the_supervised_control_does_not_learn_what_the_critic_rejects() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = Config { learn: Learn::SftInitial, rounds: 1, ..config(Form::Critique) };
+    start(dir.path(), &config, u32::MAX).unwrap();
+    let text = fs::read_to_string(dir.path().join("checkpoints/round-1/examples.jsonl")).unwrap();
+    let learnt: Vec<Example> =
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let made = decisions(dir.path(), &config, 1);
+    assert_eq!(learnt.len(), made.iter().filter(|decision| decision.pair.is_some()).count());
+    let unpaired = |id: &str| made.iter().any(|made| made.id == id && made.pair.is_none());
+    let others = learnt.iter().filter(|example| unpaired(&example.id)).count();
+    assert!(others > 0 && others < learnt.len(), "{others} of {}", learnt.len());
+}
+
+#[test]
+fn a_control_without_pairs_goes_on_with_the_model_as_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let (judge_video, no_pairs) = (JudgeVideo::None, NoPairs::Skip);
+    let config = Config { judge_video, no_pairs, ..config(Form::Judge) };
+    let rows = start(dir.path(), &config, u32::MAX).unwrap();
+    let overall: Vec<f64> =
+        rows.iter().filter(|row| row.metric == "accuracy").map(|row| row.value).collect();
+    assert_eq!(overall.len(), 3, "{rows:?}");
+    assert!(overall.iter().all(|value| *value == overall[0]));
+}
+
+#[test]
+fn what_a_killed_cleaning_left_behind_is_not_taken_for_a_checkpoint() {
+    let run = |stale: bool| {
+        let dir = tempfile::tempdir().unwrap();
+        let learnt = dir.path().join("checkpoints/round-1");
+        let config = Config { rounds: 1, ..config(Form::Judge) };
+        let _ = start(dir.path(), &config, 0);
+        if stale {
+            fs::create_dir_all(&learnt).unwrap();
+            fs::write(learnt.join("checkpoint"), "2").unwrap();
+        }
+        start(dir.path(), &config, u32::MAX).unwrap();
+        let steps = fs::read_to_string(dir.path().join("metrics.jsonl")).unwrap().lines().count();
+        (steps, fs::read_to_string(learnt.join("adapter")).unwrap())
+    };
+    assert_eq!(run(true), run(false));
+}
+
+#[test]
 fn filters_count_what_they_drop_and_can_be_switched_off() {
     let run_with = |filters: Filters| {
         let dir = tempfile::tempdir().unwrap();

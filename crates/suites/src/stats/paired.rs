@@ -9,7 +9,7 @@ use super::bootstrap::draw_weights;
 use super::{Bootstrap, Outcome};
 
 /// The mean difference between two arms.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Difference {
     /// Mean of the first arm over questions and seeds.
     pub base: f64,
@@ -25,6 +25,8 @@ pub struct Difference {
     pub clusters: usize,
     /// Number of pairs of runs.
     pub seeds: usize,
+    /// The difference of each pair of runs.
+    pub by_seed: Vec<f64>,
 }
 
 impl Difference {
@@ -139,6 +141,10 @@ pub fn paired_difference(
         n: questions.len(),
         clusters: clips.len(),
         seeds,
+        by_seed: sums
+            .iter()
+            .map(|sums| sums.iter().sum::<f64>() / questions.len() as f64)
+            .collect(),
     })
 }
 
@@ -206,7 +212,7 @@ mod tests {
         let others = [run(&[&[1, 1]]), run(&[&[0, 0]])];
         let result = paired_difference(&[base], &others, &Bootstrap::default()).unwrap();
         assert_eq!((result.difference, result.ci95), (0.5, [0.0, 1.0]));
-        assert_eq!((result.seeds, result.n), (2, 2));
+        assert_eq!((result.seeds, result.n, result.by_seed), (2, 2, vec![1.0, 0.0]));
     }
 
     #[test]
