@@ -67,7 +67,7 @@ for lesson in "$out"/*/checkpoints/round-*/{pairs,examples}.jsonl; do
   steps=$(grep -c "\"round\":${round##*-}[,}]" "$run/metrics.jsonl" || true)
   echo "${run##*/} ${round##*/}: $(wc -l <"$lesson") records, $steps steps"
 done | sort | tee "$out/steps.txt"
-for audit in "$out"/{judge,critique}-*/stages/*8-audit/done.json; do
-  echo "$audit"
-  cat "$audit"
+for file in "$out"/{judge,critique}-*/{audit.json,stages/*1-ask/done.json,stages/*8-audit/done.json}; do
+  echo "$file"
+  cat "$file"
 done >"$out/audits.txt"

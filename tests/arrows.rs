@@ -31,7 +31,7 @@ const TENSORS: &[&str] =
     &["savi-nn", "savi-objectives", "savi-models", "savi-engine", "savi-train"];
 
 /// External crates (by name, or by the start of it) and the only crates that may name them.
-const EXTERNAL: [(&str, &[&str]); 9] = [
+const EXTERNAL: [(&str, &[&str]); 8] = [
     ("ffmpeg-", &["savi-video-ingest"]),
     ("candle-", TENSORS),
     ("gemm", &["savi-nn"]),
@@ -40,7 +40,6 @@ const EXTERNAL: [(&str, &[&str]); 9] = [
     ("clap", &[BINARY]),
     ("mimalloc", &[BINARY]),
     ("tracing-subscriber", &[BINARY]),
-    ("plotters", &["savi-report"]),
 ];
 
 fn metadata() -> Metadata {

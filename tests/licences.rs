@@ -1,9 +1,9 @@
-//! Every dependency's licence is one that `deny.toml` allows. cargo-deny checks the same where it is
-//! installed; this runs everywhere.
+//! Every dependency's licence is one that `deny.toml` allows, and none is banned there. cargo-deny
+//! checks the same where it is installed; this runs everywhere.
 
 use std::process::Command;
 
-use cargo_metadata::MetadataCommand;
+use cargo_metadata::{Metadata, MetadataCommand, PackageId};
 
 fn host() -> String {
     let output = Command::new("rustc").arg("-vV").output().expect("rustc");
@@ -12,9 +12,24 @@ fn host() -> String {
     host.expect("host of rustc").to_owned()
 }
 
-fn allowed() -> Vec<String> {
+fn rules() -> toml::Table {
     let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/deny.toml")).unwrap();
-    let table: toml::Table = toml::from_str(&text).unwrap();
+    toml::from_str(&text).unwrap()
+}
+
+/// Everything that is built here. Offline and for this platform only: what a build has already
+/// downloaded.
+fn metadata() -> Metadata {
+    let options = ["--offline".to_owned(), "--filter-platform".to_owned(), host()];
+    MetadataCommand::new()
+        .manifest_path(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"))
+        .other_options(options)
+        .exec()
+        .expect("cargo metadata")
+}
+
+fn allowed() -> Vec<String> {
+    let table = rules();
     let list = table["licenses"]["allow"].as_array().unwrap();
     list.iter().map(|licence| licence.as_str().unwrap().to_owned()).collect()
 }
@@ -83,13 +98,7 @@ fn expressions() {
 #[test]
 fn all_dependencies_may_be_used() {
     let allowed = allowed();
-    // Offline and for this platform only: what a build has already downloaded.
-    let options = ["--offline".to_owned(), "--filter-platform".to_owned(), host()];
-    let metadata = MetadataCommand::new()
-        .manifest_path(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"))
-        .other_options(options)
-        .exec()
-        .expect("cargo metadata");
+    let metadata = metadata();
     assert!(metadata.packages.len() > metadata.workspace_members.len());
     let refused: Vec<String> = metadata
         .packages
@@ -98,4 +107,36 @@ fn all_dependencies_may_be_used() {
         .map(|p| format!("{} {}: {:?}", p.name, p.version, p.license))
         .collect();
     assert!(refused.is_empty(), "not allowed by deny.toml:\n{}", refused.join("\n"));
+}
+
+#[test]
+fn nothing_banned_is_built() {
+    let (table, metadata) = (rules(), metadata());
+    let resolve = metadata.resolve.as_ref().expect("a resolved graph");
+    let name = |id: &PackageId| &metadata.packages.iter().find(|p| p.id == *id).expect("a package").name;
+    let bans = table["bans"]["deny"].as_array().unwrap();
+    assert!(!bans.is_empty());
+    let mut faults = Vec::new();
+    for ban in bans {
+        let banned = ban["crate"].as_str().unwrap();
+        let wrappers: Vec<&str> = ban.get("wrappers").map_or(Vec::new(), |list| {
+            list.as_array().unwrap().iter().map(|w| w.as_str().unwrap()).collect()
+        });
+        for node in &resolve.nodes {
+            let uses = node.deps.iter().any(|dep| name(&dep.pkg).as_str() == banned);
+            if uses && !wrappers.contains(&name(&node.id).as_str()) {
+                faults.push(format!("{} uses {banned}", name(&node.id)));
+            }
+        }
+    }
+    assert!(faults.is_empty(), "banned by deny.toml:\n{}", faults.join("\n"));
+}
+
+#[test]
+fn candle_multiplies_with_avx512_where_there_is_any() {
+    let metadata = metadata();
+    let package = metadata.packages.iter().find(|p| p.name.as_str() == "gemm").expect("gemm");
+    let nodes = &metadata.resolve.as_ref().expect("a resolved graph").nodes;
+    let node = nodes.iter().find(|node| node.id == package.id).expect("its node");
+    assert!(node.features.iter().any(|f| *f == "x86-v4"), "{:?}", node.features);
 }

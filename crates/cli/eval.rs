@@ -42,8 +42,8 @@ enum Command {
 
 #[derive(Debug, clap::Args)]
 struct Run {
-    /// A Hugging Face folder, a hub name, builtin:tiny, or floor:majority-class for the floor that
-    /// answers with the train split's most frequent answer.
+    /// A Hugging Face folder, builtin:tiny, or floor:majority-class for the floor that answers with
+    /// the train split's most frequent answer.
     #[arg(long)]
     model: String,
     /// The suite: moving-shapes.
@@ -173,8 +173,9 @@ fn evaluate(args: &Run, global: &Global) -> anyhow::Result<()> {
             dtype: args.dtype.clone(),
             ..EngineOptions::default()
         };
-        let engine =
-            Engine::load(&args.model, &options).with_context(|| format!("model {}", args.model))?;
+        let engine = Engine::load(&args.model, &options)
+            .with_context(|| format!("model {}", args.model))
+            .map_err(BadInput)?;
         folder.record_model(&args.model, &engine.fingerprint())?;
         ask(args, &engine, &data, &questions, &folder)?
     };

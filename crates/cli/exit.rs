@@ -3,6 +3,8 @@
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
+use anyhow::Context;
+
 /// The user's input is at fault: exit status 2.
 #[derive(Debug, thiserror::Error)]
 #[error("{}", chain(.0))]
@@ -14,9 +16,15 @@ pub(crate) struct BadInput(pub(crate) anyhow::Error);
 pub(crate) struct Interrupted;
 
 /// Sends `tracing` events to stderr.
-pub(crate) fn init_logging(filter: &str) {
-    let filter = tracing_subscriber::EnvFilter::try_new(filter)
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+pub(crate) fn init_logging(filter: &str) -> anyhow::Result<()> {
+    // A word that is no level would be read as the name of a target, and show nothing.
+    let is_level = filter.parse::<tracing_subscriber::filter::LevelFilter>().is_ok();
+    let filter = match is_level || filter.contains(['=', '[']) {
+        true => {
+            tracing_subscriber::EnvFilter::try_new(filter).context("--log").map_err(BadInput)?
+        }
+        false => return Err(BadInput(anyhow::anyhow!("--log {filter}: no such level")).into()),
+    };
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(|| Stderr)
@@ -24,6 +32,7 @@ pub(crate) fn init_logging(filter: &str) {
         .with_target(false)
         .without_time()
         .init();
+    Ok(())
 }
 
 /// stderr, with progress bars out of the way while a line is written.

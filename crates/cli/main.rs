@@ -80,7 +80,9 @@ fn set_up_libraries() {
 fn main() -> ExitCode {
     set_up_libraries();
     let cli = Cli::parse();
-    exit::init_logging(&cli.global.log);
+    if let Err(error) = exit::init_logging(&cli.global.log) {
+        return exit::code(Err(error));
+    }
     let result = match cli.command {
         Command::Data(args) => data::run(args, &cli.global),
         Command::Eval(args) => eval::run(args, &cli.global),

@@ -232,6 +232,7 @@ fn run_sft(args: &Sft, global: &Global) -> anyhow::Result<()> {
     if recipe.pictures_per_clip == 0 {
         return Err(BadInput(anyhow::anyhow!("pictures_per_clip must be at least 1")).into());
     }
+    recipe.sft.validate().context("sft").map_err(BadInput)?;
     let dir = args.run_dir.clone().unwrap_or_else(|| Path::new("runs").join(&loaded.name));
     std::fs::create_dir_all(&dir).with_context(|| dir.display().to_string())?;
     let resolved = loaded.resolved.to_string();

@@ -104,7 +104,7 @@ fn run_loop(args: &Run, global: &Global) -> anyhow::Result<()> {
 
     // What a world knows about its unlabelled clips is looked at only now that all is learnt.
     if let Some(world) = &world {
-        audit::audit(&folder, &config.method, world)?;
+        audit::audit(&folder, &config.method, world, &exam.bootstrap)?;
     }
     inputs::store_thumbnails(folder.dir(), &clips, &config.method)?;
     let report = savi_report::write(folder.dir()).context("report")?;

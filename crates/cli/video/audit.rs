@@ -8,9 +8,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use anyhow::Context;
+use savi_judge::audit::VerdictAudit;
 use savi_judge::critique::Verdict;
 use savi_run::{Key, Record, RunFolder, Stage, read_records};
 use savi_schema::SCHEMA_VERSION;
+use savi_suites::stats::{Bootstrap, Estimate, Outcome, mean};
 use savi_videosavi::{
     Answer, Config, CritiqueRecord, Decision, Form, Question, Revision, read_decisions,
 };
@@ -61,13 +63,67 @@ impl Record for Audited {
     }
 }
 
+/// What the verdicts and revisions of one round are worth: a row of `audit.json`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+struct Figures {
+    round: u32,
+    verdicts: VerdictAudit,
+    /// Mean share of right answers called right and of wrong ones called wrong.
+    balanced_verdict_accuracy: Option<f64>,
+    /// Share of right answers among those that were criticised.
+    answer_accuracy: Option<f64>,
+    /// P(revision right) - P(initial answer right), clustered by clip, over all revised answers.
+    revision_gain: Option<Estimate>,
+    /// P(chosen right) - P(rejected right) over the pairs that the scene answers.
+    pair_gain: Option<Estimate>,
+}
+
+impl Figures {
+    fn of(round: u32, audited: &[Audited], bootstrap: &Bootstrap) -> Self {
+        let mut verdicts = VerdictAudit::default();
+        let (mut right, mut revisions, mut pairs) = (Vec::new(), Vec::new(), Vec::new());
+        for question in audited {
+            let outcome = |value: f64| Outcome {
+                id: question.id.clone(),
+                cluster: question.clip.clone(),
+                value,
+            };
+            let gain = |after: bool, before: bool| f64::from(after) - f64::from(before);
+            for Correction { initial_right, called_right, revision_right } in &question.corrections
+            {
+                let verdict = |right| if right { Verdict::Right } else { Verdict::Wrong };
+                verdicts.add(*initial_right, called_right.map(verdict));
+                right.push(f64::from(*initial_right));
+                revisions.extend(revision_right.map(|after| outcome(gain(after, *initial_right))));
+            }
+            pairs
+                .extend(question.pairs.iter().map(|&(chosen, other)| outcome(gain(chosen, other))));
+        }
+        Self {
+            round,
+            verdicts,
+            balanced_verdict_accuracy: verdicts.balanced_accuracy(),
+            answer_accuracy: (!right.is_empty())
+                .then(|| right.iter().sum::<f64>() / right.len() as f64),
+            revision_gain: mean(&revisions, bootstrap),
+            pair_gain: mean(&pairs, bootstrap),
+        }
+    }
+}
+
 /// Audits every round of a finished run.
-pub(crate) fn audit(folder: &RunFolder, config: &Config, world: &Path) -> anyhow::Result<()> {
+pub(crate) fn audit(
+    folder: &RunFolder,
+    config: &Config,
+    world: &Path,
+    bootstrap: &Bootstrap,
+) -> anyhow::Result<()> {
     if config.rounds == 0 {
         return Ok(());
     }
     let scenes: HashMap<String, Scene> =
         open_audit(world)?.into_iter().map(|scene| (scene.id.clone(), scene)).collect();
+    let mut figures = Vec::new();
     for round in 1..=config.rounds {
         let Some(made) = Made::read(folder, config, round)? else { continue };
         let key = Key::new("audit 2")
@@ -86,6 +142,10 @@ pub(crate) fn audit(folder: &RunFolder, config: &Config, world: &Path) -> anyhow
         })?;
         let audited = stage.finish(count)?;
         tracing::info!("round {round}, audit: {}", summary(&count(&audited)));
+        figures.push(Figures::of(round, &audited, bootstrap));
+    }
+    if !figures.is_empty() {
+        savi_run::write_json_atomic(&folder.path("audit.json"), &figures)?;
     }
     Ok(())
 }
@@ -251,8 +311,12 @@ mod tests {
             revision_right: Some(true),
         }];
         (answered.pairs_made, answered.pairs) = (2, vec![(true, false), (false, false)]);
-        let counters =
-            count(&[answered, question(None, None), question(Some("duplicate"), Some("up"))]);
+        let questions = [answered, question(None, None), question(Some("duplicate"), Some("up"))];
+        let figures = Figures::of(1, &questions, &Bootstrap::default());
+        assert_eq!((figures.verdicts.wrong_called_wrong, figures.answer_accuracy), (1, Some(0.0)));
+        assert_eq!(figures.revision_gain.map(|gain| (gain.value, gain.n)), Some((1.0, 1)));
+        assert_eq!(figures.pair_gain.map(|gain| (gain.value, gain.n)), Some((0.5, 2)));
+        let counters = count(&questions);
         let expected = [
             ("questions", 3),
             ("questions/used", 2),

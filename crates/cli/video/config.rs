@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use anyhow::{bail, ensure};
+use anyhow::{Context, bail, ensure};
 use savi_schema::MediaPolicy;
 use savi_suites::View;
 use savi_train::{DpoConfig, SftConfig};
@@ -167,6 +167,12 @@ impl RunConfig {
             policy.validate()?;
         }
         self.method.validate().map_err(|problem| anyhow::anyhow!("method.{problem}"))?;
+        self.dpo.validate().context("dpo")?;
+        self.sft.validate().context("sft")?;
+        ensure!(
+            self.evaluation.split != Split::Unlabelled,
+            "evaluation.split: unlabelled clips have no questions"
+        );
         ensure!(self.evaluation.max_tokens > 0, "evaluation.max_tokens must be at least 1");
         ensure!(self.evaluation.votes > 0, "evaluation.votes must be at least 1");
         ensure!(self.evaluation.resamples > 0, "evaluation.resamples must be at least 1");

@@ -55,6 +55,14 @@ pub(crate) fn gather(
         let clips = describe(&sources, policy, config.captions.as_deref(), interrupt)?;
         let exam = match &config.evaluation.questions {
             Some(path) => {
+                if let Some(world) = moving_shapes::sealed(path) {
+                    let message = format!(
+                        "{}: the questions of a world's test split are opened by [world] with \
+                         dir = {world:?} and evaluation.split = \"test\" only, which logs it",
+                        path.display()
+                    );
+                    return Err(BadInput(anyhow::anyhow!(message)).into());
+                }
                 let questions = read_questions(path).map_err(|error| BadInput(error.into()))?;
                 let beside = path.parent().unwrap_or(Path::new(".")).to_owned();
                 let suite = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();

@@ -176,6 +176,23 @@ impl LlavaOnevisionConfig {
                 });
             }
         }
+        for (key, width, supported) in [
+            ("text_config.head_dim", text.head_dim(), "even widths from 2 up"),
+            (
+                "vision_config.hidden_size / num_attention_heads",
+                2 * (vision.hidden_size / vision.num_attention_heads),
+                "at least 1",
+            ),
+            ("vision_config.image_size / patch_size", 2 * vision.side(), "at least 1"),
+        ] {
+            if width == 0 || width % 2 != 0 {
+                return Err(ModelError::Unsupported {
+                    key: key.to_owned(),
+                    value: width.to_string(),
+                    supported: supported.to_owned(),
+                });
+            }
+        }
         if text.num_attention_heads % text.num_key_value_heads != 0 {
             return Err(ModelError::Unsupported {
                 key: "text_config.num_key_value_heads".to_owned(),
@@ -212,6 +229,9 @@ mod tests {
             ("/text_config", "rope_scaling", serde_json::json!({"type": "yarn"})),
             ("/vision_config", "hidden_act", serde_json::json!("relu")),
             ("", "vision_feature_layer", serde_json::json!(-2)),
+            ("/text_config", "head_dim", serde_json::json!(0)),
+            ("/text_config", "head_dim", serde_json::json!(3)),
+            ("/vision_config", "patch_size", serde_json::json!(17)),
         ] {
             let mut bad = base.clone();
             bad.pointer_mut(pointer).unwrap()[key] = value;

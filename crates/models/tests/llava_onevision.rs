@@ -8,6 +8,7 @@ use candle_core::{D, DType, Device, IndexOp, Result, Tensor};
 use savi_models::{VideoLanguageModel, read_directory};
 use savi_nn::layers::Mode;
 use savi_nn::{Forest, Parent, Weights, check};
+use savi_schema::RgbImage;
 
 /// f32 against f32 with another order of summation.
 const TOLERANCE: f64 = 2e-4;
@@ -133,6 +134,36 @@ fn export_gives_back_the_checkpoint() -> Result<()> {
         let bits = |x: &Tensor| x.flatten_all()?.to_vec1::<f32>();
         assert_eq!(exported[name].dims(), want.dims(), "{name}");
         assert_eq!(bits(&exported[name])?, bits(want)?, "{name}");
+    }
+    Ok(())
+}
+
+#[test]
+fn frames_become_the_pixels_of_the_reference_processor() -> Result<()> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let path = root.join("tests/goldens/preprocess/frames.safetensors");
+    let golden = candle_core::safetensors::load(path, &Device::Cpu)?;
+    let frames = &golden["frames"];
+    let (count, height, width, _) = frames.dims4()?;
+    let frames: Vec<RgbImage> = (0..count)
+        .map(|i| {
+            let data = frames.i(i)?.flatten_all()?.to_vec1::<u8>()?;
+            Ok(RgbImage::new(width as u32, height as u32, data).unwrap())
+        })
+        .collect::<Result<_>>()?;
+    // The built-in model's tower takes pictures of the golden's size.
+    let files = read_directory(&root.join("datasets/builtin-tiny")).unwrap();
+    let weights = Weights::Tensors(files.tensors);
+    let model = VideoLanguageModel::new(&files.config, weights, DType::F32, &Device::Cpu).unwrap();
+    let pixels = model.pixels(&frames).unwrap();
+    assert_eq!(pixels.frames, count);
+    // The reference rounds to 8 bits as we do; a pixel may fall on the other side of a half.
+    let level = 2.0 / 255.0;
+    for (name, tolerance) in [("pixels", 1.01 * level), ("processor", 1.01 * level)] {
+        check::close(&pixels.patches, &model.patches(&golden[name])?.patches, tolerance)?;
+        let apart = (&pixels.patches - &model.patches(&golden[name])?.patches)?;
+        let mean = apart.abs()?.mean_all()?.to_scalar::<f32>()?;
+        assert!(mean < 1e-4, "{name}: {mean} on average");
     }
     Ok(())
 }

@@ -18,7 +18,7 @@ pub enum CountRule {
 
 /// Which moments of a clip are looked at.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "by", rename_all = "kebab-case")]
+#[serde(tag = "by", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum FrameSampling {
     /// A fixed number of frames.
     Count {
@@ -71,6 +71,11 @@ pub struct MediaPolicy {
     pub resampling: crate::Resampling,
 }
 
+/// Most frames that a policy may name, and the longest side that it may scale to: what is more is a
+/// slip, and would cost memory before anything else could refuse it.
+const MOST_FRAMES: usize = 1 << 20;
+const LONGEST_SIDE: u32 = 16_384;
+
 impl MediaPolicy {
     /// `frames` frames by `rule`, at display size.
     pub fn count(frames: usize, rule: CountRule) -> Self {
@@ -89,9 +94,18 @@ impl MediaPolicy {
         self
     }
 
-    /// Refuses what cannot be carried out: no frames, negative rates, empty ranges, zero sizes.
+    /// Refuses what cannot be carried out: no frames or a million, negative rates, empty ranges,
+    /// sizes of zero or beyond all bounds.
     pub fn validate(&self) -> Result<(), PolicyError> {
         let bad = |what: &str| Err(PolicyError(what.to_owned()));
+        let named = match &self.sampling {
+            FrameSampling::Count { frames, .. } => *frames,
+            FrameSampling::Fps { max_frames, .. } => *max_frames,
+            FrameSampling::Times { times } => times.len(),
+        };
+        if named > MOST_FRAMES {
+            return bad(&format!("{named} frames are more than {MOST_FRAMES}"));
+        }
         match &self.sampling {
             FrameSampling::Count { frames: 0, .. } => return bad("frames must be at least 1"),
             FrameSampling::Count { .. } => {}
@@ -127,6 +141,9 @@ impl MediaPolicy {
         }
         if self.size.is_some_and(|(w, h)| w == 0 || h == 0) {
             return bad("size must be positive");
+        }
+        if self.size.is_some_and(|(w, h)| w.max(h) > LONGEST_SIDE) {
+            return bad(&format!("size may be at most {LONGEST_SIDE} on each side"));
         }
         Ok(())
     }

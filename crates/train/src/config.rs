@@ -95,8 +95,29 @@ impl OptimConfig {
                 "batch and accumulation must be at least 1",
             );
         }
-        if !(0.0..=1.0).contains(&self.warmup_ratio) {
-            return bad("warmup_ratio", self.warmup_ratio.to_string(), "must be between 0 and 1");
+        for (key, value) in [
+            ("warmup_ratio", self.warmup_ratio),
+            ("adam_beta1", self.adam_beta1),
+            ("adam_beta2", self.adam_beta2),
+        ] {
+            if !(0.0..=1.0).contains(&value) {
+                return bad(key, value.to_string(), "must be between 0 and 1");
+            }
+        }
+        for (key, value) in [
+            ("max_grad_norm", self.max_grad_norm),
+            ("weight_decay", self.weight_decay),
+            ("adam_epsilon", self.adam_epsilon),
+        ] {
+            if !(value.is_finite() && value >= 0.0) {
+                return bad(key, value.to_string(), "must be a number from 0 up");
+            }
+        }
+        for (key, value) in [("logging_steps", self.logging_steps), ("save_steps", self.save_steps)]
+        {
+            if value == 0 {
+                return bad(key, value.to_string(), "must be at least 1");
+            }
         }
         if self.max_steps == 0
             && !(self.num_train_epochs.is_finite() && self.num_train_epochs > 0.0)
@@ -118,6 +139,13 @@ impl OptimConfig {
         let steps = records as f64 * self.num_train_epochs / self.step_records() as f64;
         (steps.ceil() as u64).max(1)
     }
+}
+
+fn positive(key: &'static str, value: f64) -> Result<(), TrainError> {
+    if value.is_finite() && value > 0.0 {
+        return Ok(());
+    }
+    Err(TrainError::Setting { key, value: value.to_string(), reason: "must be a positive number" })
 }
 
 /// Settings of preference training. Unknown keys are refused by the run's config loader.
@@ -152,6 +180,27 @@ impl Default for DpoConfig {
 }
 
 impl DpoConfig {
+    /// Refuses what cannot be carried out, naming the key.
+    pub fn validate(&self) -> Result<(), TrainError> {
+        if self.lora_r == 0 {
+            let (key, value) = ("lora_r", "0".to_owned());
+            let reason = "the reference needs an adapter: at least 1";
+            return Err(TrainError::Setting { key, value, reason });
+        }
+        positive("beta", self.beta)?;
+        positive("lora_alpha", self.lora_alpha)?;
+        for (key, value, most) in [
+            ("label_smoothing", self.label_smoothing, 0.5),
+            ("rpo_alpha", self.rpo_alpha, f64::MAX),
+        ] {
+            if !(0.0..=most).contains(&value) {
+                let reason = "must be a number from 0 up (label_smoothing: to 0.5)";
+                return Err(TrainError::Setting { key, value: value.to_string(), reason });
+            }
+        }
+        self.optim.validate()
+    }
+
     pub(crate) fn lora(&self) -> LoraConfig {
         LoraConfig { r: self.lora_r, lora_alpha: self.lora_alpha }
     }
@@ -179,6 +228,16 @@ impl Default for SftConfig {
 }
 
 impl SftConfig {
+    /// Refuses what cannot be carried out, naming the key.
+    pub fn validate(&self) -> Result<(), TrainError> {
+        positive("lora_alpha", self.lora_alpha)?;
+        if !self.length_exponent.is_finite() {
+            let (key, value) = ("length_exponent", self.length_exponent.to_string());
+            return Err(TrainError::Setting { key, value, reason: "must be a finite number" });
+        }
+        self.optim.validate()
+    }
+
     pub(crate) fn lora(&self) -> Option<LoraConfig> {
         (self.lora_r > 0).then_some(LoraConfig { r: self.lora_r, lora_alpha: self.lora_alpha })
     }

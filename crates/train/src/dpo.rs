@@ -9,7 +9,7 @@ use savi_nn::layers::Mode;
 use savi_objectives::{ChosenTokens, Dpo, PairLogps, Totals, sequence_logps};
 use savi_schema::Pair;
 
-use crate::sft::{in_decoder, order, take_finished};
+use crate::sft::{Order, in_decoder, take_finished};
 use crate::steps::{StepOutput, in_parts, run};
 use crate::{DpoConfig, Packed, TrainError, TrainIo, TrainSummary, Tree, checkpoint};
 
@@ -21,15 +21,7 @@ pub fn dpo(
     config: &DpoConfig,
     io: &TrainIo<'_>,
 ) -> Result<TrainSummary, TrainError> {
-    config.optim.validate()?;
-    if config.lora_r == 0 {
-        let (key, value) = ("lora_r", "0".to_owned());
-        return Err(TrainError::Setting {
-            key,
-            value,
-            reason: "the reference needs an adapter: at least 1",
-        });
-    }
+    config.validate()?;
     if pairs.is_empty() {
         return Err(TrainError::Nothing("pairs"));
     }
@@ -45,8 +37,7 @@ pub fn dpo(
             Tree::new(engine, &pair.id, &turns)
         })
         .collect::<Result<Vec<_>, _>>()?;
-    let records = config.optim.step_records();
-    let order = order(pairs.len(), total as usize * records, config.optim.seed);
+    let mut order = Order::new(pairs.len(), config.optim.step_records(), config.optim.seed);
     let lora = config.lora();
     attach_adapter(engine.model().params(), &lora, config.optim.seed, in_decoder)?;
     let weights = engine.model().params().trainable();
@@ -57,7 +48,7 @@ pub fn dpo(
         rpo_alpha: config.rpo_alpha,
     };
     let summary = run("dpo", &config.optim, &weights, total, io, &device, |step| {
-        let chosen = &order[step as usize * records..(step as usize + 1) * records];
+        let chosen = &order.of_step(step);
         let lengths = |tree: &Tree| tree.branches[0].ids.len() - tree.branches[0].targets;
         let totals = Totals {
             pairs: chosen.len() as f64,

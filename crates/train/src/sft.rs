@@ -35,7 +35,7 @@ pub fn sft(
     config: &SftConfig,
     io: &TrainIo<'_>,
 ) -> Result<TrainSummary, TrainError> {
-    config.optim.validate()?;
+    config.validate()?;
     if examples.is_empty() {
         return Err(TrainError::Nothing("examples"));
     }
@@ -43,14 +43,12 @@ pub fn sft(
     if take_finished(engine, io)? {
         return Ok(TrainSummary { steps: total });
     }
-    let order =
-        order(examples.len(), total as usize * config.optim.step_records(), config.optim.seed);
-    let records = config.optim.step_records();
+    let mut order = Order::new(examples.len(), config.optim.step_records(), config.optim.seed);
     train(engine, config, io, total, |engine, step| {
-        let start = step as usize * records;
-        order[start..start + records]
-            .iter()
-            .map(|&i| {
+        order
+            .of_step(step)
+            .into_iter()
+            .map(|i| {
                 let tree = tree(engine, &examples[i])?;
                 let clips = tree
                     .clips
@@ -71,7 +69,7 @@ pub fn sft_stream(
     io: &TrainIo<'_>,
     mut source: impl FnMut(u64, usize) -> Result<Vec<Sample>, TrainError>,
 ) -> Result<TrainSummary, TrainError> {
-    config.optim.validate()?;
+    config.validate()?;
     if config.optim.max_steps == 0 {
         return Err(TrainError::Setting {
             key: "max_steps",
@@ -183,18 +181,42 @@ pub(crate) fn take_finished(engine: &mut Engine, io: &TrainIo<'_>) -> Result<boo
     Ok(true)
 }
 
-/// Records in the order of training: every epoch its own seeded shuffle, cut to `count`.
-pub(crate) fn order(records: usize, count: usize, seed: u64) -> Vec<usize> {
-    let mut order = Vec::with_capacity(count + records);
-    let mut epoch = 0u64;
-    while order.len() < count {
-        let mut next: Vec<usize> = (0..records).collect();
-        next.shuffle(&mut savi_nn::rng::stream(seed, &["order", &epoch.to_string()]));
-        order.extend(next);
-        epoch += 1;
+/// Which records each step takes: all of them in a fresh order, again and again.
+pub(crate) struct Order {
+    records: usize,
+    of_step: usize,
+    seed: u64,
+    /// The order of an epoch, kept while steps stay in it.
+    epoch: Option<(u64, Vec<usize>)>,
+}
+
+impl Order {
+    /// `of_step` of `records` records in each step; both at least 1.
+    pub(crate) fn new(records: usize, of_step: usize, seed: u64) -> Self {
+        Self { records, of_step, seed, epoch: None }
     }
-    order.truncate(count);
-    order
+
+    /// The places of a step's records.
+    pub(crate) fn of_step(&mut self, step: u64) -> Vec<usize> {
+        let first = step * self.of_step as u64;
+        (first..first + self.of_step as u64).map(|at| self.at(at)).collect()
+    }
+
+    fn at(&mut self, at: u64) -> usize {
+        let (epoch, place) = (at / self.records as u64, at % self.records as u64);
+        let (records, seed) = (self.records, self.seed);
+        let order = match self.epoch.take() {
+            Some((number, order)) if number == epoch => order,
+            _ => {
+                let mut order: Vec<usize> = (0..records).collect();
+                order.shuffle(&mut savi_nn::rng::stream(seed, &["order", &epoch.to_string()]));
+                order
+            }
+        };
+        let record = order[place as usize];
+        self.epoch = Some((epoch, order));
+        record
+    }
 }
 
 fn tree(engine: &Engine, example: &Example) -> Result<Tree, TrainError> {

@@ -66,7 +66,7 @@ impl DatasetConfig {
 
     /// Number of clips of all splits.
     pub fn total(&self) -> u64 {
-        self.clips.values().sum()
+        self.clips.values().fold(0, |sum: u64, &clips| sum.saturating_add(clips))
     }
 
     fn splits(&self) -> impl Iterator<Item = (Split, u64)> + '_ {

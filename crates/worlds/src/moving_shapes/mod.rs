@@ -35,7 +35,7 @@ pub use make::{
     DatasetConfig, DatasetManifest, NAME, SplitSummary, VERSION, make, question_records,
     read_manifest,
 };
-pub use open::{OPENED_LOG, OpenSplit, open_audit, open_split};
+pub use open::{OPENED_LOG, OpenSplit, open_audit, open_split, sealed};
 pub use query::{Family, ObjectRef, Query};
 pub use questions::{Qa, QuestionKind, is_correct, oracle, questions};
 pub use render::sample_frames;

@@ -51,6 +51,15 @@ pub fn open_split(dir: &Path, split: Split, config: &str) -> Result<OpenSplit, W
     Ok(OpenSplit { clips: clips(&folder.join("clips"))?, questions, scenes })
 }
 
+/// The data set whose sealed split `questions` is a file of, so that nobody opens it by its path.
+pub fn sealed(questions: &Path) -> Option<PathBuf> {
+    let questions = questions.canonicalize().ok()?;
+    let split = questions.parent()?;
+    let dir = split.parent()?;
+    let inside = split.file_name()? == Split::Test.name() && split.join("scenes.jsonl").exists();
+    (inside && dir.join("manifest.json").exists()).then(|| dir.to_owned())
+}
+
 /// The scenes behind the unlabelled clips: only for audits of what a method wrote about them.
 pub fn open_audit(dir: &Path) -> Result<Vec<Scene>, WorldError> {
     rows(&dir.join("audit").join("unlabelled-scenes.jsonl"))
