@@ -113,7 +113,8 @@ fn all_dependencies_may_be_used() {
 fn nothing_banned_is_built() {
     let (table, metadata) = (rules(), metadata());
     let resolve = metadata.resolve.as_ref().expect("a resolved graph");
-    let name = |id: &PackageId| &metadata.packages.iter().find(|p| p.id == *id).expect("a package").name;
+    let name =
+        |id: &PackageId| &metadata.packages.iter().find(|p| p.id == *id).expect("a package").name;
     let bans = table["bans"]["deny"].as_array().unwrap();
     assert!(!bans.is_empty());
     let mut faults = Vec::new();

@@ -9,7 +9,7 @@ use clap::ValueEnum;
 use savi_schema::{
     Clip, ClipMetadata, CountRule, FrameSampling, MediaPolicy, RgbImage, SCHEMA_VERSION,
 };
-use savi_video_ingest::{IngestOptions, read_clips};
+use savi_video_ingest::{IngestOptions, Limits, read_clips};
 use serde::Serialize;
 
 use crate::contact_sheet::contact_sheet;
@@ -57,6 +57,15 @@ pub(crate) struct Args {
     /// Seconds allowed per clip.
     #[arg(long, value_name = "S", default_value_t = 600.0)]
     deadline: f64,
+    /// Longest video that is read, in seconds.
+    #[arg(long, value_name = "S", default_value_t = Limits::default().max_duration)]
+    max_duration: f64,
+    /// Longest side of a frame that is read, in pixels.
+    #[arg(long, value_name = "N", default_value_t = Limits::default().max_side)]
+    max_side: u32,
+    /// FFmpeg protocols that may be opened besides `file`.
+    #[arg(long, value_name = "NAME")]
+    allow_protocol: Vec<String>,
     /// Decoder threads per clip; 0 chooses.
     #[arg(long, value_name = "N", default_value_t = 0)]
     threads: usize,
@@ -101,7 +110,12 @@ pub(crate) fn run(args: Args, global: &crate::Global) -> anyhow::Result<()> {
     if !(args.deadline.is_finite() && args.deadline > 0.0 && args.deadline < 1e9) {
         return Err(BadInput(anyhow::anyhow!("--deadline must be a positive number")).into());
     }
+    let mut allow_protocols = IngestOptions::default().allow_protocols;
+    allow_protocols.extend(args.allow_protocol.iter().cloned());
+    let (max_duration, max_side) = (args.max_duration, args.max_side);
     let options = IngestOptions {
+        limits: Limits { max_duration, max_side, ..Limits::default() },
+        allow_protocols,
         allow_partial: args.allow_partial,
         deadline: Some(Duration::from_secs_f64(args.deadline)),
         threads: args.threads,

@@ -73,6 +73,7 @@ fn run_loop(args: &Run, global: &Global) -> anyhow::Result<()> {
     let options = EngineOptions {
         device: config.device.clone(),
         dtype: config.dtype.clone(),
+        ingest: config.ingest.clone(),
         ..EngineOptions::default()
     };
     let engine = Engine::load(&config.model, &options).map_err(|error| BadInput(error.into()))?;
@@ -86,7 +87,7 @@ fn run_loop(args: &Run, global: &Global) -> anyhow::Result<()> {
         Some(dir) => Some(ClipEmbedder::load(dir).map_err(|error| BadInput(error.into()))?),
         None => None,
     };
-    let frames = |clip: &ClipRecord| inputs::frames(clip);
+    let frames = |clip: &ClipRecord| inputs::frames(clip, &config.ingest);
     let space = clip_model.as_ref().map(|embed| ClipSpace {
         embed,
         fingerprint: embed.fingerprint(),
@@ -106,7 +107,7 @@ fn run_loop(args: &Run, global: &Global) -> anyhow::Result<()> {
     if let Some(world) = &world {
         audit::audit(&folder, &config.method, world, &exam.bootstrap)?;
     }
-    inputs::store_thumbnails(folder.dir(), &clips, &config.method)?;
+    inputs::store_thumbnails(folder.dir(), &clips, &config.method, &config.ingest)?;
     let report = savi_report::write(folder.dir()).context("report")?;
     if global.json {
         println!("{}", serde_json::to_string_pretty(&evaluations)?);

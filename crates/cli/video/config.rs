@@ -7,6 +7,7 @@ use anyhow::{Context, bail, ensure};
 use savi_schema::MediaPolicy;
 use savi_suites::View;
 use savi_train::{DpoConfig, SftConfig};
+use savi_video_ingest::IngestOptions;
 use savi_worlds::moving_shapes::{DatasetConfig, NAME, Split};
 use serde::{Deserialize, Serialize};
 
@@ -32,6 +33,9 @@ pub(crate) struct RunConfig {
     /// `fail` stops.
     #[serde(default)]
     pub(crate) unreadable: Unreadable,
+    /// What reading allows a file: sizes, lengths, time, protocols.
+    #[serde(default)]
+    pub(crate) ingest: IngestOptions,
     /// A JSON Lines file of captions, `{"clip": <path as given by videos>, "caption": "..."}`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) captions: Option<PathBuf>,

@@ -44,15 +44,16 @@ pub(crate) fn gather(
         suite,
         root,
         questions: first_clips(questions, config.evaluation.max_questions),
-        options: eval_options(&config.evaluation, policy, config.seed),
+        options: eval_options(&config.evaluation, policy, config.seed, &config.ingest),
         self_correct: config.evaluation.answering == Answering::CritiqueRevise,
         bootstrap: Bootstrap { resamples: config.evaluation.resamples, seed: config.seed },
     };
     let Some(world) = &config.world else {
         let sources = expand(&config.videos).map_err(BadInput)?;
         let sources = name(sources);
-        let sources = readable(sources, policy, config.unreadable, folder, interrupt)?;
-        let clips = describe(&sources, policy, config.captions.as_deref(), interrupt)?;
+        let sources = readable(sources, policy, config, folder, interrupt)?;
+        let clips =
+            describe(&sources, policy, config.captions.as_deref(), &config.ingest, interrupt)?;
         let exam = match &config.evaluation.questions {
             Some(path) => {
                 if let Some(world) = moving_shapes::sealed(path) {
@@ -85,7 +86,7 @@ pub(crate) fn gather(
     };
     let questions = open(config.evaluation.split)?.questions;
     Ok(Sources {
-        clips: describe(&name(sources), policy, None, interrupt)?,
+        clips: describe(&name(sources), policy, None, &config.ingest, interrupt)?,
         exam: exam(world.name.clone(), dir.clone(), questions),
         labelled,
         world: Some(dir),
@@ -160,7 +161,7 @@ const READ_AT_ONCE: usize = 16;
 fn readable(
     sources: Vec<(String, Source)>,
     policy: &MediaPolicy,
-    unreadable: Unreadable,
+    config: &RunConfig,
     folder: &RunFolder,
     interrupt: &Interrupt,
 ) -> anyhow::Result<Vec<(String, Source)>> {
@@ -172,6 +173,7 @@ fn readable(
         .with("sources", &paths)
         .with("policies", &policies)
         .with("states", &states)
+        .with("ingest", &config.ingest)
         .finish();
     let mut stage: Stage<Readable> = Stage::open(folder, "00-readable", &key)?;
     let mut progress = Progress::new("reading clips", sources.len() as u64);
@@ -184,7 +186,7 @@ fn readable(
         stage.run(&ids, |missing| {
             let read = |&place: &usize| {
                 let at = chunk[place];
-                let read = read_clip(&paths[at], &policies[at], &IngestOptions::default());
+                let read = read_clip(&paths[at], &policies[at], &config.ingest);
                 let (id, source) = (sources[at].0.clone(), paths[at].clone());
                 vec![Readable { id, source, error: read.err().map(|error| error.to_string()) }]
             };
@@ -201,7 +203,7 @@ fn readable(
         .iter()
         .filter_map(|record| Some((record.id.as_str(), record.error.as_deref()?)))
         .collect();
-    if let (Unreadable::Fail, Some((_, error))) = (unreadable, bad.first()) {
+    if let (Unreadable::Fail, Some((_, error))) = (config.unreadable, bad.first()) {
         let advice = "mend or remove the file, or set unreadable = \"skip\"";
         return Err(BadInput(anyhow::anyhow!("{error}; {advice}")).into());
     }
@@ -273,6 +275,7 @@ fn describe(
     sources: &[(String, Source)],
     policy: &MediaPolicy,
     captions: Option<&Path>,
+    ingest: &IngestOptions,
     interrupt: &Interrupt,
 ) -> anyhow::Result<Vec<ClipRecord>> {
     let captions: HashMap<String, String> = match captions {
@@ -291,8 +294,7 @@ fn describe(
         }
         let path = source.path.display().to_string();
         let policy = source.policy(policy);
-        let metadata =
-            probe(&path, &IngestOptions::default()).map_err(|error| BadInput(error.into()))?;
+        let metadata = probe(&path, ingest).map_err(|error| BadInput(error.into()))?;
         let frame_times =
             plan_times(&metadata, &policy).with_context(|| path.clone()).map_err(BadInput)?;
         clips.push(ClipRecord {
@@ -370,12 +372,18 @@ fn labelled(
         .collect()
 }
 
-fn eval_options(config: &Evaluation, policy: &MediaPolicy, seed: u64) -> EvalOptions {
+fn eval_options(
+    config: &Evaluation,
+    policy: &MediaPolicy,
+    seed: u64,
+    ingest: &IngestOptions,
+) -> EvalOptions {
     EvalOptions {
         view: config.view,
         max_tokens: config.max_tokens,
         seed,
         chunk: config.clips_at_once,
+        ingest: ingest.clone(),
         majority: (config.answering == Answering::Majority).then_some(config.votes),
         ..EvalOptions::new(policy.clone())
     }
@@ -401,8 +409,11 @@ fn first_clips(questions: Vec<QuestionRecord>, most: usize) -> Vec<QuestionRecor
 }
 
 /// The frames of a clip under its policy.
-pub(crate) fn frames(clip: &ClipRecord) -> Result<Vec<RgbImage>, GenerateError> {
-    let read = read_clip(&clip.source, &clip.policy, &IngestOptions::default());
+pub(crate) fn frames(
+    clip: &ClipRecord,
+    ingest: &IngestOptions,
+) -> Result<Vec<RgbImage>, GenerateError> {
+    let read = read_clip(&clip.source, &clip.policy, ingest);
     let clip = read.map_err(|error| GenerateError::Media {
         id: clip.id.clone(),
         media: clip.source.clone(),
@@ -416,6 +427,7 @@ pub(crate) fn store_thumbnails(
     run_dir: &Path,
     clips: &[ClipRecord],
     config: &Config,
+    ingest: &IngestOptions,
 ) -> anyhow::Result<()> {
     let mut shown: Vec<String> = Vec::new();
     for round in 1..=config.rounds {
@@ -431,7 +443,7 @@ pub(crate) fn store_thumbnails(
         }
     }
     for clip in clips.iter().filter(|clip| shown.contains(&clip.id)) {
-        let read = read_clip(&clip.source, &clip.policy, &IngestOptions::default())?;
+        let read = read_clip(&clip.source, &clip.policy, ingest)?;
         savi_report::store_thumbnails(run_dir, &clip.id, &read.frames)?;
     }
     Ok(())

@@ -13,6 +13,7 @@ use savi_nn::{Forest, Parent, Weights, device};
 use savi_schema::{
     Completion, Generate, GenerateError, Media, Message, Request, Score, ScoreRequest, TokenScore,
 };
+use savi_video_ingest::IngestOptions;
 use serde_json::Value;
 
 use crate::EngineError;
@@ -39,6 +40,8 @@ pub struct EngineOptions {
     pub prefix_budget: usize,
     /// Clips whose visual tokens are kept.
     pub clip_budget: usize,
+    /// How clips are read.
+    pub ingest: IngestOptions,
 }
 
 impl Default for EngineOptions {
@@ -48,6 +51,7 @@ impl Default for EngineOptions {
             dtype: "f32".into(),
             prefix_budget: 1 << 29,
             clip_budget: 4096,
+            ingest: IngestOptions::default(),
         }
     }
 }
@@ -63,6 +67,7 @@ pub struct Engine {
     prefixes: PrefixCache,
     clips: Mutex<HashMap<ClipKey, Tensor>>,
     clip_budget: usize,
+    ingest: IngestOptions,
     fingerprint: String,
 }
 
@@ -109,6 +114,7 @@ impl Engine {
             prefixes: PrefixCache::new(options.prefix_budget),
             clips: Mutex::default(),
             clip_budget: options.clip_budget,
+            ingest: options.ingest.clone(),
             fingerprint: String::new(),
         };
         engine.weights_changed()?;
@@ -216,7 +222,7 @@ impl Engine {
         if let Some(tokens) = self.lock_clips().get(&key) {
             return Ok(tokens.clone());
         }
-        let clip = self.processor.read(media)?;
+        let clip = self.processor.read(media, &self.ingest)?;
         let frames: Vec<_> = clip.frames.into_iter().map(|frame| frame.image).collect();
         if frames.len() != self.frames_of(media)? {
             return Err(EngineError::Media {

@@ -37,9 +37,10 @@ impl Processor {
     }
 
     /// Reads a clip's frames.
-    pub fn read(&self, media: &Media) -> Result<Clip, EngineError> {
-        read_clip(&media.source, self.policy(media), &IngestOptions::default()).map_err(|error| {
-            EngineError::Media { clip: media.source.clone(), reason: error.to_string() }
+    pub fn read(&self, media: &Media, options: &IngestOptions) -> Result<Clip, EngineError> {
+        read_clip(&media.source, self.policy(media), options).map_err(|error| EngineError::Media {
+            clip: media.source.clone(),
+            reason: error.to_string(),
         })
     }
 }

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use savi_schema::{Generate, GenerateError, MediaPolicy, Request, SCHEMA_VERSION, Sampling};
+use savi_video_ingest::IngestOptions;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -28,6 +29,8 @@ pub struct EvalOptions {
     pub majority: Option<usize>,
     /// Temperature of the replies that vote.
     pub majority_temperature: f64,
+    /// How clips are read.
+    pub ingest: IngestOptions,
 }
 
 impl EvalOptions {
@@ -42,6 +45,7 @@ impl EvalOptions {
             chunk: 8,
             majority: None,
             majority_temperature: 0.7,
+            ingest: IngestOptions::default(),
         }
     }
 
@@ -181,7 +185,8 @@ pub fn evaluate_clips(
     for questions in clips {
         let Some(first) = questions.first() else { continue };
         let path = root.join(&first.clip);
-        let media = options.view.media(&path, &options.policy, options.seed, &first.clip_id)?;
+        let EvalOptions { view, policy, seed, ingest, .. } = options;
+        let media = view.media(&path, policy, *seed, &first.clip_id, ingest)?;
         requests.extend(questions.iter().map(|question| Request {
             id: format!("{}/{}", question.id, options.view.name()),
             messages: options.prompt.messages(question, media.clone()),

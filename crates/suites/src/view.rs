@@ -61,6 +61,7 @@ impl View {
         policy: &MediaPolicy,
         seed: u64,
         clip_id: &str,
+        ingest: &IngestOptions,
     ) -> Result<Option<Media>, ViewError> {
         let source = path.display().to_string();
         if self == Self::Blind {
@@ -69,8 +70,7 @@ impl View {
         let policy = if self == Self::Normal {
             policy.clone()
         } else {
-            let options = IngestOptions::default();
-            let planned = probe(&source, &options)
+            let planned = probe(&source, ingest)
                 .and_then(|metadata| plan_times(&metadata, policy))
                 .map_err(|error| ViewError { clip: source.clone(), source: error })?;
             let times = self.times(&planned, seed, clip_id);
@@ -136,9 +136,9 @@ mod tests {
         let dir = grey_folder();
         let policy = MediaPolicy::count(4, savi_schema::CountRule::Linspace);
         let shown = |view: View| {
-            let media = view.media(dir.path(), &policy, 7, "clip").unwrap().unwrap();
-            let policy = media.policy.unwrap();
             let options = IngestOptions::default();
+            let media = view.media(dir.path(), &policy, 7, "clip", &options).unwrap().unwrap();
+            let policy = media.policy.unwrap();
             let clip = savi_video_ingest::read_clip(&media.source, &policy, &options).unwrap();
             clip.frames.iter().map(|frame| frame.image.data[0] / 60).collect::<Vec<u8>>()
         };
@@ -149,7 +149,8 @@ mod tests {
         assert_ne!(shuffled, [0, 1, 2, 3]);
         shuffled.sort_unstable();
         assert_eq!(shuffled, [0, 1, 2, 3]);
-        assert_eq!(View::Blind.media(dir.path(), &policy, 7, "clip").unwrap(), None);
+        let blind = View::Blind.media(dir.path(), &policy, 7, "clip", &IngestOptions::default());
+        assert_eq!(blind.unwrap(), None);
     }
 
     #[test]

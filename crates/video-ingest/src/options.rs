@@ -2,14 +2,18 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+
 /// How clips are read. The default suits untrusted local files.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct IngestOptions {
     /// Bounds on what a file may declare or contain.
     pub limits: Limits,
     /// Return the frames that can be had, flagged, where a clip is damaged or time runs out.
     pub allow_partial: bool,
-    /// Time allowed per clip; `None` waits for ever.
+    /// Time allowed per clip, in a config as seconds; `None` waits for ever.
+    #[serde(serialize_with = "write_seconds", deserialize_with = "read_seconds")]
     pub deadline: Option<Duration>,
     /// Decoder threads per clip; 0 takes the machine's cores, at most four, and one where several
     /// clips are read at once. Frames do not depend on it.
@@ -30,8 +34,21 @@ impl Default for IngestOptions {
     }
 }
 
+fn write_seconds<S: Serializer>(time: &Option<Duration>, to: S) -> Result<S::Ok, S::Error> {
+    time.map(|time| time.as_secs_f64()).serialize(to)
+}
+
+fn read_seconds<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
+    let Some(seconds) = Option::<f64>::deserialize(from)? else { return Ok(None) };
+    match Duration::try_from_secs_f64(seconds) {
+        Ok(time) if !time.is_zero() => Ok(Some(time)),
+        _ => Err(D::Error::custom(format!("{seconds} is not a positive number of seconds"))),
+    }
+}
+
 /// Bounds on what a file may declare or contain; beyond them it is refused before it costs memory.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct Limits {
     /// Longest side of a frame, in pixels.
     pub max_side: u32,
@@ -56,6 +73,27 @@ impl Default for Limits {
             max_streams: 64,
             max_frame_count: 3_000_000,
             max_frames_read: 16_384,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_are_written_and_read_alike() {
+        let options = IngestOptions {
+            deadline: Some(Duration::from_millis(1500)),
+            limits: Limits { max_side: 640, ..Limits::default() },
+            ..IngestOptions::default()
+        };
+        let text = serde_json::to_string(&options).unwrap();
+        assert!(text.contains("\"deadline\":1.5"), "{text}");
+        assert_eq!(serde_json::from_str::<IngestOptions>(&text).unwrap(), options);
+        assert_eq!(serde_json::from_str::<IngestOptions>("{}").unwrap(), IngestOptions::default());
+        for bad in ["{\"deadline\": 0}", "{\"deadline\": -1}", "{\"dead_line\": 1}"] {
+            serde_json::from_str::<IngestOptions>(bad).unwrap_err();
         }
     }
 }
