@@ -119,7 +119,6 @@ pub(crate) fn run(args: Args, global: &crate::Global) -> anyhow::Result<()> {
         allow_partial: args.allow_partial,
         deadline: Some(Duration::from_secs_f64(args.deadline)),
         threads: args.threads,
-        ..IngestOptions::default()
     };
     let folders = folders(&args);
     let sources: Vec<(String, MediaPolicy)> =

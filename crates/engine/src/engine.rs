@@ -30,7 +30,7 @@ type Prefilled = (Arc<KvNode>, Vec<f32>);
 const MAX_ROWS: usize = 192;
 
 /// Where and how a model runs.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct EngineOptions {
     /// `auto`, `cpu`, `cuda` or `cuda:N`.
     pub device: String,
