@@ -32,6 +32,7 @@ pub(crate) fn kind(lesson: &Lesson) -> &'static str {
         Lesson::Describe { .. } => "loss/describe",
         Lesson::Map { .. } => "loss/map",
         Lesson::Locate { .. } => "loss/locate",
+        Lesson::Track { .. } => "loss/track",
         Lesson::Ask { .. } => "loss/ask",
         Lesson::Answer { .. } => "loss/answer",
         Lesson::Critique { .. } => "loss/critique",
@@ -47,7 +48,9 @@ fn turn(
 ) -> anyhow::Result<(Vec<Message>, String)> {
     Ok(match lesson {
         Lesson::Describe { target } => (prompts.describe(subject)?, target.clone()),
-        Lesson::Map { question, answer } | Lesson::Locate { question, answer } => {
+        Lesson::Map { question, answer }
+        | Lesson::Locate { question, answer }
+        | Lesson::Track { question, answer } => {
             (prompts.answer(subject, question, None)?, answer.clone())
         }
         Lesson::Ask { kind, target } => {

@@ -8,10 +8,13 @@ use savi_engine::{Engine, EngineOptions, Processor, StoredDType, train_tokenizer
 use savi_nn::Weights;
 use savi_run::{Interrupt, Metrics};
 use savi_schema::{FrameSampling, Media, MediaPolicy};
-use savi_train::{Sample, SftConfig, TrainError, TrainIo, sft_stream};
+use savi_train::{
+    Head, LabelledFrames, OptimConfig, Sample, SftConfig, TrainError, TrainIo, perceive, sft_stream,
+};
 use savi_videosavi::Prompts;
 use savi_worlds::moving_shapes::{
-    self, LessonPlan, Split, lessons, picture_lessons, sample_frames,
+    self, CELLS, LessonPlan, Split, cell_answers, cell_labels, lessons, random_moment,
+    sample_frames,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -63,13 +66,10 @@ struct Recipe {
     /// Scenes that the tokenizer sees.
     #[serde(default)]
     tokenizer_scenes: u64,
-    /// Steps at the start that show single pictures instead of clips: what is where.
-    #[serde(default)]
-    picture_steps: u64,
-    /// Pictures that take the place of one clip in these steps.
-    #[serde(default = "one")]
-    pictures_per_clip: usize,
-    /// Steps after them in which only descriptions and readings of single frames are learnt.
+    /// Sight first: every cell of single pictures is labelled, before any words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    perception: Option<OptimConfig>,
+    /// Steps of `sft` in which only maps, tracks, descriptions and readings are learnt.
     #[serde(default)]
     dense_steps: u64,
     /// Lessons of a clip.
@@ -88,6 +88,9 @@ struct Lessons {
     maps: usize,
     /// In the dense stage twice as many.
     readings: usize,
+    /// Things followed through all frames; in the dense stage twice as many.
+    #[serde(default)]
+    tracks: usize,
     asks: usize,
     answers: usize,
     uncriticised_answers: usize,
@@ -118,15 +121,9 @@ fn theta() -> f64 {
     10000.0
 }
 
-fn one() -> usize {
-    1
-}
-
 /// What a step teaches; each stage stands on the one before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
-    /// What is where in single pictures.
-    Pictures,
     /// Whole clips, described and read frame by frame.
     Dense,
     /// Everything.
@@ -135,13 +132,7 @@ enum Stage {
 
 impl Recipe {
     fn stage(&self, step: u64) -> Stage {
-        if step < self.picture_steps {
-            Stage::Pictures
-        } else if step < self.picture_steps + self.dense_steps {
-            Stage::Dense
-        } else {
-            Stage::Mixed
-        }
+        if step < self.dense_steps { Stage::Dense } else { Stage::Mixed }
     }
 }
 
@@ -151,17 +142,22 @@ const TEMPLATE: &str = include_str!("chat_template.jinja");
 impl Lessons {
     fn plan(&self, stage: Stage) -> LessonPlan {
         let policy = Processor::default().policy;
-        if stage != Stage::Mixed {
-            let dense = stage == Stage::Dense;
-            let maps = self.maps * if dense { 3 } else { 1 };
-            let readings = self.readings * if dense { 2 } else { 1 };
-            let none = LessonPlan { policy, maps, readings, asks: 0, ..LessonPlan::default() };
-            return LessonPlan { answers: 0, uncriticised_answers: 0, judgements: 0, ..none };
+        if stage == Stage::Dense {
+            let none = LessonPlan { policy, asks: 0, answers: 0, ..LessonPlan::default() };
+            return LessonPlan {
+                maps: self.maps * 3,
+                readings: self.readings * 2,
+                tracks: self.tracks * 2,
+                uncriticised_answers: 0,
+                judgements: 0,
+                ..none
+            };
         }
         LessonPlan {
             policy,
             maps: self.maps,
             readings: self.readings,
+            tracks: self.tracks,
             asks: self.asks,
             answers: self.answers,
             uncriticised_answers: self.uncriticised_answers,
@@ -229,9 +225,6 @@ fn run_sft(args: &Sft, global: &Global) -> anyhow::Result<()> {
     let loaded =
         savi_run::load::<Recipe>(&args.config, &args.set).map_err(|e| BadInput(e.into()))?;
     let recipe = loaded.value;
-    if recipe.pictures_per_clip == 0 {
-        return Err(BadInput(anyhow::anyhow!("pictures_per_clip must be at least 1")).into());
-    }
     recipe.sft.validate().context("sft").map_err(BadInput)?;
     let dir = args.run_dir.clone().unwrap_or_else(|| Path::new("runs").join(&loaded.name));
     std::fs::create_dir_all(&dir).with_context(|| dir.display().to_string())?;
@@ -274,24 +267,37 @@ fn run_sft(args: &Sft, global: &Global) -> anyhow::Result<()> {
     tracing::info!("{parameters} parameters");
     let metrics = Metrics::open(&dir)?;
     let interrupt = Interrupt::on_signals()?;
+    let interrupted = |error| match error {
+        TrainError::Interrupted => anyhow::Error::from(Interrupted),
+        other => other.into(),
+    };
+    if let Some(perception) = &recipe.perception {
+        let dir = dir.join("perception");
+        std::fs::create_dir_all(&dir).with_context(|| dir.display().to_string())?;
+        let metrics = Metrics::open(&dir)?;
+        let io = TrainIo { dir: &dir, metrics: &metrics, interrupt: &interrupt };
+        let frames = frames(&engine)?;
+        perceive(&mut engine, &heads(frames), perception, &io, |step, count| {
+            let first = step * count as u64;
+            let records = (first..first + count as u64).into_par_iter();
+            Ok(records.map(|index| pictures(&recipe, frames, index)).collect())
+        })
+        .map_err(interrupted)?;
+    }
     let io = TrainIo { dir: &dir, metrics: &metrics, interrupt: &interrupt };
     let summary = sft_stream(&mut engine, &recipe.sft, &io, |step, count| {
         let stage = recipe.stage(step);
-        let most = (count * recipe.pictures_per_clip) as u64;
-        let shown = if stage == Stage::Pictures { most } else { count as u64 };
-        (0..shown)
+        let first = step * count as u64;
+        (first..first + count as u64)
             .into_par_iter()
-            .map(|i| sample(&recipe, &prompts, step * most + i, stage))
+            .map(|index| sample(&recipe, &prompts, index, stage))
             .collect::<anyhow::Result<Vec<_>>>()
             .map_err(|e| TrainError::Record {
                 id: format!("step {step}"),
                 reason: format!("{e:#}"),
             })
     })
-    .map_err(|error| match error {
-        TrainError::Interrupted => anyhow::Error::from(Interrupted),
-        other => other.into(),
-    })?;
+    .map_err(interrupted)?;
     metrics.write_trainer_state()?;
     let model = dir.join("model");
     engine.save(&model, StoredDType::BF16)?;
@@ -303,18 +309,53 @@ fn run_sft(args: &Sft, global: &Global) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Frames that the model takes of a clip.
+fn frames(engine: &Engine) -> anyhow::Result<usize> {
+    match engine.processor().policy.sampling {
+        FrameSampling::Count { frames, .. } => Ok(frames),
+        _ => Err(BadInput(anyhow::anyhow!("perception needs a fixed number of frames")).into()),
+    }
+}
+
+/// What is asked of every visual token; its frame's number only where others can be seen.
+fn heads(frames: usize) -> Vec<Head> {
+    let words = |words: Vec<&str>| words.into_iter().map(str::to_owned).collect();
+    let cells = cell_answers().into_iter();
+    let cells = cells.map(|(name, w)| Head { name, answers: words(w), before_decoder: true });
+    let numbers = (1..=frames).map(|number| number.to_string()).collect();
+    cells.chain([Head { name: "frame", answers: numbers, before_decoder: false }]).collect()
+}
+
+/// Pictures of as many scenes, in place of a clip.
+fn pictures(recipe: &Recipe, frames: usize, index: u64) -> LabelledFrames {
+    let policy = Processor::default().policy;
+    let mut images = Vec::with_capacity(frames);
+    let cells = cell_answers().len();
+    let mut labels = vec![Vec::new(); cells + 1];
+    for frame in 0..frames {
+        let number = index * frames as u64 + frame as u64;
+        let scene = moving_shapes::scene(Split::Train, recipe.seed, PICTURES + number);
+        let mut rng = savi_nn::rng::stream(recipe.seed, &["pictures", &number.to_string()]);
+        let seconds = random_moment(&scene, &policy, &mut rng);
+        let sampling = FrameSampling::Times { times: vec![seconds] };
+        images.extend(sample_frames(&scene, &MediaPolicy { sampling, ..policy.clone() }));
+        for (all, of_frame) in labels.iter_mut().zip(cell_labels(&scene, seconds)) {
+            all.extend(of_frame);
+        }
+        labels[cells].extend([(frame as u32, 1.0); CELLS * CELLS]);
+    }
+    LabelledFrames { id: format!("pictures-{index}"), frames: images, labels }
+}
+
+/// Scenes from here on are for pictures; those of clips come before.
+const PICTURES: u64 = 1 << 32;
+
 fn sample(recipe: &Recipe, prompts: &Prompts, index: u64, stage: Stage) -> anyhow::Result<Sample> {
     let plan = recipe.lessons.plan(stage);
     let scene = moving_shapes::scene(Split::Train, recipe.seed, index);
     let mut rng = savi_nn::rng::stream(recipe.seed, &["lessons", &index.to_string()]);
-    let (policy, lessons) = if stage == Stage::Pictures {
-        let (time, lessons) = picture_lessons(&scene, &mut rng, &plan);
-        let sampling = FrameSampling::Times { times: vec![time] };
-        (MediaPolicy { sampling, ..plan.policy }, lessons)
-    } else {
-        let lessons = lessons(&scene, &mut rng, &plan);
-        (plan.policy, lessons)
-    };
+    let lessons = lessons(&scene, &mut rng, &plan);
+    let policy = plan.policy;
     let id = format!("train-{index}");
     let media = Media { source: id.clone(), policy: Some(policy.clone()) };
     let example = crate::lessons::example(prompts, &id, media, &lessons)?;

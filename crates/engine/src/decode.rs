@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use candle_core::{DType, Result, Tensor};
 use rand_chacha::ChaCha8Rng;
+use rayon::prelude::*;
 use savi_models::VideoLanguageModel;
 use savi_nn::attention::KvNode;
 use savi_nn::layers::Mode;
@@ -48,19 +49,22 @@ impl Row {
             text: String::new(),
         };
         if row.finish.is_none() {
-            row.take(logits, text)?;
+            row.take(logits.to_vec(), text)?;
         }
         Ok(row)
     }
 
-    fn take(&mut self, logits: &[f32], text: &TextModel) -> std::result::Result<(), EngineError> {
+    fn take(
+        &mut self,
+        mut logits: Vec<f32>,
+        text: &TextModel,
+    ) -> std::result::Result<(), EngineError> {
+        let (max, log_sum) = log_normaliser(&logits);
         // The stand-in for visual tokens is no word: it is never drawn.
-        let mut open = logits.to_vec();
-        if let Some(logit) = open.get_mut(text.placeholder() as usize) {
+        if let Some(logit) = logits.get_mut(text.placeholder() as usize) {
             *logit = f32::NEG_INFINITY;
         }
-        let token = draw(&open, &self.sampling, &mut self.rng);
-        let (max, log_sum) = log_normaliser(logits);
+        let token = draw(&logits, &self.sampling, &mut self.rng);
         self.ids.push(token);
         self.logps.push(logits[token as usize] - max - log_sum);
         if token == text.turn_end() {
@@ -113,8 +117,11 @@ pub(crate) fn run(
         let hidden = model.hidden_cached(&embeds, &Arc::new(forest), Mode::INFER, &mut nodes)?;
         let logits = host_logits(model, &hidden)?;
         let mut next = Vec::with_capacity(active.len());
-        for ((i, mut row), logits) in active.into_iter().zip(logits) {
-            row.take(&logits, text)?;
+        active
+            .par_iter_mut()
+            .zip(logits)
+            .try_for_each(|((_, row), logits)| row.take(logits, text))?;
+        for (i, row) in active {
             if row.finish.is_some() { done[i] = Some(row.finished()) } else { next.push((i, row)) }
         }
         active = next;

@@ -20,7 +20,7 @@ pub(crate) fn draw(logits: &[f32], sampling: &Sampling, rng: &mut impl Rng) -> u
         .enumerate()
         .map(|(i, &x)| (i as u32, (f64::from(x - max) / sampling.temperature).exp()))
         .collect();
-    kept.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+    kept.sort_unstable_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
     if sampling.top_k > 0 {
         kept.truncate(sampling.top_k);
     }

@@ -222,7 +222,18 @@ impl VideoLanguageModel {
         self.decoder.forward(embeds, forest, mode, None)
     }
 
-    /// The same over cached rows, whose cache grows by the pass: segment i continues row i.
+    /// What every block of the decoder gives in a whole pass, `[tokens, width]` each, before the
+    /// final norm.
+    pub fn block_states(
+        &self,
+        embeds: &Tensor,
+        forest: &Arc<Forest>,
+        mode: Mode,
+    ) -> TensorResult<Vec<Tensor>> {
+        self.decoder.blocks(embeds, forest, mode)
+    }
+
+    /// The states of [`hidden`](Self::hidden) over cached rows, whose cache grows by the pass: segment i continues row i.
     pub fn hidden_cached(
         &self,
         embeds: &Tensor,

@@ -6,9 +6,13 @@ use candle_core::{Result, Tensor};
 use savi_nn::attention::{Heads, KvNode, cached, tree};
 use savi_nn::layers::{Linear, Mode};
 use savi_nn::ops::{RopeTable, gathered_logps, linear_transposed, rms_norm, rope, swiglu};
-use savi_nn::{Forest, Init, Params, Weight};
+use savi_nn::{Forest, Fresh, Init, Params, Weight};
 
 use crate::Qwen2Config;
+
+/// Standard deviation of fresh embeddings, and the size of what a fresh block adds to them: as
+/// small, or a token's own word would drown in the first block's noise.
+const FRESH_SIZE: f64 = 0.1;
 
 #[derive(Debug)]
 struct Block {
@@ -47,7 +51,7 @@ impl Qwen2 {
         let embedding = params.get(
             &format!("{prefix}model.embed_tokens.weight"),
             &vocab,
-            Init::Normal(0.02),
+            Init::Normal(FRESH_SIZE),
         )?;
         let head = if tied {
             None
@@ -58,13 +62,28 @@ impl Qwen2 {
         let mut blocks = Vec::with_capacity(config.num_hidden_layers);
         for i in 0..config.num_hidden_layers {
             let at = |part: &str| format!("{prefix}model.layers.{i}.{part}");
+            let quiet = |name: String, inputs: usize| {
+                let fresh = Fresh { like: &name, gain: FRESH_SIZE };
+                params.linear_drawn(&name, fresh, inputs, width, false)
+            };
             blocks.push(Block {
                 input_norm: norm(at("input_layernorm.weight"))?,
                 post_norm: norm(at("post_attention_layernorm.weight"))?,
                 q: params.linear(&at("self_attn.q_proj"), width, q, true)?,
-                k: params.linear(&at("self_attn.k_proj"), width, kv, true)?,
+                // Fresh keys look for what is like the query: words then find what is said of pictures
+                // in the same words, which otherwise takes long to be learnt.
+                k: params.linear_drawn(
+                    &at("self_attn.k_proj"),
+                    Fresh {
+                        like: &at(if q == kv { "self_attn.q_proj" } else { "self_attn.k_proj" }),
+                        gain: 1.0,
+                    },
+                    width,
+                    kv,
+                    true,
+                )?,
                 v: params.linear(&at("self_attn.v_proj"), width, kv, true)?,
-                o: params.linear(&at("self_attn.o_proj"), q, width, false)?,
+                o: quiet(at("self_attn.o_proj"), q)?,
                 gate: params.linear(
                     &at("mlp.gate_proj"),
                     width,
@@ -72,12 +91,7 @@ impl Qwen2 {
                     false,
                 )?,
                 up: params.linear(&at("mlp.up_proj"), width, config.intermediate_size, false)?,
-                down: params.linear(
-                    &at("mlp.down_proj"),
-                    config.intermediate_size,
-                    width,
-                    false,
-                )?,
+                down: quiet(at("mlp.down_proj"), config.intermediate_size)?,
             });
         }
         Ok(Self {
@@ -108,7 +122,31 @@ impl Qwen2 {
         embeds: &Tensor,
         forest: &Arc<Forest>,
         mode: Mode,
+        rows: Option<&mut [&mut KvNode]>,
+    ) -> Result<Tensor> {
+        let x = self.run(embeds, forest, mode, rows, |_| ())?;
+        rms_norm(&x, &self.norm.tensor(mode.train), self.config.rms_norm_eps)
+    }
+
+    /// What every block gives, `[tokens, width]` each, before the final norm.
+    pub(crate) fn blocks(
+        &self,
+        embeds: &Tensor,
+        forest: &Arc<Forest>,
+        mode: Mode,
+    ) -> Result<Vec<Tensor>> {
+        let mut all = Vec::with_capacity(self.blocks.len());
+        self.run(embeds, forest, mode, None, |x| all.push(x.clone()))?;
+        Ok(all)
+    }
+
+    fn run(
+        &self,
+        embeds: &Tensor,
+        forest: &Arc<Forest>,
+        mode: Mode,
         mut rows: Option<&mut [&mut KvNode]>,
+        mut after: impl FnMut(&Tensor),
     ) -> Result<Tensor> {
         let eps = self.config.rms_norm_eps;
         let table =
@@ -127,8 +165,9 @@ impl Qwen2 {
             let y = rms_norm(&x, &block.post_norm.tensor(mode.train), eps)?;
             let y = swiglu(&block.gate.forward(&y, mode)?, &block.up.forward(&y, mode)?)?;
             x = (x + block.down.forward(&y, mode)?)?;
+            after(&x);
         }
-        rms_norm(&x, &self.norm.tensor(mode.train), eps)
+        Ok(x)
     }
 
     fn head(&self, mode: Mode) -> Tensor {

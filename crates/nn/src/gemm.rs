@@ -6,7 +6,10 @@
 //! threads. The `gemm` crate, which candle uses, changes its path with m and n; this one is the
 //! product of every linear layer here, in training and in inference.
 
-use std::cell::RefCell;
+#[cfg(target_arch = "x86_64")]
+mod kernels;
+#[cfg(target_arch = "x86_64")]
+mod tiled;
 
 use rayon::prelude::*;
 
@@ -68,12 +71,14 @@ pub fn gemm<T: Real>(
         c.fill(T::default());
     }
     #[cfg(target_arch = "x86_64")]
-    if let Some(c) = as_f32_mut(c)
-        && level() == Level::Avx512
-    {
+    if let Some(c) = as_f32_mut(c) {
         let a = Mat { data: as_f32(a.data), row_stride: a.row_stride, col_stride: a.col_stride };
         let b = Mat { data: as_f32(b.data), row_stride: b.row_stride, col_stride: b.col_stride };
-        return wide::gemm(m, n, k, a, b, c);
+        match level() {
+            Level::Avx512 => return tiled::gemm::<kernels::Avx512>(m, n, k, a, b, c),
+            Level::Avx2 => return tiled::gemm::<kernels::Avx2>(m, n, k, a, b, c),
+            Level::Base => {}
+        }
     }
     let rows = m.div_ceil(rayon::current_num_threads().max(1) * 2).clamp(1, 64);
     c.par_chunks_mut(rows * n).enumerate().for_each(|(block, c)| {
@@ -99,7 +104,7 @@ fn as_f32_mut<T: Real>(x: &mut [T]) -> Option<&mut [f32]> {
 }
 
 simd! {
-    /// The same chains without tiling, for f64 and for machines without AVX-512.
+    /// The same chains without tiling, for f64 and for machines without AVX2.
     fn portable<T>(n: usize, k: usize, a: Mat<'_, T>, b: Mat<'_, T>, c: &mut [T]) {
         const LANES: usize = 32;
         let m = c.len() / n;
@@ -125,233 +130,6 @@ simd! {
                 c[i * n + j..i * n + j + width].copy_from_slice(&acc[..width]);
             }
             j += width;
-        }
-    }
-}
-
-thread_local! {
-    static SCRATCH: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
-}
-
-#[cfg(target_arch = "x86_64")]
-mod wide {
-    //! AVX-512: tiles of up to 12 x 32 in registers, both operands packed.
-
-    use std::arch::x86_64::*;
-
-    use rayon::prelude::*;
-
-    use super::{Mat, SCRATCH};
-
-    const MR: usize = 12;
-    const NR: usize = 32;
-    /// k is cut here so that a packed panel of b (KC x NR) stays in the first-level cache.
-    const KC: usize = 256;
-    /// Rows that one task takes.
-    const MC: usize = 96;
-
-    #[derive(Clone, Copy)]
-    struct Out(*mut f32);
-    // SAFETY: tasks write disjoint rows or disjoint columns of the output.
-    unsafe impl Send for Out {}
-    // SAFETY: as above.
-    unsafe impl Sync for Out {}
-
-    pub(super) fn gemm(
-        m: usize,
-        n: usize,
-        k: usize,
-        a: Mat<'_, f32>,
-        b: Mat<'_, f32>,
-        c: &mut [f32],
-    ) {
-        let panels = n.div_ceil(NR);
-        let blocks = m.div_ceil(MC);
-        let out = Out(c.as_mut_ptr());
-        let work = m * n * k;
-        for k0 in (0..k).step_by(KC) {
-            let kc = KC.min(k - k0);
-            // Few rows: every panel is used once or twice, so each task packs what it needs and
-            // the work is split by columns. Many rows: pack b once and split by rows and columns.
-            let split = if work < 1 << 16 { 1 } else { rayon::current_num_threads() };
-            if blocks == 1 || split == 1 {
-                let chunk = panels.div_ceil(split * 2).max(1);
-                let tasks = panels.div_ceil(chunk);
-                let run = |task: usize| {
-                    let range = task * chunk..((task + 1) * chunk).min(panels);
-                    with_scratch(kc * NR + m.div_ceil(MR) * MR * kc, |scratch| {
-                        let (pb, pa) = scratch.split_at_mut(kc * NR);
-                        pack_a(a, 0, m, k0, kc, pa);
-                        for panel in range {
-                            pack_b(b, k0, kc, panel * NR, n, pb);
-                            tile_rows(0, m, n, kc, pa, pb, panel, out);
-                        }
-                    });
-                };
-                if split == 1 {
-                    (0..tasks).for_each(run);
-                } else {
-                    (0..tasks).into_par_iter().for_each(run);
-                }
-                continue;
-            }
-            let mut packed = vec![0f32; 0];
-            packed.reserve_exact(panels * kc * NR);
-            #[allow(clippy::uninit_vec, reason = "every element is written by the packing below")]
-            // SAFETY: capacity was reserved; pack_b writes all kc * NR elements of each panel.
-            unsafe {
-                packed.set_len(panels * kc * NR);
-            }
-            packed
-                .par_chunks_mut(kc * NR)
-                .enumerate()
-                .for_each(|(panel, pb)| pack_b(b, k0, kc, panel * NR, n, pb));
-            (0..blocks).into_par_iter().for_each(|block| {
-                let (i0, i1) = (block * MC, ((block + 1) * MC).min(m));
-                with_scratch((i1 - i0).div_ceil(MR) * MR * kc, |pa| {
-                    pack_a(a, i0, i1, k0, kc, pa);
-                    for panel in 0..panels {
-                        let pb = &packed[panel * kc * NR..(panel + 1) * kc * NR];
-                        tile_rows(i0, i1, n, kc, pa, pb, panel, out);
-                    }
-                });
-            });
-        }
-    }
-
-    fn with_scratch(len: usize, f: impl FnOnce(&mut [f32])) {
-        // Taken out of the cell: rayon may run another product on this thread while f waits.
-        let mut scratch = SCRATCH.with(|cell| std::mem::take(&mut *cell.borrow_mut()));
-        if scratch.len() < len {
-            scratch.resize(len, 0.0);
-        }
-        f(&mut scratch[..len]);
-        SCRATCH.with(|cell| *cell.borrow_mut() = scratch);
-    }
-
-    /// b's columns j0.. as `[kc][NR]`, zero beyond n.
-    fn pack_b(b: Mat<'_, f32>, k0: usize, kc: usize, j0: usize, n: usize, out: &mut [f32]) {
-        let width = NR.min(n - j0);
-        if b.col_stride == 1 {
-            for (p, row) in out.chunks_exact_mut(NR).enumerate().take(kc) {
-                let at = (k0 + p) * b.row_stride + j0;
-                row[..width].copy_from_slice(&b.data[at..at + width]);
-                row[width..].fill(0.0);
-            }
-            return;
-        }
-        if width < NR {
-            out.fill(0.0);
-        }
-        for l in 0..width {
-            let at = k0 * b.row_stride + (j0 + l) * b.col_stride;
-            for p in 0..kc {
-                out[p * NR + l] = b.data[at + p * b.row_stride];
-            }
-        }
-    }
-
-    /// a's rows i0..i1 as `[rows / MR][kc][MR]`, zero beyond i1.
-    fn pack_a(a: Mat<'_, f32>, i0: usize, i1: usize, k0: usize, kc: usize, out: &mut [f32]) {
-        for (strip, out) in out.chunks_exact_mut(MR * kc).enumerate() {
-            let first = i0 + strip * MR;
-            let rows = MR.min(i1 - first);
-            if rows < MR {
-                out.fill(0.0);
-            }
-            if a.row_stride == 1 {
-                for p in 0..kc {
-                    let at = first + (k0 + p) * a.col_stride;
-                    out[p * MR..p * MR + rows].copy_from_slice(&a.data[at..at + rows]);
-                }
-                continue;
-            }
-            for r in 0..rows {
-                let at = (first + r) * a.row_stride + k0 * a.col_stride;
-                for p in 0..kc {
-                    out[p * MR + r] = a.data[at + p * a.col_stride];
-                }
-            }
-        }
-    }
-
-    #[allow(clippy::too_many_arguments, reason = "a kernel's borders are numbers")]
-    fn tile_rows(
-        i0: usize,
-        i1: usize,
-        n: usize,
-        kc: usize,
-        pa: &[f32],
-        pb: &[f32],
-        panel: usize,
-        out: Out,
-    ) {
-        let j0 = panel * NR;
-        let width = NR.min(n - j0);
-        for (strip, i) in (i0..i1).step_by(MR).enumerate() {
-            let rows = MR.min(i1 - i);
-            let a = &pa[strip * MR * kc..(strip + 1) * MR * kc];
-            // SAFETY: the features were detected by the caller; a holds kc * MR and pb kc * NR
-            // elements; rows i..i+rows and columns j0..j0+width lie inside the output, and no
-            // other task writes them.
-            unsafe {
-                let c = out.0.add(i * n + j0);
-                match rows {
-                    1 => tile::<1>(kc, a, pb, c, n, rows, width),
-                    2 => tile::<2>(kc, a, pb, c, n, rows, width),
-                    3 | 4 => tile::<4>(kc, a, pb, c, n, rows, width),
-                    5..=8 => tile::<8>(kc, a, pb, c, n, rows, width),
-                    _ => tile::<MR>(kc, a, pb, c, n, rows, width),
-                }
-            }
-        }
-    }
-
-    /// Adds one tile's chain to c: `R` rows in registers, the first `rows` of them stored.
-    #[target_feature(enable = "avx512f")]
-    unsafe fn tile<const R: usize>(
-        kc: usize,
-        a: &[f32],
-        b: &[f32],
-        c: *mut f32,
-        ldc: usize,
-        rows: usize,
-        width: usize,
-    ) {
-        let lanes = |count: usize| -> __mmask16 {
-            if count >= 16 { 0xffff } else { ((1u32 << count) - 1) as __mmask16 }
-        };
-        let (m0, m1) = (lanes(width), lanes(width.saturating_sub(16)));
-        let mut acc = [[_mm512_setzero_ps(); 2]; R];
-        // SAFETY: masked loads and stores touch only the `width` columns of the `rows` rows that
-        // the caller owns; a and b hold kc steps of MR and NR elements.
-        unsafe {
-            for (i, row) in acc.iter_mut().enumerate() {
-                if i < rows {
-                    let at = c.add(i * ldc);
-                    row[0] = _mm512_maskz_loadu_ps(m0, at);
-                    row[1] = _mm512_maskz_loadu_ps(m1, at.wrapping_add(16));
-                }
-            }
-            let (mut pa, mut pb) = (a.as_ptr(), b.as_ptr());
-            for _ in 0..kc {
-                let b0 = _mm512_loadu_ps(pb);
-                let b1 = _mm512_loadu_ps(pb.add(16));
-                for (i, row) in acc.iter_mut().enumerate() {
-                    let x = _mm512_set1_ps(*pa.add(i));
-                    row[0] = _mm512_fmadd_ps(x, b0, row[0]);
-                    row[1] = _mm512_fmadd_ps(x, b1, row[1]);
-                }
-                pa = pa.add(MR);
-                pb = pb.add(NR);
-            }
-            for (i, row) in acc.iter().enumerate() {
-                if i < rows {
-                    let at = c.add(i * ldc);
-                    _mm512_mask_storeu_ps(at, m0, row[0]);
-                    _mm512_mask_storeu_ps(at.wrapping_add(16), m1, row[1]);
-                }
-            }
         }
     }
 }
@@ -400,6 +178,13 @@ mod tests {
                 let mut portable_c = vec![0f32; m * n];
                 portable(n, k, am, bm, &mut portable_c);
                 assert_eq!(c, portable_c);
+                #[cfg(target_arch = "x86_64")]
+                if matches!(level(), Level::Avx512 | Level::Avx2) {
+                    // Machines that have the wider tiles have the narrower ones too.
+                    let mut narrow_c = vec![0f32; m * n];
+                    tiled::gemm::<kernels::Avx2>(m, n, k, am, bm, &mut narrow_c);
+                    assert_eq!(c, narrow_c, "{m}x{n}x{k} {ta} {tb}");
+                }
             }
         }
     }

@@ -104,6 +104,15 @@ pub enum Init {
     Normal(f64),
 }
 
+/// How the fresh weights of a linear layer are drawn.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Fresh<'a> {
+    /// The layer whose draw they share: its own name, or that of a layer of the same shape.
+    pub like: &'a str,
+    /// Size of the outputs, where inputs are of size 1.
+    pub gain: f64,
+}
+
 /// The weights of a model in the order in which it asked for them.
 #[derive(Debug)]
 pub struct Params {
@@ -138,7 +147,7 @@ impl Params {
 
     /// A weight of this shape.
     pub fn get(&self, name: &str, shape: &[usize], init: Init) -> Result<Arc<Weight>> {
-        self.load(name, shape, init, None)
+        self.load(name, name, shape, init, None)
     }
 
     /// The matrix of a linear layer: `[out, in]` in the checkpoint, `[in, out]` here.
@@ -149,7 +158,7 @@ impl Params {
         outputs: usize,
         init: Init,
     ) -> Result<Arc<Weight>> {
-        self.load(name, &[inputs, outputs], init, Some(&[outputs, inputs]))
+        self.load(name, name, &[inputs, outputs], init, Some(&[outputs, inputs]))
     }
 
     /// A convolution whose kernel covers its stride, as the matrix of a linear layer:
@@ -162,7 +171,7 @@ impl Params {
     ) -> Result<Arc<Weight>> {
         let [outputs, rest @ ..] = stored;
         let inputs = rest.iter().product();
-        self.load(name, &[inputs, outputs], init, Some(&stored))
+        self.load(name, name, &[inputs, outputs], init, Some(&stored))
     }
 
     /// Whether the checkpoint has this tensor; a random source has everything.
@@ -181,8 +190,26 @@ impl Params {
         outputs: usize,
         bias: bool,
     ) -> Result<Arc<Linear>> {
-        let init = Init::Normal(1.0 / (inputs as f64).sqrt());
-        let weight = self.get_matrix(&format!("{name}.weight"), inputs, outputs, init)?;
+        self.linear_drawn(name, Fresh { like: name, gain: 1.0 }, inputs, outputs, bias)
+    }
+
+    /// The same, with a say in how fresh weights are drawn.
+    pub fn linear_drawn(
+        &self,
+        name: &str,
+        fresh: Fresh<'_>,
+        inputs: usize,
+        outputs: usize,
+        bias: bool,
+    ) -> Result<Arc<Linear>> {
+        let init = Init::Normal(fresh.gain / (inputs as f64).sqrt());
+        let weight = self.load(
+            &format!("{name}.weight"),
+            &format!("{}.weight", fresh.like),
+            &[inputs, outputs],
+            init,
+            Some(&[outputs, inputs]),
+        )?;
         let bias = if bias {
             Some(self.get(&format!("{name}.bias"), &[outputs], Init::Constant(0.0))?)
         } else {
@@ -193,10 +220,12 @@ impl Params {
         Ok(linear)
     }
 
-    /// `matrix` is the checkpoint's shape of a weight that is kept transposed.
+    /// `matrix` is the checkpoint's shape of a weight that is kept transposed; fresh values are drawn
+    /// under the name `drawn`.
     fn load(
         &self,
         name: &str,
+        drawn: &str,
         shape: &[usize],
         init: Init,
         matrix: Option<&[usize]>,
@@ -217,7 +246,7 @@ impl Params {
                 value.to_dtype(self.dtype)?.to_device(&self.device)?.contiguous()?
             }
             Weights::Random(seed) => {
-                draw(*seed, name, shape, init)?.to_dtype(self.dtype)?.to_device(&self.device)?
+                draw(*seed, drawn, shape, init)?.to_dtype(self.dtype)?.to_device(&self.device)?
             }
         };
         let weight = Arc::new(Weight {

@@ -214,6 +214,8 @@ pub struct SftConfig {
     pub lora_r: usize,
     /// Adapter scale is `lora_alpha / lora_r`.
     pub lora_alpha: f64,
+    /// Without an adapter: leaves the vision tower as it is. With one it always is.
+    pub freeze_vision_tower: bool,
     /// A token of a target of n tokens weighs `n^-length_exponent`: 0 treats tokens alike,
     /// 1 treats targets alike.
     pub length_exponent: f64,
@@ -223,7 +225,13 @@ pub struct SftConfig {
 
 impl Default for SftConfig {
     fn default() -> Self {
-        Self { lora_r: 8, lora_alpha: 32.0, length_exponent: 0.0, optim: OptimConfig::default() }
+        Self {
+            lora_r: 8,
+            lora_alpha: 32.0,
+            freeze_vision_tower: false,
+            length_exponent: 0.0,
+            optim: OptimConfig::default(),
+        }
     }
 }
 

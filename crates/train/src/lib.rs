@@ -11,6 +11,7 @@ mod config;
 mod dpo;
 mod error;
 mod pack;
+mod perception;
 mod sft;
 mod steps;
 
@@ -18,5 +19,6 @@ pub use config::{DpoConfig, OptimConfig, SftConfig};
 pub use dpo::dpo;
 pub use error::TrainError;
 pub use pack::{Branch, Packed, Tree};
+pub use perception::{Head, LabelledFrames, perceive};
 pub use sft::{Sample, sft, sft_stream};
 pub use steps::{TrainIo, TrainSummary};

@@ -119,7 +119,10 @@ fn train(
         Some(lora) => {
             attach_adapter(engine.model().params(), lora, config.optim.seed, in_decoder)?;
         }
-        None => engine.model().params().set_trains(|name| !name.contains(".post_layernorm.")),
+        None => engine.model().params().set_trains(|name| {
+            !(name.contains(".post_layernorm.")
+                || config.freeze_vision_tower && name.starts_with("vision_tower."))
+        }),
     }
     let weights = engine.model().params().trainable();
     let device = engine.model().params().device().clone();

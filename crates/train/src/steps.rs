@@ -109,7 +109,7 @@ pub(crate) fn run(
             progress.note(format!("loss {:.4}", output.loss));
             io.metrics.log(done, &line)?;
         }
-        if config.save_steps > 0 && done % config.save_steps == 0 && done < total {
+        if config.save_steps > 0 && (done % config.save_steps == 0 || done == total) {
             checkpoint::save(io.dir, done, weights, &optimiser)?;
         }
         progress.set(done);

@@ -10,9 +10,9 @@ use savi_run::Interrupt;
 use savi_schema::{CountRule, MediaPolicy};
 use savi_worlds::WorldError;
 use savi_worlds::moving_shapes::{
-    self, DatasetConfig, Family, Lesson, LessonPlan, OPENED_LOG, Qa, QuestionKind, Scene, Split,
-    UNCRITICISED, floors, is_correct, lessons, open_audit, open_split, oracle, questions,
-    sample_frames, sample_times, scene,
+    self, CELLS, DatasetConfig, Family, Lesson, LessonPlan, OPENED_LOG, Qa, QuestionKind, Scene,
+    Split, UNCRITICISED, cell_answers, cell_labels, floors, is_correct, lessons, open_audit,
+    open_split, oracle, questions, sample_frames, sample_times, scene,
 };
 
 fn asked(scene: &Scene) -> Vec<Qa> {
@@ -20,7 +20,8 @@ fn asked(scene: &Scene) -> Vec<Qa> {
 }
 
 fn taught(scene: &Scene) -> Vec<Lesson> {
-    lessons(scene, &mut ChaCha8Rng::seed_from_u64(scene.index), &LessonPlan::default())
+    let plan = LessonPlan { tracks: 2, ..LessonPlan::default() };
+    lessons(scene, &mut ChaCha8Rng::seed_from_u64(scene.index), &plan)
 }
 
 proptest! {
@@ -61,6 +62,41 @@ proptest! {
     #[test]
     fn any_text_is_answered_or_not(text in "\\PC{0,60}") {
         prop_assert!(oracle(&scene(Split::Dev, 0, 0), &text).is_none());
+    }
+}
+
+#[test]
+fn cells_tell_what_the_scene_holds() {
+    let policy = MediaPolicy::count(8, CountRule::MidSegment);
+    for index in 0..100 {
+        let scene = scene(Split::Train, 4, index);
+        let seconds = sample_times(&scene, &policy)[index as usize % 8];
+        let labels = cell_labels(&scene, seconds);
+        let answers = cell_answers();
+        assert_eq!(labels.len(), answers.len());
+        for ((name, words), cells) in answers.iter().zip(&labels) {
+            assert_eq!(cells.len(), CELLS * CELLS, "{name}");
+            assert!(cells.iter().all(|(label, _)| (*label as usize) < words.len()), "{name}");
+        }
+        // Whoever stands in a cell, nearer to its centre than others, gives it its colour and shape.
+        let time = seconds / scene.duration();
+        let there: Vec<_> =
+            scene.objects.iter().filter_map(|o| Some((o, o.state(time)?))).collect();
+        let cell = |v: f64| ((v * CELLS as f64) as usize).min(CELLS - 1);
+        for (object, state) in &there {
+            let at = cell(state.y) * CELLS + cell(state.x);
+            let alone = there.iter().all(|(other, s)| {
+                other.shape == object.shape && s.colour == state.colour
+                    || (s.x - state.x).abs().max((s.y - state.y).abs()) > 0.4
+            });
+            if alone {
+                assert_eq!(labels[0][at], (state.colour as u32 + 1, 1.0));
+                assert_eq!(labels[1][at], (object.shape as u32 + 1, 1.0));
+                assert_eq!(labels[5][at].0, u32::from(state.flashing));
+            }
+        }
+        let empty = labels[0].iter().filter(|(label, _)| *label == 0).count();
+        assert!(empty >= CELLS * CELLS - there.len() * 4, "an object reaches four cells at most");
     }
 }
 
@@ -176,6 +212,9 @@ fn lessons_keep_to_their_formats_and_shares() {
                 }
                 Lesson::Describe { target } => {
                     assert!(target.split_whitespace().count() <= 90, "{target}");
+                }
+                Lesson::Track { answer, .. } => {
+                    assert_eq!(answer.split(", ").count(), 8, "{answer}");
                 }
                 Lesson::Map { .. } | Lesson::Locate { .. } | Lesson::Ask { .. } => {}
             }

@@ -24,8 +24,8 @@ const BLOCK: usize = 64;
 const LANES: usize = 16;
 /// Partial sums over keys of the weighted values; key j goes to chain j mod CHAINS.
 const CHAINS: usize = 4;
-/// Value columns per register block.
-const COLUMNS: usize = 32;
+/// Value columns per register block: with all chains they fit the registers of AVX2.
+const COLUMNS: usize = 16;
 
 /// `out[j] = scale * sum_d query[d] * keys[d][j]`, one chain over d for each key.
 #[inline(always)]
@@ -48,15 +48,19 @@ pub(super) fn products<T: Real>(query: &[T], keys: &[T], stride: usize, scale: T
     while j < len {
         let width = LANES.min(len - j);
         let mut acc = [T::default(); LANES];
+        // Lanes beyond the span are computed from whatever stands there, and left out, where
+        // something stands there: a register is as fast as a lane.
+        let whole = (query.len().max(1) - 1) * stride + j + LANES <= keys.len();
         for (d, &q) in query.iter().enumerate() {
-            let row = &keys[d * stride + j..d * stride + j + width];
-            if width == LANES {
+            let at = d * stride + j;
+            if whole {
+                let row = &keys[at..at + LANES];
                 for l in 0..LANES {
                     acc[l] = q.fma(row[l], acc[l]);
                 }
             } else {
-                for l in 0..width {
-                    acc[l] = q.fma(row[l], acc[l]);
+                for (acc, &key) in acc.iter_mut().zip(&keys[at..at + width]) {
+                    *acc = q.fma(key, *acc);
                 }
             }
         }
@@ -70,30 +74,31 @@ pub(super) fn products<T: Real>(query: &[T], keys: &[T], stride: usize, scale: T
 /// Turns scores into `exp(score - max)` and gives one over their sum.
 #[inline(always)]
 pub(super) fn exponentials<T: Real>(scores: &mut [T]) -> T {
-    let mut top = [T::of(f64::NEG_INFINITY); LANES];
-    for chunk in scores.chunks(LANES) {
-        for (l, &s) in chunk.iter().enumerate() {
-            top[l] = top[l].larger(s);
+    let lowest = T::of(f64::NEG_INFINITY);
+    let mut top = [lowest; LANES];
+    let mut sums = [T::default(); LANES];
+    let whole = scores.len() / LANES * LANES;
+    let (blocks, rest) = scores.split_at_mut(whole);
+    // What is missing in the last block weighs nothing.
+    let mut last = [lowest; LANES];
+    last[..rest.len()].copy_from_slice(rest);
+    for chunk in blocks.chunks_exact(LANES).chain([last.as_slice()]) {
+        for l in 0..LANES {
+            top[l] = top[l].larger(chunk[l]);
         }
     }
     let mut max = top[0];
     for &t in &top[1..] {
         max = max.larger(t);
     }
-    let mut sums = [T::default(); LANES];
-    let mut chunks = scores.chunks_exact_mut(LANES);
-    for chunk in &mut chunks {
+    for chunk in blocks.chunks_exact_mut(LANES).chain([last.as_mut_slice()]) {
         for l in 0..LANES {
             let e = Real::exp(chunk[l] - max);
             chunk[l] = e;
             sums[l] += e;
         }
     }
-    for (l, s) in chunks.into_remainder().iter_mut().enumerate() {
-        let e = Real::exp(*s - max);
-        *s = e;
-        sums[l] += e;
-    }
+    rest.copy_from_slice(&last[..rest.len()]);
     let mut sum = sums[0];
     for &s in &sums[1..] {
         sum += s;
@@ -101,7 +106,8 @@ pub(super) fn exponentials<T: Real>(scores: &mut [T]) -> T {
     T::of(1.0) / sum
 }
 
-/// Adds `weights[j] * rows[j]` into the chains; `first` is the logical index of the span's start.
+/// Adds `weights[j] * rows[j]` into the chains, `width` columns of each; `first` is the logical
+/// index of the span's start.
 #[inline(always)]
 fn gather<T: Real>(
     weights: &[T],
@@ -112,18 +118,36 @@ fn gather<T: Real>(
     acc: &mut [[T; COLUMNS]; CHAINS],
     width: usize,
 ) {
-    for (j, &w) in weights.iter().enumerate() {
+    let add = |chain: &mut [T; COLUMNS], j: usize| {
         let row = &rows[j * stride + column..j * stride + column + width];
-        let chain = &mut acc[(first + j) % CHAINS];
-        if width == COLUMNS {
-            for l in 0..COLUMNS {
-                chain[l] = w.fma(row[l], chain[l]);
-            }
-        } else {
-            for l in 0..width {
-                chain[l] = w.fma(row[l], chain[l]);
-            }
+        for (sum, &x) in chain.iter_mut().zip(row) {
+            *sum = weights[j].fma(x, *sum);
         }
+    };
+    // To the next key of chain 0 one by one; then all chains at once, which keeps them in
+    // registers.
+    let lead = ((CHAINS - first % CHAINS) % CHAINS).min(weights.len());
+    for j in 0..lead {
+        add(&mut acc[(first + j) % CHAINS], j);
+    }
+    let mut j = lead;
+    if width == COLUMNS {
+        let mut chains = *acc;
+        while j + CHAINS <= weights.len() {
+            for (c, chain) in chains.iter_mut().enumerate() {
+                let at = (j + c) * stride + column;
+                let (w, row) = (weights[j + c], &rows[at..at + COLUMNS]);
+                for l in 0..COLUMNS {
+                    chain[l] = w.fma(row[l], chain[l]);
+                }
+            }
+            j += CHAINS;
+        }
+        *acc = chains;
+    }
+    while j < weights.len() {
+        add(&mut acc[(first + j) % CHAINS], j);
+        j += 1;
     }
 }
 
@@ -204,11 +228,18 @@ simd! {
         }
         let inverse = exponentials(weights);
         let mut lanes = [T::default(); LANES];
-        for (w, g) in weights.chunks_mut(LANES).zip(grads.chunks(LANES)) {
-            for (l, (w, &g)) in w.iter_mut().zip(g).enumerate() {
-                *w *= inverse;
-                lanes[l] = w.fma(g, lanes[l]);
+        let mut blocks = weights.chunks_exact_mut(LANES);
+        let grad_blocks = grads.chunks_exact(LANES);
+        let rest_grads = grad_blocks.remainder();
+        for (w, g) in blocks.by_ref().zip(grad_blocks) {
+            for l in 0..LANES {
+                w[l] *= inverse;
+                lanes[l] = w[l].fma(g[l], lanes[l]);
             }
+        }
+        for (l, (w, &g)) in blocks.into_remainder().iter_mut().zip(rest_grads).enumerate() {
+            *w *= inverse;
+            lanes[l] = w.fma(g, lanes[l]);
         }
         let mut mean = T::default();
         for l in lanes {

@@ -53,6 +53,18 @@ impl<'a> Observed<'a> {
         order
     }
 
+    /// An object frame by frame: where it is, or how it looks if it changes.
+    pub(super) fn track(&self, object: usize) -> String {
+        let changes = self.scene.objects[object].change.is_some();
+        let phrase = |(frame, state): (usize, &Option<ObjectState>)| match state {
+            None => format!("{} none", frame + 1),
+            Some(state) if changes => format!("{} {}", frame + 1, look(state)),
+            Some(state) => format!("{} {}", frame + 1, Place::at(state.x, state.y)),
+        };
+        let phrases: Vec<String> = self.states[object].iter().enumerate().map(phrase).collect();
+        phrases.join(", ")
+    }
+
     fn name(&self, object: usize) -> ObjectRef {
         ObjectRef::of(&self.scene.objects[object])
     }
@@ -97,23 +109,15 @@ impl<'a> Observed<'a> {
                 format!("In frame {} the {a} is {one} and the {b} {other}.", frame + 1)
             }
             Query::Direction(a) | Query::WhyElsewhere(a) => {
-                let object = find(a)?;
-                let (first, last) = self.span(object)?;
                 let way = Query::Direction(a).answer(self.scene)?;
-                format!(
-                    "The {a} is {} in frame {} and {} in frame {}. It moves {way}.",
-                    self.place(object, first)?.phrase(),
-                    first + 1,
-                    self.place(object, last)?.phrase(),
-                    last + 1
-                )
+                format!("The {a}: {}. It moves {way}.", self.track(find(a)?))
             }
             Query::Faster(a, b) | Query::Slower(a, b) => {
                 let faster = Query::Faster(a, b).answer(self.scene)?;
                 format!(
-                    "The {a} goes {}. The {b} goes {}. {} is faster.",
-                    self.way(find(a)?)?,
-                    self.way(find(b)?)?,
+                    "The {a}: {}. The {b}: {}. {} is faster.",
+                    self.track(find(a)?),
+                    self.track(find(b)?),
                     capital(&faster)
                 )
             }
@@ -127,16 +131,7 @@ impl<'a> Observed<'a> {
                 )
             }
             Query::Change(a) => {
-                let object = find(a)?;
-                let (first, last) = self.span(object)?;
-                format!(
-                    "The {a} is {} in frame {} and {} in frame {}. {}.",
-                    look(&self.states[object][first]?),
-                    first + 1,
-                    look(&self.states[object][last]?),
-                    last + 1,
-                    capital(&answer)
-                )
+                format!("The {a}: {}. {}.", self.track(find(a)?), capital(&answer))
             }
             Query::Cause(a) => self.cause(a, find(a)?)?,
         })
@@ -149,11 +144,6 @@ impl<'a> Observed<'a> {
         Some(format!("In frame {} the {name} is {place}.", first + 1))
     }
 
-    fn way(&self, object: usize) -> Option<String> {
-        let (first, last) = self.span(object)?;
-        Some(format!("from {} to {}", self.place(object, first)?, self.place(object, last)?))
-    }
-
     fn cause(&self, name: ObjectRef, target: usize) -> Option<String> {
         // Whoever hits it, or else whoever was near it and did not.
         let other = hitter(self.scene, target)
@@ -164,14 +154,16 @@ impl<'a> Observed<'a> {
             Some(self.scene.distance((a.x, a.y), (b.x, b.y)))
         };
         let other_name = self.name(other);
-        let (seen, conclusion) = if gap(first)? > gap(last)? {
-            let seen = format!("away from the {name} in frame {} and next to it", first + 1);
-            (seen, format!("The {other_name} hits it"))
+        let (from, to, conclusion) = if gap(first)? > gap(last)? {
+            ("away from the", "next to it", format!("The {other_name} hits it"))
         } else {
-            let seen = format!("next to the {name} in frame {} and away from it", first + 1);
-            (seen, capital(NOT_HIT))
+            ("next to the", "away from it", capital(NOT_HIT))
         };
-        Some(format!("The {other_name} is {seen} in frame {}. {conclusion}.", last + 1))
+        Some(format!(
+            "In frame {} the {other_name} is {from} {name}, in frame {} {to}. {conclusion}.",
+            first + 1,
+            last + 1
+        ))
     }
 }
 

@@ -10,13 +10,13 @@ use rand::Rng;
 use rand::seq::{IndexedRandom, SliceRandom};
 use savi_judge::critique::{self, Critique, Verdict};
 use savi_judge::listwise::{self, Listwise, Scores};
-use savi_schema::{CountRule, FrameSampling, MediaPolicy};
+use savi_schema::{CountRule, MediaPolicy};
 
+use super::cells::CELLS;
 use super::evidence::{Observed, look};
 use super::query::{Family, ObjectRef, Query};
 use super::questions::{Qa, QuestionKind, phrase, queries, with_options, wrong_answers};
 use super::scene::{ObjectState, Role, Scene};
-use super::times::sample_times;
 use super::vocab::{Direction, Place};
 use super::wording::phrasings;
 
@@ -44,6 +44,13 @@ pub enum Lesson {
         /// The question.
         question: String,
         /// Its answer.
+        answer: String,
+    },
+    /// Say where or how one thing is in every frame.
+    Track {
+        /// The question.
+        question: String,
+        /// Its answer: as many phrases as frames.
         answer: String,
     },
     /// Ask a question of a kind.
@@ -100,6 +107,8 @@ pub struct LessonPlan {
     pub maps: usize,
     /// Single-frame readings.
     pub readings: usize,
+    /// Things that are followed through all frames.
+    pub tracks: usize,
     /// Questions to ask, of each kind at most one.
     pub asks: usize,
     /// Answers; as many critiques and as many revisions come with them.
@@ -121,6 +130,7 @@ impl Default for LessonPlan {
             descriptions: 1,
             maps: 0,
             readings: 6,
+            tracks: 0,
             asks: 5,
             answers: 6,
             uncriticised_answers: 2,
@@ -140,6 +150,7 @@ pub fn lessons(scene: &Scene, rng: &mut impl Rng, plan: &LessonPlan) -> Vec<Less
     }
     lessons.extend(maps(&seen, rng, plan.maps));
     lessons.extend(readings(&seen, rng, plan.readings));
+    lessons.extend(tracks(&seen, rng, plan.tracks));
 
     let mut asked = queries(scene, rng);
     asked.shuffle(rng);
@@ -165,17 +176,6 @@ pub fn lessons(scene: &Scene, rng: &mut impl Rng, plan: &LessonPlan) -> Vec<Less
         lessons.extend(judgement(&seen, query, rng, plan.candidates));
     }
     lessons
-}
-
-/// What one picture of a clip teaches: all that it shows, and where single things are. The policy
-/// of `plan` says which moments it may be of; the first part of the result is that moment, in
-/// seconds.
-pub fn picture_lessons(scene: &Scene, rng: &mut impl Rng, plan: &LessonPlan) -> (f64, Vec<Lesson>) {
-    let time = sample_times(scene, &plan.policy).choose(rng).copied().unwrap_or(0.0);
-    let seen = Observed::new(scene, &MediaPolicy::new(FrameSampling::Times { times: vec![time] }));
-    let mut lessons = maps(&seen, rng, plan.maps);
-    lessons.extend(readings(&seen, rng, plan.readings));
-    (time, lessons)
 }
 
 /// Every object, in the order of the colours, one phrase each.
@@ -214,20 +214,17 @@ fn describe(seen: &Observed<'_>) -> String {
     seen.listing().into_iter().map(phrase).collect::<Vec<_>>().join(" ")
 }
 
-/// Cells along each side of a map: as many as a frame of 64 pixels has visual tokens.
-const MAP_SIDE: usize = 4;
-
 /// What is in each cell of a frame, row by row: the densest thing that can be said about it, and
 /// said in the order in which the learner sees it.
 fn maps(seen: &Observed<'_>, rng: &mut impl Rng, count: usize) -> Vec<Lesson> {
     let mut frames: Vec<usize> = (0..seen.frames).collect();
     frames.shuffle(rng);
-    let cell = |v: f64| ((v * MAP_SIDE as f64).max(0.0) as usize).min(MAP_SIDE - 1);
+    let cell = |v: f64| ((v * CELLS as f64).max(0.0) as usize).min(CELLS - 1);
     let map = |frame: usize, what: &str, word: &dyn Fn(usize) -> &'static str| {
-        let mut cells = ["none"; MAP_SIDE * MAP_SIDE];
+        let mut cells = ["none"; CELLS * CELLS];
         for (index, states) in seen.states.iter().enumerate() {
             if let Some(state) = states[frame] {
-                cells[cell(state.y) * MAP_SIDE + cell(state.x)] = word(index);
+                cells[cell(state.y) * CELLS + cell(state.x)] = word(index);
             }
         }
         let question = format!("Which {what} are in the cells of frame {}?", frame + 1);
@@ -284,6 +281,23 @@ fn readings(seen: &Observed<'_>, rng: &mut impl Rng, count: usize) -> Vec<Lesson
             let (question, answer) = reading(i, rng);
             Lesson::Locate { question, answer }
         })
+        .collect()
+}
+
+/// One thing frame by frame: what is learnt from it is to tell the frames apart.
+fn tracks(seen: &Observed<'_>, rng: &mut impl Rng, count: usize) -> Vec<Lesson> {
+    let objects = &seen.scene.objects;
+    let of_object = |index: usize| {
+        let name = ObjectRef::of(&objects[index]);
+        let question = match objects[index].change {
+            Some(_) => format!("How does the {name} look in every frame?"),
+            None => format!("Where is the {name} in every frame?"),
+        };
+        Lesson::Track { question, answer: seen.track(index) }
+    };
+    rand::seq::index::sample(rng, objects.len(), count.min(objects.len()))
+        .into_iter()
+        .map(of_object)
         .collect()
 }
 

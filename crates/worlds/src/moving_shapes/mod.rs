@@ -10,6 +10,7 @@
 //! part of the clip only, at a random time, so that no single frame says what came before or
 //! after it; see [`floors`] for how that is measured.
 
+mod cells;
 mod clip;
 mod events;
 mod evidence;
@@ -27,10 +28,11 @@ mod times;
 mod vocab;
 mod wording;
 
+pub use cells::{CELLS, cell_answers, cell_labels, random_moment};
 pub use clip::write_clip;
 pub use evidence::Observed;
 pub use generate::scene;
-pub use lessons::{Lesson, LessonPlan, UNCRITICISED, lessons, picture_lessons};
+pub use lessons::{Lesson, LessonPlan, UNCRITICISED, lessons};
 pub use make::{
     DatasetConfig, DatasetManifest, NAME, SplitSummary, VERSION, make, question_records,
     read_manifest,
