@@ -92,6 +92,7 @@ struct Lessons {
     #[serde(default)]
     tracks: usize,
     asks: usize,
+    /// As many critiques and revisions come with them.
     answers: usize,
     uncriticised_answers: usize,
     judgements: usize,

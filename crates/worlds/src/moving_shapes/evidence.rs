@@ -3,7 +3,7 @@
 
 use savi_schema::MediaPolicy;
 
-use super::query::{NOT_HIT, ObjectRef, Query, hitter};
+use super::query::{ObjectRef, Query, hitter};
 use super::scene::{Object, ObjectState, Role, Scene};
 use super::times::sample_indices;
 use super::vocab::{Moment, Place, Size};
@@ -53,24 +53,68 @@ impl<'a> Observed<'a> {
         order
     }
 
-    /// An object frame by frame: where it is, or how it looks if it changes.
-    pub(super) fn track(&self, object: usize) -> String {
-        let changes = self.scene.objects[object].change.is_some();
-        let phrase = |(frame, state): (usize, &Option<ObjectState>)| match state {
-            None => format!("{} none", frame + 1),
-            Some(state) if changes => format!("{} {}", frame + 1, look(state)),
-            Some(state) => format!("{} {}", frame + 1, Place::at(state.x, state.y)),
+    /// An object by the name of it frame by frame: where it is, or how it looks if it changes. Every
+    /// phrase says frame and name again, so that what is seen next depends on the two words before it.
+    pub(super) fn track(&self, object: usize, name: ObjectRef) -> String {
+        let name = word(name);
+        let phrase = |frame: usize| format!("{} {name} {}", frame + 1, self.look(object, frame));
+        (0..self.frames).map(phrase).collect::<Vec<_>>().join(", ")
+    }
+
+    /// Where an object is in a frame, or how it looks if it changes; `none` if it is not there.
+    pub(super) fn look(&self, object: usize, frame: usize) -> String {
+        match &self.states[object][frame] {
+            None => "none".to_owned(),
+            Some(state) if self.scene.objects[object].change.is_some() => look(state),
+            Some(state) => Place::at(state.x, state.y).word().to_owned(),
+        }
+    }
+
+    /// What a frame shows, thing by thing: `1 red circle top left, 1 blue square left`, each with
+    /// what `more` adds.
+    pub(super) fn shown(&self, frame: usize, more: impl Fn(usize) -> String) -> String {
+        let number = frame + 1;
+        let phrases = self.listing().into_iter().filter_map(|index| {
+            let state = self.states[index][frame]?;
+            let shape = self.scene.objects[index].shape;
+            Some(format!("{number} {} {shape}{}", state.colour, more(index)))
+        });
+        let phrases: Vec<String> = phrases.collect();
+        if phrases.is_empty() { format!("{number} nothing") } else { phrases.join(", ") }
+    }
+
+    /// What flashes, frame by frame, and in which order.
+    pub(super) fn flashes(&self) -> String {
+        let at = |frame: usize| {
+            let flashing = |states: &&Vec<Option<ObjectState>>| {
+                states[frame].is_some_and(|state| state.flashing)
+            };
+            let object = self.states.iter().position(|states| flashing(&states));
+            object.map_or("none", |object| self.name(object))
         };
-        let phrases: Vec<String> = self.states[object].iter().enumerate().map(phrase).collect();
-        phrases.join(", ")
+        let phrases: Vec<String> =
+            (0..self.frames).map(|frame| format!("{} flashing {}", frame + 1, at(frame))).collect();
+        let mut order: Vec<&str> =
+            (0..self.frames).map(at).filter(|name| *name != "none").collect();
+        order.dedup();
+        format!("{}. First {}.", phrases.join(", "), order.join(" then "))
     }
 
-    fn name(&self, object: usize) -> ObjectRef {
-        ObjectRef::of(&self.scene.objects[object])
+    /// A track and where it starts and ends.
+    fn way(&self, name: ObjectRef) -> Option<String> {
+        let object = name.resolve(self.scene)?;
+        let (first, last) = self.span(object)?;
+        let (from, to) = (self.look(object, first), self.look(object, last));
+        Some(format!("{}. From {from} to {to}.", self.track(object, name)))
     }
 
-    /// What is seen that bears on `query`, one or two short sentences, and then what follows from
-    /// it. `None` if the scene or these frames do not answer.
+    /// The one word that names an object in evidence.
+    fn name(&self, object: usize) -> &'static str {
+        word(ObjectRef::of(&self.scene.objects[object]))
+    }
+
+    /// What is seen that bears on `query`, as short phrases that say the frame, the thing and how it
+    /// is, and then what follows from it. `None` if the scene or these frames do not answer.
     pub fn evidence(&self, query: &Query) -> Option<String> {
         let answer = query.answer(self.scene)?;
         let find = |name: ObjectRef| name.resolve(self.scene);
@@ -78,73 +122,37 @@ impl<'a> Observed<'a> {
             Moment::First => 0,
             Moment::Last => self.frames - 1,
         };
-        Some(match *query {
-            Query::ShapeOf(a) => {
-                format!("{} It is a {answer}.", self.first_sight(a, find(a)?)?)
+        let at = |name: ObjectRef, frame: usize| {
+            let place = self.place(find(name)?, frame)?;
+            Some(format!("{} {} {place}", frame + 1, word(name)))
+        };
+        let seen = match *query {
+            Query::ShapeOf(a) | Query::ColourOf(a) => {
+                let (first, _) = self.span(find(a)?)?;
+                format!("{} {} {answer}.", first + 1, word(a))
             }
-            Query::ColourOf(a) => {
-                format!("{} It is {answer}.", self.first_sight(a, find(a)?)?)
+            Query::Count(_, moment) => {
+                format!("{}.", self.shown(frame_of(moment), |_| String::new()))
             }
-            Query::Count(shape, moment) => {
-                let frame = frame_of(moment);
-                let names: Vec<String> = self
-                    .listing()
-                    .into_iter()
-                    .filter(|&i| self.states[i][frame].is_some())
-                    .filter(|&i| shape.is_none_or(|s| self.scene.objects[i].shape == s))
-                    .map(|i| format!("the {}", self.name(i)))
-                    .collect();
-                let seen = if names.is_empty() { "nothing".to_owned() } else { names.join(", ") };
-                format!("Frame {} shows {seen}. That makes {answer}.", frame + 1)
-            }
-            Query::Location(a, moment) => {
-                let frame = frame_of(moment);
-                let place = self.place(find(a)?, frame)?;
-                format!("In frame {} the {a} is {}.", frame + 1, place.phrase())
-            }
+            Query::Location(a, moment) => format!("{}.", at(a, frame_of(moment))?),
             Query::Relation(a, b, moment) => {
                 let frame = frame_of(moment);
-                let (one, other) = (self.place(find(a)?, frame)?, self.place(find(b)?, frame)?);
-                let (one, other) = (one.phrase(), other.phrase());
-                format!("In frame {} the {a} is {one} and the {b} {other}.", frame + 1)
+                format!("{}, {}.", at(a, frame)?, at(b, frame)?)
             }
-            Query::Direction(a) | Query::WhyElsewhere(a) => {
-                let way = Query::Direction(a).answer(self.scene)?;
-                format!("The {a}: {}. It moves {way}.", self.track(find(a)?))
-            }
+            Query::Direction(a) | Query::WhyElsewhere(a) | Query::Change(a) => self.way(a)?,
             Query::Faster(a, b) | Query::Slower(a, b) => {
-                let faster = Query::Faster(a, b).answer(self.scene)?;
-                format!(
-                    "The {a}: {}. The {b}: {}. {} is faster.",
-                    self.track(find(a)?),
-                    self.track(find(b)?),
-                    capital(&faster)
-                )
+                format!("{} {}", self.way(a)?, self.way(b)?)
             }
-            Query::FlashesFirst(a, b) | Query::FlashesLast(a, b) | Query::FlashesWhen(a, b) => {
-                let (one, other) = (self.flash(find(a)?)?, self.flash(find(b)?)?);
-                format!(
-                    "The {a} flashes in frame {}. The {b} flashes in frame {}. {} is first.",
-                    one + 1,
-                    other + 1,
-                    capital(&Query::FlashesFirst(a, b).answer(self.scene)?)
-                )
+            Query::FlashesFirst(..) | Query::FlashesLast(..) | Query::FlashesWhen(..) => {
+                self.flashes()
             }
-            Query::Change(a) => {
-                format!("The {a}: {}. {}.", self.track(find(a)?), capital(&answer))
-            }
-            Query::Cause(a) => self.cause(a, find(a)?)?,
-        })
+            Query::Cause(a) => self.cause(find(a)?)?,
+        };
+        Some(format!("{seen} So {answer}."))
     }
 
-    /// In which frame and where a thing is first seen.
-    fn first_sight(&self, name: ObjectRef, object: usize) -> Option<String> {
-        let (first, _) = self.span(object)?;
-        let place = self.place(object, first)?.phrase();
-        Some(format!("In frame {} the {name} is {place}.", first + 1))
-    }
-
-    fn cause(&self, name: ObjectRef, target: usize) -> Option<String> {
+    /// Whether the other object comes up or goes away.
+    fn cause(&self, target: usize) -> Option<String> {
         // Whoever hits it, or else whoever was near it and did not.
         let other = hitter(self.scene, target)
             .or_else(|| self.scene.objects.iter().position(|object| object.role == Role::Hitter))?;
@@ -153,17 +161,18 @@ impl<'a> Observed<'a> {
             let (a, b) = (self.states[other][frame]?, self.states[target][frame]?);
             Some(self.scene.distance((a.x, a.y), (b.x, b.y)))
         };
-        let other_name = self.name(other);
-        let (from, to, conclusion) = if gap(first)? > gap(last)? {
-            ("away from the", "next to it", format!("The {other_name} hits it"))
-        } else {
-            ("next to the", "away from it", capital(NOT_HIT))
-        };
-        Some(format!(
-            "In frame {} the {other_name} is {from} {name}, in frame {} {to}. {conclusion}.",
-            first + 1,
-            last + 1
-        ))
+        let (from, to) = if gap(first)? > gap(last)? { ("far", "near") } else { ("near", "far") };
+        let name = self.name(other);
+        Some(format!("{} {name} {from}, {} {name} {to}.", first + 1, last + 1))
+    }
+}
+
+/// The one word of a name that says most.
+fn word(name: ObjectRef) -> &'static str {
+    match (name.colour, name.shape) {
+        (Some(colour), _) => colour.word(),
+        (None, Some(shape)) => shape.word(),
+        (None, None) => "object",
     }
 }
 
@@ -171,11 +180,4 @@ impl<'a> Observed<'a> {
 pub(super) fn look(state: &ObjectState) -> String {
     let attitude = if state.turn > 0.5 { "turned" } else { "upright" };
     format!("{} {} {attitude}", Size::of(state.diameter), state.colour)
-}
-
-fn capital(text: &str) -> String {
-    let mut letters = text.chars();
-    letters.next().map_or_else(String::new, |first| {
-        first.to_uppercase().collect::<String>() + letters.as_str()
-    })
 }

@@ -2,9 +2,10 @@
 //! answers, critiques, revisions and judgements, in words.
 //!
 //! Answers, critiques and revisions come in equal numbers and about the same questions, so that
-//! no skill is held back from one of them. Critiques and judgements state what is seen first; the
-//! verdict follows from it. The families in [`UNCRITICISED`], and all combinations that the
-//! training split leaves out, are answered but never criticised, revised or judged.
+//! no skill is held back from one of them. Critiques and judgements state what is seen first, in
+//! short phrases that name frame and thing, and what follows from it; the verdict comes last. The families in
+//! [`UNCRITICISED`] are answered but never asked for, criticised, revised or judged; combinations
+//! that the training split leaves out never occur.
 
 use rand::Rng;
 use rand::seq::{IndexedRandom, SliceRandom};
@@ -20,8 +21,8 @@ use super::scene::{ObjectState, Role, Scene};
 use super::vocab::{Direction, Place};
 use super::wording::phrasings;
 
-/// Families that are answered but for which no critique, revision or judgement is supervised: a
-/// spatial and a temporal one.
+/// Families that are answered but never asked for, and for which no critique, revision or judgement is
+/// supervised: a spatial and a temporal one.
 pub const UNCRITICISED: [Family; 2] = [Family::Relation, Family::BeforeAfter];
 
 /// One thing to learn from a clip. Words only: prompts are the methods' own.
@@ -154,12 +155,16 @@ pub fn lessons(scene: &Scene, rng: &mut impl Rng, plan: &LessonPlan) -> Vec<Less
 
     let mut asked = queries(scene, rng);
     asked.shuffle(rng);
-    lessons.extend(asks(scene, &asked, rng, plan.asks));
-
     let excluded = |query: &Query| UNCRITICISED.contains(&query.family());
-    let (spared, mut taught): (Vec<Query>, Vec<Query>) = asked.into_iter().partition(excluded);
-    // What happens over time is rarer and harder, so it goes first.
-    taught.sort_by_key(|query| !query.family().is_temporal());
+    let criticised: Vec<Query> = asked.iter().copied().filter(|query| !excluded(query)).collect();
+    lessons.extend(asks(scene, &criticised, rng, plan.asks));
+
+    let (spared, taught): (Vec<Query>, Vec<Query>) = asked.into_iter().partition(excluded);
+    // Half of them about time, which is harder.
+    let (over_time, at_once): (Vec<Query>, Vec<Query>) =
+        taught.into_iter().partition(|query| query.family().is_temporal());
+    let (first, rest) = over_time.split_at(plan.answers.div_ceil(2).min(over_time.len()));
+    let mut taught = [first, &at_once, rest].concat();
     taught.truncate(plan.answers);
     for query in spared.iter().take(plan.uncriticised_answers).chain(&taught) {
         if let Some(qa) = phrase(scene, query, rng) {
@@ -183,30 +188,17 @@ fn describe(seen: &Observed<'_>) -> String {
     let phrase = |index: usize| {
         let object = &seen.scene.objects[index];
         let head = format!("{} {} {}", object.colour, object.texture, object.shape);
-        let place = |frame: usize| seen.place(index, frame).map_or("none", Place::word);
-        let (first, last) = seen.span(index).unwrap_or((0, 0));
+        let track = || seen.track(index, ObjectRef::of(object));
         let rest = match (object.role, &object.change) {
             (Role::Still, _) => match seen.flash(index) {
-                Some(frame) => format!("{}, flashes in frame {}", place(0), frame + 1),
-                None => place(0).to_owned(),
+                Some(frame) => format!("{}, flashes {}", seen.look(index, 0), frame + 1),
+                None => seen.look(index, 0),
             },
-            (_, Some(change)) => {
-                let state = |frame: usize| seen.states[index][frame].as_ref().map(look);
-                format!(
-                    "{}, frame {} {}, frame {} {}, {}",
-                    place(first),
-                    first + 1,
-                    state(first).unwrap_or_default(),
-                    last + 1,
-                    state(last).unwrap_or_default(),
-                    change.kind
-                )
-            }
+            (_, Some(change)) => format!("{}, {}", track(), change.kind),
             _ => {
-                let places: Vec<&str> = (0..seen.frames).map(place).collect();
                 let way = object.track.direction().map_or("", Direction::word);
                 let pace = if object.track.speed() > 1.0 { "fast" } else { "slow" };
-                format!("{}, moves {way} {pace}", places.join(", "))
+                format!("{}, moves {way} {pace}", track())
             }
         };
         format!("{head}: {rest}.")
@@ -284,35 +276,36 @@ fn readings(seen: &Observed<'_>, rng: &mut impl Rng, count: usize) -> Vec<Lesson
         .collect()
 }
 
-/// One thing frame by frame: what is learnt from it is to tell the frames apart.
+/// One thing frame by frame, by its colour or its shape, or what flashes: what is learnt from it is to
+/// tell the frames apart.
 fn tracks(seen: &Observed<'_>, rng: &mut impl Rng, count: usize) -> Vec<Lesson> {
     let objects = &seen.scene.objects;
-    let of_object = |index: usize| {
-        let name = ObjectRef::of(&objects[index]);
-        let question = match objects[index].change {
+    let flashes = objects.iter().any(|object| object.flash.is_some());
+    let of_object = |index: usize, by_shape: bool| {
+        let Some(object) = objects.get(index) else {
+            let question = "What is flashing in every frame?".to_owned();
+            return Lesson::Track { question, answer: seen.flashes() };
+        };
+        let shape = ObjectRef { colour: None, shape: Some(object.shape) };
+        let alone = shape.resolve(seen.scene).is_some();
+        let name = if alone && by_shape { shape } else { ObjectRef::of(object) };
+        let question = match object.change {
             Some(_) => format!("How does the {name} look in every frame?"),
             None => format!("Where is the {name} in every frame?"),
         };
-        Lesson::Track { question, answer: seen.track(index) }
+        Lesson::Track { question, answer: seen.track(index, name) }
     };
-    rand::seq::index::sample(rng, objects.len(), count.min(objects.len()))
-        .into_iter()
-        .map(of_object)
-        .collect()
+    let all = objects.len() + usize::from(flashes);
+    let chosen = rand::seq::index::sample(rng, all, count.min(all));
+    chosen.into_iter().map(|index| of_object(index, rng.random())).collect()
 }
 
 fn list(seen: &Observed<'_>, frame: usize) -> String {
-    let shown: Vec<String> = seen
-        .listing()
-        .into_iter()
-        .filter_map(|index| {
-            let state = seen.states[index][frame]?;
-            let place = Place::at(state.x, state.y);
-            let flash = if state.flashing { " flashing" } else { "" };
-            Some(format!("{} {} {place}{flash}", state.colour, seen.scene.objects[index].shape))
-        })
-        .collect();
-    if shown.is_empty() { "nothing".to_owned() } else { shown.join(", ") }
+    seen.shown(frame, |index| {
+        let place = seen.place(index, frame).map_or("none", Place::word);
+        let flashing = seen.states[index][frame].is_some_and(|state| state.flashing);
+        format!(" {place}{}", if flashing { " flashing" } else { "" })
+    })
 }
 
 /// One question of each kind that the scene answers.

@@ -33,7 +33,7 @@ use crate::WorldError;
 /// Name of the world in manifests and commands.
 pub const NAME: &str = "moving-shapes";
 /// Raised whenever the same seed gives other scenes, questions or pixels.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// What a data set is made from; equal configurations give equal data sets.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

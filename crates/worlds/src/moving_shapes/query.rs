@@ -93,11 +93,13 @@ pub struct ObjectRef {
 }
 
 impl ObjectRef {
-    /// The usual name of an object: colour and shape, or the shape alone where the colour may
-    /// change.
+    /// The usual name of an object, in one word that says enough: its colour, which no other object
+    /// of the scene has, or its shape where the colour may change.
     pub fn of(object: &Object) -> Self {
-        let colour = (object.role != Role::Changer).then_some(object.colour);
-        Self { colour, shape: Some(object.shape) }
+        match object.role {
+            Role::Changer => Self { colour: None, shape: Some(object.shape) },
+            _ => Self { colour: Some(object.colour), shape: None },
+        }
     }
 
     /// The index of the one object that it fits; `None` if it fits none or several.
