@@ -35,10 +35,10 @@ max_tokens = 8
 
 [method.judge]
 margin = 0.25
-sampling = { temperature = 0.3, top_p = 0.95, max_tokens = 128 }
+sampling = { temperature = 0.3, top_p = 0.95, max_tokens = 256 }
 
 [method.critique]
-sampling = { temperature = 0.3, top_p = 0.95, max_tokens = 48 }
+sampling = { temperature = 0.3, top_p = 0.95, max_tokens = 128 }
 
 [method.revise]
 all = true
