@@ -196,7 +196,7 @@ fn lessons_keep_to_their_formats_and_shares() {
                     assert_eq!(right, is_correct(&qa, &answer), "{target}");
                     let (rights, all) = verdicts.entry(qa.family).or_default();
                     (*rights, *all) = (*rights + usize::from(right), *all + 1);
-                    assert!(target.split_whitespace().count() <= 90, "{target}");
+                    assert!(target.split_whitespace().count() <= 75, "{target}");
                 }
                 Lesson::Revise { qa, critique, target, .. } => {
                     *counts.entry("revision").or_default() += 1;
@@ -211,12 +211,16 @@ fn lessons_keep_to_their_formats_and_shares() {
                     }
                 }
                 Lesson::Describe { target } => {
-                    assert!(target.split_whitespace().count() <= 180, "{target}");
+                    assert!(target.split_whitespace().count() <= 120, "{target}");
                 }
                 Lesson::Track { answer, .. } => {
                     assert_eq!(answer.split(", ").count(), 8, "{answer}");
                 }
-                Lesson::Map { .. } | Lesson::Locate { .. } | Lesson::Ask { .. } => {}
+                Lesson::Ask { target, .. } => {
+                    let asked = oracle(&scene, &target).expect("a question of ours");
+                    assert!(!UNCRITICISED.contains(&asked.family), "{target}");
+                }
+                Lesson::Map { .. } | Lesson::Locate { .. } => {}
             }
         }
     }

@@ -61,23 +61,27 @@ impl<'a> Observed<'a> {
         (0..self.frames).map(phrase).collect::<Vec<_>>().join(", ")
     }
 
-    /// Where an object is in a frame, or how it looks if it changes; `none` if it is not there.
+    /// Where an object is in a frame, or its size, colour and attitude if it changes; `none` if it is
+    /// not there.
     pub(super) fn look(&self, object: usize, frame: usize) -> String {
         match &self.states[object][frame] {
             None => "none".to_owned(),
-            Some(state) if self.scene.objects[object].change.is_some() => look(state),
+            Some(state) if self.scene.objects[object].change.is_some() => {
+                let attitude = if state.turn > 0.5 { "turned" } else { "upright" };
+                format!("{} {} {attitude}", Size::of(state.diameter), state.colour)
+            }
             Some(state) => Place::at(state.x, state.y).word().to_owned(),
         }
     }
 
     /// What a frame shows, thing by thing: `1 red circle top left, 1 blue square left`, each with
     /// what `more` adds.
-    pub(super) fn shown(&self, frame: usize, more: impl Fn(usize) -> String) -> String {
+    pub(super) fn shown(&self, frame: usize, more: impl Fn(&ObjectState) -> String) -> String {
         let number = frame + 1;
         let phrases = self.listing().into_iter().filter_map(|index| {
             let state = self.states[index][frame]?;
             let shape = self.scene.objects[index].shape;
-            Some(format!("{number} {} {shape}{}", state.colour, more(index)))
+            Some(format!("{number} {} {shape}{}", state.colour, more(&state)))
         });
         let phrases: Vec<String> = phrases.collect();
         if phrases.is_empty() { format!("{number} nothing") } else { phrases.join(", ") }
@@ -85,17 +89,18 @@ impl<'a> Observed<'a> {
 
     /// What flashes, frame by frame, and in which order.
     pub(super) fn flashes(&self) -> String {
-        let at = |frame: usize| {
-            let flashing = |states: &&Vec<Option<ObjectState>>| {
+        let flashing = |frame: usize| {
+            let flashes = |states: &Vec<Option<ObjectState>>| {
                 states[frame].is_some_and(|state| state.flashing)
             };
-            let object = self.states.iter().position(|states| flashing(&states));
-            object.map_or("none", |object| self.name(object))
+            self.states.iter().position(flashes).map(|object| self.name(object))
         };
-        let phrases: Vec<String> =
-            (0..self.frames).map(|frame| format!("{} flashing {}", frame + 1, at(frame))).collect();
-        let mut order: Vec<&str> =
-            (0..self.frames).map(at).filter(|name| *name != "none").collect();
+        let names: Vec<Option<&str>> = (0..self.frames).map(flashing).collect();
+        let phrase = |(frame, name): (usize, &Option<&str>)| {
+            format!("{} flashing {}", frame + 1, name.unwrap_or("none"))
+        };
+        let phrases: Vec<String> = names.iter().enumerate().map(phrase).collect();
+        let mut order: Vec<&str> = names.into_iter().flatten().collect();
         order.dedup();
         format!("{}. First {}.", phrases.join(", "), order.join(" then "))
     }
@@ -174,10 +179,4 @@ fn word(name: ObjectRef) -> &'static str {
         (None, Some(shape)) => shape.word(),
         (None, None) => "object",
     }
-}
-
-/// Size, colour and attitude of an object that may change.
-pub(super) fn look(state: &ObjectState) -> String {
-    let attitude = if state.turn > 0.5 { "turned" } else { "upright" };
-    format!("{} {} {attitude}", Size::of(state.diameter), state.colour)
 }

@@ -3,9 +3,9 @@
 //!
 //! Answers, critiques and revisions come in equal numbers and about the same questions, so that
 //! no skill is held back from one of them. Critiques and judgements state what is seen first, in
-//! short phrases that name frame and thing, and what follows from it; the verdict comes last. The families in
-//! [`UNCRITICISED`] are answered but never asked for, criticised, revised or judged; combinations
-//! that the training split leaves out never occur.
+//! short phrases that name frame and thing, and what follows from it; the verdict comes last. The
+//! families in [`UNCRITICISED`] are answered but never asked for, criticised, revised or judged;
+//! combinations that the training split leaves out never occur.
 
 use rand::Rng;
 use rand::seq::{IndexedRandom, SliceRandom};
@@ -14,15 +14,15 @@ use savi_judge::listwise::{self, Listwise, Scores};
 use savi_schema::{CountRule, MediaPolicy};
 
 use super::cells::CELLS;
-use super::evidence::{Observed, look};
+use super::evidence::Observed;
 use super::query::{Family, ObjectRef, Query};
 use super::questions::{Qa, QuestionKind, phrase, queries, with_options, wrong_answers};
 use super::scene::{ObjectState, Role, Scene};
 use super::vocab::{Direction, Place};
 use super::wording::phrasings;
 
-/// Families that are answered but never asked for, and for which no critique, revision or judgement is
-/// supervised: a spatial and a temporal one.
+/// Families that are answered but never asked for, and for which no critique, revision or judgement
+/// is supervised: a spatial and a temporal one.
 pub const UNCRITICISED: [Family; 2] = [Family::Relation, Family::BeforeAfter];
 
 /// One thing to learn from a clip. Words only: prompts are the methods' own.
@@ -155,11 +155,10 @@ pub fn lessons(scene: &Scene, rng: &mut impl Rng, plan: &LessonPlan) -> Vec<Less
 
     let mut asked = queries(scene, rng);
     asked.shuffle(rng);
-    let excluded = |query: &Query| UNCRITICISED.contains(&query.family());
-    let criticised: Vec<Query> = asked.iter().copied().filter(|query| !excluded(query)).collect();
-    lessons.extend(asks(scene, &criticised, rng, plan.asks));
+    let (spared, taught): (Vec<Query>, Vec<Query>) =
+        asked.into_iter().partition(|query| UNCRITICISED.contains(&query.family()));
+    lessons.extend(asks(scene, &taught, rng, plan.asks));
 
-    let (spared, taught): (Vec<Query>, Vec<Query>) = asked.into_iter().partition(excluded);
     // Half of them about time, which is harder.
     let (over_time, at_once): (Vec<Query>, Vec<Query>) =
         taught.into_iter().partition(|query| query.family().is_temporal());
@@ -258,13 +257,12 @@ fn readings(seen: &Observed<'_>, rng: &mut impl Rng, count: usize) -> Vec<Lesson
                 let question = format!("What colour is the {shape} in frame {number}?");
                 (question, now.colour.word().to_owned())
             }
-            _ if objects[object].change.is_some() => {
-                let answer = state.map_or_else(|| "none".to_owned(), look);
-                (format!("How does the {name} look in frame {number}?"), answer)
-            }
             _ => {
-                let answer = seen.place(object, frame).map_or("none", Place::word);
-                (format!("Where is the {name} in frame {number}?"), answer.to_owned())
+                let question = match objects[object].change {
+                    Some(_) => format!("How does the {name} look in frame {number}?"),
+                    None => format!("Where is the {name} in frame {number}?"),
+                };
+                (question, seen.look(object, frame))
             }
         }
     };
@@ -276,8 +274,8 @@ fn readings(seen: &Observed<'_>, rng: &mut impl Rng, count: usize) -> Vec<Lesson
         .collect()
 }
 
-/// One thing frame by frame, by its colour or its shape, or what flashes: what is learnt from it is to
-/// tell the frames apart.
+/// One thing frame by frame, by its colour or its shape, or what flashes: what is learnt from it is
+/// to tell the frames apart.
 fn tracks(seen: &Observed<'_>, rng: &mut impl Rng, count: usize) -> Vec<Lesson> {
     let objects = &seen.scene.objects;
     let flashes = objects.iter().any(|object| object.flash.is_some());
@@ -301,10 +299,9 @@ fn tracks(seen: &Observed<'_>, rng: &mut impl Rng, count: usize) -> Vec<Lesson> 
 }
 
 fn list(seen: &Observed<'_>, frame: usize) -> String {
-    seen.shown(frame, |index| {
-        let place = seen.place(index, frame).map_or("none", Place::word);
-        let flashing = seen.states[index][frame].is_some_and(|state| state.flashing);
-        format!(" {place}{}", if flashing { " flashing" } else { "" })
+    seen.shown(frame, |state| {
+        let flash = if state.flashing { " flashing" } else { "" };
+        format!(" {}{flash}", Place::at(state.x, state.y))
     })
 }
 

@@ -184,14 +184,6 @@ impl Place {
         (index % 3, index / 3)
     }
 
-    /// How the place stands in a sentence: `at the top left`, `in the centre`.
-    pub fn phrase(self) -> String {
-        match self {
-            Self::Centre => "in the centre".to_owned(),
-            other => format!("at the {other}"),
-        }
-    }
-
     /// Whether two cells touch.
     pub fn touches(self, other: Self) -> bool {
         let ((x, y), (u, v)) = (self.cell(), other.cell());
