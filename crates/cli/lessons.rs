@@ -30,7 +30,6 @@ pub(crate) fn example(
 pub(crate) fn kind(lesson: &Lesson) -> &'static str {
     match lesson {
         Lesson::Describe { .. } => "loss/describe",
-        Lesson::Map { .. } => "loss/map",
         Lesson::Locate { .. } => "loss/locate",
         Lesson::Track { .. } => "loss/track",
         Lesson::Ask { .. } => "loss/ask",
@@ -48,13 +47,12 @@ fn turn(
 ) -> anyhow::Result<(Vec<Message>, String)> {
     Ok(match lesson {
         Lesson::Describe { target } => (prompts.describe(subject)?, target.clone()),
-        Lesson::Map { question, answer }
-        | Lesson::Locate { question, answer }
-        | Lesson::Track { question, answer } => {
+        Lesson::Locate { question, answer } | Lesson::Track { question, answer } => {
             (prompts.answer(subject, question, None)?, answer.clone())
         }
-        Lesson::Ask { kind, target } => {
-            (prompts.ask(subject, question_kind(*kind))?, target.clone())
+        Lesson::Ask { kind, caption, target } => {
+            let subject = Subject { caption: caption.clone(), ..subject.clone() };
+            (prompts.ask(&subject, question_kind(*kind))?, target.clone())
         }
         Lesson::Answer { qa } => {
             (prompts.answer(subject, &qa.question, qa.options.as_deref())?, qa.target())

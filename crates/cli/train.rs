@@ -69,7 +69,7 @@ struct Recipe {
     /// Sight first: every cell of single pictures is labelled, before any words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     perception: Option<OptimConfig>,
-    /// Steps of `sft` in which only maps, tracks, descriptions and readings are learnt.
+    /// Steps of `sft` in which only tracks, descriptions and readings are learnt.
     #[serde(default)]
     dense_steps: u64,
     /// Lessons of a clip.
@@ -84,14 +84,14 @@ struct Recipe {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Lessons {
-    /// Frames of which maps are made; in the dense stage three times as many.
-    maps: usize,
     /// In the dense stage twice as many.
     readings: usize,
     /// Things followed through all frames; in the dense stage twice as many.
     #[serde(default)]
     tracks: usize,
     asks: usize,
+    /// Share of the questions that are asked by a description of the clip.
+    caption_share: f64,
     /// As many critiques and revisions come with them.
     answers: usize,
     uncriticised_answers: usize,
@@ -146,7 +146,6 @@ impl Lessons {
         if stage == Stage::Dense {
             let none = LessonPlan { policy, asks: 0, answers: 0, ..LessonPlan::default() };
             return LessonPlan {
-                maps: self.maps * 3,
                 readings: self.readings * 2,
                 tracks: self.tracks * 2,
                 uncriticised_answers: 0,
@@ -156,10 +155,10 @@ impl Lessons {
         }
         LessonPlan {
             policy,
-            maps: self.maps,
             readings: self.readings,
             tracks: self.tracks,
             asks: self.asks,
+            caption_share: self.caption_share,
             answers: self.answers,
             uncriticised_answers: self.uncriticised_answers,
             judgements: self.judgements,

@@ -8,6 +8,9 @@
 //! token for each row, after a parent that lives in the key-value cache.
 
 use std::ops::Range;
+use std::sync::OnceLock;
+
+use candle_core::{Device, Result, Tensor};
 
 /// What a segment comes after.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,11 +39,21 @@ pub struct Segment {
 }
 
 /// The shape of a forward pass.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 pub struct Forest {
     segments: Vec<Segment>,
     positions: Vec<u32>,
+    /// What [`Forest::mask`] made, for the layers that ask again.
+    mask: OnceLock<Tensor>,
 }
+
+impl PartialEq for Forest {
+    fn eq(&self, other: &Self) -> bool {
+        self.segments == other.segments && self.positions == other.positions
+    }
+}
+
+impl Eq for Forest {}
 
 impl Forest {
     /// No tokens yet.
@@ -72,6 +85,29 @@ impl Forest {
         self.add(parent, len, true)
     }
 
+    /// What every token sees, as a matrix to add to scores: `[tokens, tokens]`, zero or minus infinity.
+    /// Made once.
+    pub(crate) fn mask(&self, device: &Device) -> Result<Tensor> {
+        if let Some(mask) = self.mask.get().filter(|mask| mask.device().same_device(device)) {
+            return Ok(mask.clone());
+        }
+        let tokens = self.len();
+        let mut mask = vec![f32::NEG_INFINITY; tokens * tokens];
+        for (index, segment) in self.segments.iter().enumerate() {
+            let ancestors = self.ancestors(index);
+            for token in segment.range.clone() {
+                let row = &mut mask[token * tokens..(token + 1) * tokens];
+                for range in &ancestors {
+                    row[range.clone()].fill(0.0);
+                }
+                let end = if segment.causal { token + 1 } else { segment.range.end };
+                row[segment.range.start..end].fill(0.0);
+            }
+        }
+        let mask = Tensor::from_vec(mask, (tokens, tokens), device)?;
+        Ok(self.mask.get_or_init(|| mask).clone())
+    }
+
     fn add(&mut self, parent: Parent, len: usize, causal: bool) -> usize {
         let index = self.segments.len();
         let (offset, root) = match parent {
@@ -82,6 +118,7 @@ impl Forest {
                 (above.offset + above.range.len(), above.root)
             }
         };
+        self.mask = OnceLock::new();
         let start = self.positions.len();
         self.positions.extend((offset..offset + len).map(|p| p as u32));
         self.segments.push(Segment { parent, range: start..start + len, offset, causal, root });

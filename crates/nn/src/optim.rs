@@ -162,29 +162,36 @@ impl AdamW {
 /// Euclidean norm of all gradients together; names the first weight whose gradient is missing or
 /// not finite.
 pub fn global_norm(weights: &[Arc<Weight>], grads: &GradStore) -> Result<f64> {
-    let mut total = 0.0;
+    let mut squares = Vec::with_capacity(weights.len());
+    let mut pending = Vec::new();
     for weight in weights {
         let Some(grad) = grads.get(&weight.tensor(true)) else {
             bail!("{} trains but got no gradient", weight.name());
         };
-        let square = if grad.device().is_cpu() && grad.dtype() == DType::F32 {
-            with_slices::<f32, _>(&[grad], "norm", |s| {
+        if grad.device().is_cpu() && grad.dtype() == DType::F32 {
+            squares.push(with_slices::<f32, _>(&[grad], "norm", |s| {
                 // Fixed chunks, summed in order: the same bits with any number of threads.
                 let parts: Vec<f64> = s[0]
                     .par_chunks(16_384)
                     .map(|c| c.iter().map(|&g| f64::from(g) * f64::from(g)).sum())
                     .collect();
                 Ok(parts.into_iter().sum::<f64>())
-            })?
+            })?);
         } else {
-            f64::from(grad.to_dtype(DType::F32)?.sqr()?.sum_all()?.to_scalar::<f32>()?)
-        };
+            pending.push(grad.to_dtype(DType::F32)?.sqr()?.sum_all()?);
+        }
+    }
+    // Other devices are waited for once.
+    if !pending.is_empty() {
+        let sums = Tensor::stack(&pending, 0)?.to_vec1::<f32>()?;
+        squares.extend(sums.into_iter().map(f64::from));
+    }
+    for (weight, square) in weights.iter().zip(&squares) {
         if !square.is_finite() {
             bail!("the gradient of {} is not finite", weight.name());
         }
-        total += square;
     }
-    Ok(total.sqrt())
+    Ok(squares.iter().sum::<f64>().sqrt())
 }
 
 /// Shape of the learning rate over a run, with the names of Hugging Face's trainer.
@@ -198,20 +205,30 @@ pub enum Schedule {
     Cosine,
     /// No change after the warm-up.
     ConstantWithWarmup,
+    /// No change after the warm-up, and at the end down to zero along half a cosine: a run can be
+    /// made longer or shorter without a change to what comes before its end.
+    WarmupStableDecay,
 }
 
 impl Schedule {
-    /// Factor on the learning rate at `step` (0 for the first) of `total`.
-    pub fn factor(self, step: u64, warmup: u64, total: u64) -> f64 {
+    /// Factor on the learning rate at `step` (0 for the first) of `total`; `decay` is the number of
+    /// steps at the end of [`Self::WarmupStableDecay`].
+    pub fn factor(self, step: u64, warmup: u64, decay: u64, total: u64) -> f64 {
         if step < warmup {
             return step as f64 / warmup.max(1) as f64;
         }
-        let rest = total.saturating_sub(warmup).max(1) as f64;
-        let done = (step - warmup) as f64;
+        let cosine = |from: u64| {
+            let part = step.saturating_sub(from) as f64 / total.saturating_sub(from).max(1) as f64;
+            (0.5 * (1.0 + (std::f64::consts::PI * part).cos())).max(0.0)
+        };
         match self {
-            Self::Linear => ((total as f64 - step as f64) / rest).max(0.0),
-            Self::Cosine => (0.5 * (1.0 + (std::f64::consts::PI * done / rest).cos())).max(0.0),
+            Self::Linear => {
+                let rest = total.saturating_sub(warmup).max(1) as f64;
+                ((total as f64 - step as f64) / rest).max(0.0)
+            }
+            Self::Cosine => cosine(warmup),
             Self::ConstantWithWarmup => 1.0,
+            Self::WarmupStableDecay => cosine(total.saturating_sub(decay).max(warmup)),
         }
     }
 }

@@ -69,7 +69,7 @@ fn schedules_follow_transformers() {
         let (warmup, total) =
             (case["warmup_steps"].as_u64().unwrap(), case["total_steps"].as_u64().unwrap());
         for (step, want) in case["factors"].as_array().unwrap().iter().enumerate() {
-            let got = schedule.factor(step as u64, warmup, total);
+            let got = schedule.factor(step as u64, warmup, 0, total);
             assert!((got - want.as_f64().unwrap()).abs() < 1e-12, "{case} at {step}: {got}");
             compared += 1;
         }

@@ -16,6 +16,10 @@ pub struct OptimConfig {
     pub lr_scheduler_type: Schedule,
     /// Share of the steps over which the learning rate rises.
     pub warmup_ratio: f64,
+    /// Steps over which it rises; 0 leaves it to the share.
+    pub warmup_steps: u64,
+    /// Steps over which it falls at the end (`warmup_stable_decay` only).
+    pub num_decay_steps: u64,
     /// Records of one forward pass.
     pub per_device_train_batch_size: usize,
     /// Forward passes of one step.
@@ -48,6 +52,8 @@ impl Default for OptimConfig {
             learning_rate: 1e-4,
             lr_scheduler_type: Schedule::Cosine,
             warmup_ratio: 0.1,
+            warmup_steps: 0,
+            num_decay_steps: 0,
             per_device_train_batch_size: 8,
             gradient_accumulation_steps: 1,
             num_train_epochs: 1.0,

@@ -77,7 +77,10 @@ pub(crate) fn run(
     let mut optimiser = AdamW::new(config.adamw());
     let first = checkpoint::restore(io.dir, weights, &mut optimiser, device)?;
     io.metrics.cut_after(first)?;
-    let warmup = (config.warmup_ratio * total as f64).ceil() as u64;
+    let warmup = match config.warmup_steps {
+        0 => (config.warmup_ratio * total as f64).ceil() as u64,
+        steps => steps,
+    };
     let mut progress = Progress::new(label, total);
     progress.resume_at(first);
     let mut window = Window::new();
@@ -98,7 +101,8 @@ pub(crate) fn run(
         } else {
             1.0
         };
-        let lr = config.learning_rate * config.lr_scheduler_type.factor(at, warmup, total);
+        let schedule = config.lr_scheduler_type;
+        let lr = config.learning_rate * schedule.factor(at, warmup, config.num_decay_steps, total);
         optimiser.step(weights, &output.grads, lr, clip)?;
         window.add(&output);
         let done = at + 1;

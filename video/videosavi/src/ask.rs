@@ -6,25 +6,31 @@ use savi_schema::SCHEMA_VERSION;
 
 use crate::round::{Draw, Round};
 use crate::text::{begins_as, normalise, read_question};
-use crate::{ClipRecord, Dropped, Error, Question};
+use crate::{ClipRecord, Drawn, Dropped, Error, Question};
 
-/// Asks the questions of some clips; one list for each clip.
+/// Asks the questions of some clips; one list for each clip. Where the config says so, the model
+/// describes a clip without a caption itself and asks by what it said.
 pub(crate) fn ask(round: &Round, clips: &[&ClipRecord]) -> Result<Vec<Vec<Question>>, Error> {
     let config = round.config;
     let kinds = config.questions.draws(config.form);
+    let descriptions = describe(round, clips)?;
     let mut draws = Vec::new();
-    for clip in clips {
+    for (clip, description) in clips.iter().zip(&descriptions) {
+        let mut subject = round.subject(clip);
+        if let Some(description) = description {
+            subject.caption = Some(description.raw.trim().to_owned());
+        }
         for (&kind, &count) in &kinds {
             draws.push(Draw {
                 id: format!("{}/{}", clip.id, kind.name()),
-                messages: round.prompts.ask(&round.subject(clip), kind)?,
+                messages: round.prompts.ask(&subject, kind)?,
                 samplings: vec![config.questions.sampling.clone(); count],
             });
         }
     }
     let mut drawn = round.draw("ask", "ask", draws)?.into_iter();
     let mut asked = Vec::with_capacity(clips.len());
-    for clip in clips {
+    for (clip, description) in clips.iter().zip(&descriptions) {
         let mut questions = Vec::new();
         for &kind in kinds.keys() {
             for (draw, drawn) in drawn.next().unwrap_or_default().into_iter().enumerate() {
@@ -34,6 +40,7 @@ pub(crate) fn ask(round: &Round, clips: &[&ClipRecord]) -> Result<Vec<Vec<Questi
                     id: format!("{}/{}-{draw:02}", clip.id, kind.name()),
                     clip: clip.id.clone(),
                     kind,
+                    description: description.clone(),
                     dropped: read.as_ref().err().copied(),
                     text: read.unwrap_or_default(),
                     drawn,
@@ -44,6 +51,25 @@ pub(crate) fn ask(round: &Round, clips: &[&ClipRecord]) -> Result<Vec<Vec<Questi
         asked.push(questions);
     }
     Ok(asked)
+}
+
+/// The model's own descriptions of clips that have no caption, if questions are asked by them.
+fn describe(round: &Round, clips: &[&ClipRecord]) -> Result<Vec<Option<Drawn>>, Error> {
+    let mut descriptions = vec![None; clips.len()];
+    let Some(sampling) = &round.config.questions.describe else { return Ok(descriptions) };
+    let places: Vec<usize> = (0..clips.len()).filter(|&at| clips[at].caption.is_none()).collect();
+    let draws = places.iter().map(|&at| {
+        Ok(Draw {
+            id: clips[at].id.clone(),
+            messages: round.prompts.describe(&round.subject(clips[at]))?,
+            samplings: vec![sampling.clone()],
+        })
+    });
+    let drawn = round.draw("describe", "describe", draws.collect::<Result<_, Error>>()?)?;
+    for (at, drawn) in places.into_iter().zip(drawn.into_iter().flatten()) {
+        descriptions[at] = Some(drawn);
+    }
+    Ok(descriptions)
 }
 
 /// Marks questions of the wrong kind, and those that repeat an earlier one of the clip.

@@ -132,11 +132,15 @@ pub struct Questions {
     pub draws: BTreeMap<QuestionKind, usize>,
     /// How they are drawn.
     pub sampling: Sampling,
+    /// How the model's own description of a clip is drawn, by which it then asks; a clip's caption
+    /// goes before. Where it is not given, clips are not described.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub describe: Option<Sampling>,
 }
 
 impl Default for Questions {
     fn default() -> Self {
-        Self { draws: BTreeMap::new(), sampling: sampling(1.0, 0.95, 64) }
+        Self { draws: BTreeMap::new(), sampling: sampling(1.0, 0.95, 64), describe: None }
     }
 }
 
@@ -354,8 +358,9 @@ impl Config {
             ("critique", &self.critique.sampling),
             ("revise", &self.revise.sampling),
         ];
-        for (name, sampling) in samplings.into_iter().chain(answers.iter().map(|a| ("answers", a)))
-        {
+        let describe = self.questions.describe.iter().map(|s| ("questions.describe", s));
+        let answers = answers.iter().map(|answer| ("answers", answer));
+        for (name, sampling) in samplings.into_iter().chain(describe).chain(answers) {
             let Sampling { temperature, top_p, max_tokens, .. } = sampling;
             if !(temperature.is_finite() && *temperature >= 0.0) {
                 return bad(format!("{name}: temperature {temperature} is not a number from 0 up"));

@@ -164,6 +164,10 @@ fn open_first_stages(round: &Round) -> Result<FirstStages, Error> {
         .with("questions", &config.questions)
         .with("filters", &config.filters)
         .with("prompt", round.prompts.id("ask"));
+    let key = match config.questions.describe {
+        Some(_) => key.with("describe", round.prompts.id("describe")),
+        None => key,
+    };
     let asking = round.stage(1, "ask", &key)?;
     let key = key.with("answers", &config.answers).with("prompt", round.prompts.id("answer"));
     let answering = round.stage(2, "answer", &key)?;

@@ -138,6 +138,9 @@ pub struct Question {
     pub kind: QuestionKind,
     /// The question; empty where none could be read.
     pub text: String,
+    /// The model's description of the clip by which it asked, if it was to describe it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<Drawn>,
     /// Why it is not used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dropped: Option<Dropped>,

@@ -402,6 +402,23 @@ fn answers_are_drawn_at_every_temperature_from_one_prompt() {
 }
 
 #[test]
+fn questions_go_by_the_models_own_description_where_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = config(Form::Critique);
+    config.questions.describe = Some(Sampling::default());
+    start(dir.path(), &config, u32::MAX).unwrap();
+    let questions: Vec<Question> =
+        savi_run::read_records(&dir.path().join("stages/11-ask/records.jsonl")).unwrap();
+    assert!(!questions.is_empty());
+    for question in questions {
+        let description = question.description.expect("a description");
+        assert_eq!(description.raw, format!("There is a hexagon in {}.", question.clip));
+        assert!(description.prompt.starts_with("describe@"), "{}", description.prompt);
+        assert!(question.text.contains("hexagon") || question.dropped.is_some());
+    }
+}
+
+#[test]
 fn critique_and_revision_at_answering_time_correct_the_base() {
     let accuracy = |self_correct| {
         let dir = tempfile::tempdir().unwrap();

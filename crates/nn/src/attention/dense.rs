@@ -8,20 +8,7 @@ use crate::Forest;
 
 /// Attention with an additive `[tokens, tokens]` mask.
 pub fn dense(q: &Tensor, k: &Tensor, v: &Tensor, heads: Heads, forest: &Forest) -> Result<Tensor> {
-    let tokens = forest.len();
-    let mut mask = vec![f32::NEG_INFINITY; tokens * tokens];
-    for (index, segment) in forest.segments().iter().enumerate() {
-        let ancestors = forest.ancestors(index);
-        for token in segment.range.clone() {
-            let row = &mut mask[token * tokens..(token + 1) * tokens];
-            for range in &ancestors {
-                row[range.clone()].fill(0.0);
-            }
-            let end = if segment.causal { token + 1 } else { segment.range.end };
-            row[segment.range.start..end].fill(0.0);
-        }
-    }
-    let mask = Tensor::from_vec(mask, (tokens, tokens), q.device())?;
+    let mask = forest.mask(q.device())?;
     masked(q, k, v, heads, &mask)
 }
 

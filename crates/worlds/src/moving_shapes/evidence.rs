@@ -64,30 +64,34 @@ impl<'a> Observed<'a> {
     /// Where an object is in a frame, or its size, colour and attitude if it changes; `none` if it is
     /// not there.
     pub(super) fn look(&self, object: usize, frame: usize) -> String {
-        match &self.states[object][frame] {
-            None => "none".to_owned(),
-            Some(state) if self.scene.objects[object].change.is_some() => {
-                let attitude = if state.turn > 0.5 { "turned" } else { "upright" };
-                format!("{} {} {attitude}", Size::of(state.diameter), state.colour)
+        match (self.place(object, frame), self.scene.objects[object].change) {
+            (Some(_), Some(_)) => {
+                self.parts(object, frame).map_or_else(String::new, |p| p.join(" "))
             }
-            Some(state) => Place::at(state.x, state.y).word().to_owned(),
+            (Some(place), None) => place.word().to_owned(),
+            (None, _) => "none".to_owned(),
         }
     }
 
     /// What a frame shows, thing by thing: `1 red circle top left, 1 blue square left`, each with
-    /// what `more` adds.
-    pub(super) fn shown(&self, frame: usize, more: impl Fn(&ObjectState) -> String) -> String {
+    /// what `more` says of the thing of this place in the list.
+    pub(super) fn shown(
+        &self,
+        frame: usize,
+        more: impl Fn(usize, &ObjectState) -> String,
+    ) -> String {
         let number = frame + 1;
-        let phrases = self.listing().into_iter().filter_map(|index| {
-            let state = self.states[index][frame]?;
+        let there = self.listing().into_iter();
+        let there = there.filter_map(|index| Some((index, self.states[index][frame]?)));
+        let phrase = |(place, (index, state)): (usize, (usize, ObjectState))| {
             let shape = self.scene.objects[index].shape;
-            Some(format!("{number} {} {shape}{}", state.colour, more(&state)))
-        });
-        let phrases: Vec<String> = phrases.collect();
+            format!("{number} {} {shape} {}", state.colour, more(place, &state))
+        };
+        let phrases: Vec<String> = there.enumerate().map(phrase).collect();
         if phrases.is_empty() { format!("{number} nothing") } else { phrases.join(", ") }
     }
 
-    /// What flashes, frame by frame, and in which order.
+    /// What flashes, frame by frame, and then in which order.
     pub(super) fn flashes(&self) -> String {
         let flashing = |frame: usize| {
             let flashes = |states: &Vec<Option<ObjectState>>| {
@@ -102,15 +106,43 @@ impl<'a> Observed<'a> {
         let phrases: Vec<String> = names.iter().enumerate().map(phrase).collect();
         let mut order: Vec<&str> = names.into_iter().flatten().collect();
         order.dedup();
-        format!("{}. First {}.", phrases.join(", "), order.join(" then "))
+        format!("{}. Order {}.", phrases.join(", "), order.join(" then "))
     }
 
-    /// A track and where it starts and ends.
-    fn way(&self, name: ObjectRef) -> Option<String> {
-        let object = name.resolve(self.scene)?;
+    /// A track and what comes of it: where it starts and ends, or each part of the look before and
+    /// after and whether they differ.
+    pub(super) fn way(&self, object: usize, name: ObjectRef) -> Option<String> {
         let (first, last) = self.span(object)?;
-        let (from, to) = (self.look(object, first), self.look(object, last));
-        Some(format!("{}. From {from} to {to}.", self.track(object, name)))
+        let track = self.track(object, name);
+        if self.scene.objects[object].change.is_none() {
+            let (from, to) = (self.look(object, first), self.look(object, last));
+            return Some(format!("{track}. From {from} to {to}"));
+        }
+        let (from, to) = (self.parts(object, first)?, self.parts(object, last)?);
+        let compare = |(what, from, to): (&str, &str, &str)| {
+            let verdict = if from == to { "same" } else { "differs" };
+            format!("{what} {from} then {to} {verdict}")
+        };
+        let parts = ["Size", "colour", "attitude"].into_iter().zip(from).zip(to);
+        let parts: Vec<String> = parts.map(|((what, a), b)| compare((what, a, b))).collect();
+        Some(format!("{track}. {}", parts.join(", ")))
+    }
+
+    /// Size, colour and attitude of an object in a frame.
+    fn parts(&self, object: usize, frame: usize) -> Option<[&'static str; 3]> {
+        let state = self.states[object][frame]?;
+        let attitude = if state.turn > 0.5 { "turned" } else { "upright" };
+        Some([Size::of(state.diameter).word(), state.colour.word(), attitude])
+    }
+
+    /// Two ways, and which is the faster.
+    fn race(&self, a: ObjectRef, b: ObjectRef) -> Option<String> {
+        let (one, other) = (a.resolve(self.scene)?, b.resolve(self.scene)?);
+        let speed = |object: usize| self.scene.objects[object].track.speed();
+        let faster = speed(one) > speed(other);
+        let pace = |fast: bool| if fast { "fast" } else { "slow" };
+        let (one, other) = (self.way(one, a)?, self.way(other, b)?);
+        Some(format!("{one} {}. {other} {}.", pace(faster), pace(!faster)))
     }
 
     /// The one word that names an object in evidence.
@@ -131,44 +163,52 @@ impl<'a> Observed<'a> {
             let place = self.place(find(name)?, frame)?;
             Some(format!("{} {} {place}", frame + 1, word(name)))
         };
+        let winner =
+            |a: ObjectRef, b: ObjectRef| word(if answer == format!("the {a}") { a } else { b });
         let seen = match *query {
             Query::ShapeOf(a) | Query::ColourOf(a) => {
                 let (first, _) = self.span(find(a)?)?;
                 format!("{} {} {answer}.", first + 1, word(a))
             }
             Query::Count(_, moment) => {
-                format!("{}.", self.shown(frame_of(moment), |_| String::new()))
+                const NUMBERS: [&str; 6] = ["one", "two", "three", "four", "five", "six"];
+                let number = |place: usize, _: &ObjectState| NUMBERS[place.min(5)].to_owned();
+                format!("{}.", self.shown(frame_of(moment), number))
             }
             Query::Location(a, moment) => format!("{}.", at(a, frame_of(moment))?),
             Query::Relation(a, b, moment) => {
                 let frame = frame_of(moment);
                 format!("{}, {}.", at(a, frame)?, at(b, frame)?)
             }
-            Query::Direction(a) | Query::WhyElsewhere(a) | Query::Change(a) => self.way(a)?,
-            Query::Faster(a, b) | Query::Slower(a, b) => {
-                format!("{} {}", self.way(a)?, self.way(b)?)
+            Query::Direction(a) | Query::WhyElsewhere(a) | Query::Change(a) => {
+                format!("{}.", self.way(find(a)?, a)?)
             }
-            Query::FlashesFirst(..) | Query::FlashesLast(..) | Query::FlashesWhen(..) => {
-                self.flashes()
-            }
+            Query::Faster(a, b) => format!("{} Faster {}.", self.race(a, b)?, winner(a, b)),
+            Query::Slower(a, b) => format!("{} Slower {}.", self.race(a, b)?, winner(a, b)),
+            Query::FlashesFirst(a, b) => format!("{} First {}.", self.flashes(), winner(a, b)),
+            Query::FlashesLast(a, b) => format!("{} Last {}.", self.flashes(), winner(a, b)),
+            Query::FlashesWhen(..) => self.flashes(),
             Query::Cause(a) => self.cause(find(a)?)?,
         };
         Some(format!("{seen} So {answer}."))
     }
 
-    /// Whether the other object comes up or goes away.
+    /// How the other object comes up or goes away.
     fn cause(&self, target: usize) -> Option<String> {
+        /// Half-way between the distance of a hit and that from which its approach begins.
+        const NEAR: f64 = 0.32;
         // Whoever hits it, or else whoever was near it and did not.
         let other = hitter(self.scene, target)
             .or_else(|| self.scene.objects.iter().position(|object| object.role == Role::Hitter))?;
         let (first, last) = self.span(other)?;
-        let gap = |frame: usize| {
-            let (a, b) = (self.states[other][frame]?, self.states[target][frame]?);
-            Some(self.scene.distance((a.x, a.y), (b.x, b.y)))
-        };
-        let (from, to) = if gap(first)? > gap(last)? { ("far", "near") } else { ("near", "far") };
         let name = self.name(other);
-        Some(format!("{} {name} {from}, {} {name} {to}.", first + 1, last + 1))
+        let phrase = |frame: usize| {
+            let (a, b) = (self.states[other][frame]?, self.states[target][frame]?);
+            let gap = self.scene.distance((a.x, a.y), (b.x, b.y));
+            Some(format!("{} {name} {}", frame + 1, if gap > NEAR { "far" } else { "near" }))
+        };
+        let phrases: Vec<String> = (first..=last).map(phrase).collect::<Option<_>>()?;
+        Some(format!("{}.", phrases.join(", ")))
     }
 }
 

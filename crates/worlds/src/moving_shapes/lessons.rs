@@ -13,7 +13,6 @@ use savi_judge::critique::{self, Critique, Verdict};
 use savi_judge::listwise::{self, Listwise, Scores};
 use savi_schema::{CountRule, MediaPolicy};
 
-use super::cells::CELLS;
 use super::evidence::Observed;
 use super::query::{Family, ObjectRef, Query};
 use super::questions::{Qa, QuestionKind, phrase, queries, with_options, wrong_answers};
@@ -33,13 +32,6 @@ pub enum Lesson {
         /// The description.
         target: String,
     },
-    /// Say what is in every cell of one frame.
-    Map {
-        /// The question.
-        question: String,
-        /// Its answer: as many words as cells.
-        answer: String,
-    },
     /// Say what one frame shows.
     Locate {
         /// The question.
@@ -47,17 +39,19 @@ pub enum Lesson {
         /// Its answer.
         answer: String,
     },
-    /// Say where or how one thing is in every frame.
+    /// Say where or how one thing is in every frame, and what comes of it.
     Track {
         /// The question.
         question: String,
-        /// Its answer: as many phrases as frames.
+        /// Its answer: as many phrases as frames, and a summary.
         answer: String,
     },
     /// Ask a question of a kind.
     Ask {
         /// Which kind.
         kind: QuestionKind,
+        /// A description of the clip to go by, if there is one.
+        caption: Option<String>,
         /// The question.
         target: String,
     },
@@ -104,14 +98,14 @@ pub struct LessonPlan {
     pub policy: MediaPolicy,
     /// Descriptions: 0 or 1.
     pub descriptions: usize,
-    /// Frames of which a map of the colours and one of the shapes is made.
-    pub maps: usize,
     /// Single-frame readings.
     pub readings: usize,
     /// Things that are followed through all frames.
     pub tracks: usize,
     /// Questions to ask, of each kind at most one.
     pub asks: usize,
+    /// Share of them that go by a description of the clip.
+    pub caption_share: f64,
     /// Answers; as many critiques and as many revisions come with them.
     pub answers: usize,
     /// Answers of families in [`UNCRITICISED`], at most.
@@ -129,10 +123,10 @@ impl Default for LessonPlan {
         Self {
             policy: MediaPolicy::count(8, CountRule::MidSegment),
             descriptions: 1,
-            maps: 0,
             readings: 6,
             tracks: 0,
             asks: 5,
+            caption_share: 0.5,
             answers: 6,
             uncriticised_answers: 2,
             judgements: 1,
@@ -146,10 +140,10 @@ impl Default for LessonPlan {
 pub fn lessons(scene: &Scene, rng: &mut impl Rng, plan: &LessonPlan) -> Vec<Lesson> {
     let seen = Observed::new(scene, &plan.policy);
     let mut lessons = Vec::new();
+    let description = describe(&seen);
     if plan.descriptions > 0 {
-        lessons.push(Lesson::Describe { target: describe(&seen) });
+        lessons.push(Lesson::Describe { target: description.clone() });
     }
-    lessons.extend(maps(&seen, rng, plan.maps));
     lessons.extend(readings(&seen, rng, plan.readings));
     lessons.extend(tracks(&seen, rng, plan.tracks));
 
@@ -157,7 +151,10 @@ pub fn lessons(scene: &Scene, rng: &mut impl Rng, plan: &LessonPlan) -> Vec<Less
     asked.shuffle(rng);
     let (spared, taught): (Vec<Query>, Vec<Query>) =
         asked.into_iter().partition(|query| UNCRITICISED.contains(&query.family()));
-    lessons.extend(asks(scene, &taught, rng, plan.asks));
+    for (kind, target) in asks(scene, &taught, rng, plan.asks) {
+        let caption = rng.random_bool(plan.caption_share).then(|| description.clone());
+        lessons.push(Lesson::Ask { kind, caption, target });
+    }
 
     // Half of them about time, which is harder.
     let (over_time, at_once): (Vec<Query>, Vec<Query>) =
@@ -194,6 +191,10 @@ fn describe(seen: &Observed<'_>) -> String {
                 None => seen.look(index, 0),
             },
             (_, Some(change)) => format!("{}, {}", track(), change.kind),
+            (Role::Target, _) => {
+                let way = object.track.direction().map_or("", Direction::word);
+                format!("{}, starts to move {way}", track())
+            }
             _ => {
                 let way = object.track.direction().map_or("", Direction::word);
                 let pace = if object.track.speed() > 1.0 { "fast" } else { "slow" };
@@ -205,33 +206,9 @@ fn describe(seen: &Observed<'_>) -> String {
     seen.listing().into_iter().map(phrase).collect::<Vec<_>>().join(" ")
 }
 
-/// What is in each cell of a frame, row by row: the densest thing that can be said about it, and
-/// said in the order in which the learner sees it.
-fn maps(seen: &Observed<'_>, rng: &mut impl Rng, count: usize) -> Vec<Lesson> {
-    let mut frames: Vec<usize> = (0..seen.frames).collect();
-    frames.shuffle(rng);
-    let cell = |v: f64| ((v * CELLS as f64).max(0.0) as usize).min(CELLS - 1);
-    let map = |frame: usize, what: &str, word: &dyn Fn(usize) -> &'static str| {
-        let mut cells = ["none"; CELLS * CELLS];
-        for (index, states) in seen.states.iter().enumerate() {
-            if let Some(state) = states[frame] {
-                cells[cell(state.y) * CELLS + cell(state.x)] = word(index);
-            }
-        }
-        let question = format!("Which {what} are in the cells of frame {}?", frame + 1);
-        Lesson::Map { question, answer: cells.join(" ") }
-    };
-    let objects = &seen.scene.objects;
-    let of_frame = |frame: usize| {
-        let colour = |index: usize| seen.states[index][frame].map_or("none", |s| s.colour.word());
-        let shape = |index: usize| objects[index].shape.word();
-        [map(frame, "colours", &colour), map(frame, "shapes", &shape)]
-    };
-    frames.into_iter().take(count).flat_map(of_frame).collect()
-}
-
 /// Questions about single frames: what it shows, where a thing is, what its shape or colour is, how
-/// a changing thing looks.
+/// a changing thing looks; and which frame it is in which a thing flashes, comes or goes, and where
+/// or how it then is.
 fn readings(seen: &Observed<'_>, rng: &mut impl Rng, count: usize) -> Vec<Lesson> {
     let objects = &seen.scene.objects;
     let reading = |i: usize, rng: &mut dyn rand::RngCore| {
@@ -241,6 +218,9 @@ fn readings(seen: &Observed<'_>, rng: &mut impl Rng, count: usize) -> Vec<Lesson
         let state = seen.states[object][frame].as_ref();
         if i.is_multiple_of(3) {
             return (format!("What does frame {number} show?"), list(seen, frame));
+        }
+        if i % 3 == 1 {
+            return moment(seen, object, rng);
         }
         // What is there alone of its colour or shape can be named by it.
         let visible = || (0..objects.len()).filter_map(|o| Some((o, seen.states[o][frame]?)));
@@ -274,6 +254,25 @@ fn readings(seen: &Observed<'_>, rng: &mut impl Rng, count: usize) -> Vec<Lesson
         .collect()
 }
 
+/// A question about the one frame in which a thing flashes, or the first or last that shows it.
+fn moment(seen: &Observed<'_>, object: usize, rng: &mut dyn rand::RngCore) -> (String, String) {
+    let name = ObjectRef::of(&seen.scene.objects[object]);
+    if let (Some(frame), true) = (seen.flash(object), rng.random_bool(0.7)) {
+        return (format!("In which frame does the {name} flash?"), (frame + 1).to_string());
+    }
+    let (first, last) = seen.span(object).unwrap_or((0, 0));
+    let (frame, which) = if rng.random() { (first, "first") } else { (last, "last") };
+    match seen.scene.objects[object].change {
+        _ if rng.random_bool(0.3) => {
+            (format!("In which frame is the {name} seen {which}?"), (frame + 1).to_string())
+        }
+        Some(_) => {
+            (format!("How does the {name} look when seen {which}?"), seen.look(object, frame))
+        }
+        None => (format!("Where is the {name} when seen {which}?"), seen.look(object, frame)),
+    }
+}
+
 /// One thing frame by frame, by its colour or its shape, or what flashes: what is learnt from it is
 /// to tell the frames apart.
 fn tracks(seen: &Observed<'_>, rng: &mut impl Rng, count: usize) -> Vec<Lesson> {
@@ -291,7 +290,8 @@ fn tracks(seen: &Observed<'_>, rng: &mut impl Rng, count: usize) -> Vec<Lesson> 
             Some(_) => format!("How does the {name} look in every frame?"),
             None => format!("Where is the {name} in every frame?"),
         };
-        Lesson::Track { question, answer: seen.track(index, name) }
+        let answer = seen.way(index, name).unwrap_or_else(|| seen.track(index, name));
+        Lesson::Track { question, answer: format!("{answer}.") }
     };
     let all = objects.len() + usize::from(flashes);
     let chosen = rand::seq::index::sample(rng, all, count.min(all));
@@ -299,14 +299,19 @@ fn tracks(seen: &Observed<'_>, rng: &mut impl Rng, count: usize) -> Vec<Lesson> 
 }
 
 fn list(seen: &Observed<'_>, frame: usize) -> String {
-    seen.shown(frame, |state| {
+    seen.shown(frame, |_, state| {
         let flash = if state.flashing { " flashing" } else { "" };
-        format!(" {}{flash}", Place::at(state.x, state.y))
+        format!("{}{flash}", Place::at(state.x, state.y))
     })
 }
 
 /// One question of each kind that the scene answers.
-fn asks(scene: &Scene, asked: &[Query], rng: &mut impl Rng, count: usize) -> Vec<Lesson> {
+fn asks(
+    scene: &Scene,
+    asked: &[Query],
+    rng: &mut impl Rng,
+    count: usize,
+) -> Vec<(QuestionKind, String)> {
     // Racers are not asked about singly, but why they are elsewhere is a fair question.
     let racers = scene.objects.iter().filter(|object| object.role == Role::Racer);
     let extra = racers.map(|object| Query::WhyElsewhere(ObjectRef::of(object)));
@@ -330,8 +335,7 @@ fn asks(scene: &Scene, asked: &[Query], rng: &mut impl Rng, count: usize) -> Vec
                 })
                 .filter(|texts| !texts.is_empty())
                 .collect();
-            let target = fitting.choose(rng)?.choose(rng)?.clone();
-            Some(Lesson::Ask { kind, target })
+            Some((kind, fitting.choose(rng)?.choose(rng)?.clone()))
         })
         .collect()
 }
@@ -354,7 +358,8 @@ fn answer_to_criticise(seen: &Observed<'_>, qa: &Qa, rng: &mut impl Rng) -> Opti
 
 fn critique_text(seen: &Observed<'_>, qa: &Qa, answer: &str) -> Option<String> {
     let verdict = if answer == qa.answer { Verdict::Right } else { Verdict::Wrong };
-    let evidence = seen.evidence(&qa.query)?;
+    // What follows and what was answered stand side by side.
+    let evidence = format!("{} Answered {answer}.", seen.evidence(&qa.query)?);
     Some(critique::format(&Critique { evidence, verdict }))
 }
 

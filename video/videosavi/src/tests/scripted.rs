@@ -28,9 +28,16 @@ impl Scripted {
         let field = |name: &str| {
             words.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default().to_owned()
         };
-        if words.starts_with("Ask one question") {
-            let thing =
-                ["disc", "square", "star"][usize::from(often(0.4)) + usize::from(often(0.4))];
+        if words.starts_with("Describe the video.") {
+            return format!("There is a hexagon in {}.", clip.unwrap_or("nothing"));
+        }
+        if words.contains("Ask one question") {
+            let thing = match words.contains("hexagon") {
+                true => "hexagon",
+                false => {
+                    ["disc", "square", "star"][usize::from(often(0.4)) + usize::from(often(0.4))]
+                }
+            };
             let start = ["What", "Why", "How"].into_iter().find(|w| words.contains(w));
             return match often(0.1) {
                 true => "The disc moves.".to_owned(),
