@@ -91,7 +91,8 @@ impl AdamW {
         let AdamWConfig { adam_beta1: b1, adam_beta2: b2, adam_epsilon: eps, .. } = self.config;
         let (c1, c2) = (1.0 - b1.powf(self.step as f64), 1.0 - b2.powf(self.step as f64));
         if !value.device().is_cpu() || value.dtype() != DType::F32 {
-            let grad = (grad * scale)?;
+            // A gradient may remember the pass that it comes from; moments must not keep it alive.
+            let grad = (grad.detach() * scale)?;
             let m = ((m * b1)? + (&grad * (1.0 - b1))?)?;
             let v = ((v * b2)? + (grad.sqr()? * (1.0 - b2))?)?;
             let root = ((&v / c2)?.sqrt()? + eps)?;

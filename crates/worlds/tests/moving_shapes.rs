@@ -196,7 +196,7 @@ fn lessons_keep_to_their_formats_and_shares() {
                     assert_eq!(right, is_correct(&qa, &answer), "{target}");
                     let (rights, all) = verdicts.entry(qa.family).or_default();
                     (*rights, *all) = (*rights + usize::from(right), *all + 1);
-                    assert!(target.split_whitespace().count() <= 75, "{target}");
+                    assert!(target.split_whitespace().count() <= 110, "{target}");
                 }
                 Lesson::Revise { qa, critique, target, .. } => {
                     *counts.entry("revision").or_default() += 1;

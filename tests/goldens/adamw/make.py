@@ -75,16 +75,25 @@ def trajectory() -> dict[str, torch.Tensor]:
 
 def schedules() -> list[dict]:
     rows = []
-    for name in ("constant", "constant_with_warmup", "linear", "cosine"):
-        for warmup, total in ((0, 10), (3, 20), (10, 10)):
-            optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
-            schedule = get_scheduler(name, optimizer, num_warmup_steps=warmup, num_training_steps=total)
-            factors = []
-            for _ in range(total + 1):
-                factors.append(schedule.get_last_lr()[0])
-                optimizer.step()
-                schedule.step()
-            rows.append({"lr_scheduler_type": name, "warmup_steps": warmup, "total_steps": total, "factors": factors})
+    names = ("constant", "constant_with_warmup", "linear", "cosine")
+    cases = [(name, *steps, 0) for name in names for steps in ((0, 10), (3, 20), (10, 10))]
+    cases += [("warmup_stable_decay", *steps) for steps in ((0, 10, 4), (3, 20, 5), (3, 20, 17))]
+    for name, warmup, total, decay in cases:
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+        schedule = get_scheduler(
+            name,
+            optimizer,
+            num_warmup_steps=warmup,
+            num_training_steps=total,
+            scheduler_specific_kwargs={"num_decay_steps": decay} if decay else None,
+        )
+        factors = []
+        for _ in range(total + 1):
+            factors.append(schedule.get_last_lr()[0])
+            optimizer.step()
+            schedule.step()
+        row = {"lr_scheduler_type": name, "warmup_steps": warmup, "total_steps": total}
+        rows.append(row | {"num_decay_steps": decay, "factors": factors})
     return rows
 
 

@@ -179,29 +179,29 @@ pub fn lessons(scene: &Scene, rng: &mut impl Rng, plan: &LessonPlan) -> Vec<Less
     lessons
 }
 
-/// Every object, in the order of the colours, one phrase each.
+/// Every object, in the order of the colours: how it looks, where it is, and what it does, by name
+/// again, because questions about it are made of these words.
 fn describe(seen: &Observed<'_>) -> String {
     let phrase = |index: usize| {
         let object = &seen.scene.objects[index];
+        let name = ObjectRef::of(object);
         let head = format!("{} {} {}", object.colour, object.texture, object.shape);
-        let track = || seen.track(index, ObjectRef::of(object));
-        let rest = match (object.role, &object.change) {
+        let way = object.track.direction().map_or("", Direction::word);
+        let does = match (object.role, &object.change) {
             (Role::Still, _) => match seen.flash(index) {
-                Some(frame) => format!("{}, flashes {}", seen.look(index, 0), frame + 1),
+                Some(frame) => format!("{}, the {name} flashes {}", seen.look(index, 0), frame + 1),
                 None => seen.look(index, 0),
             },
-            (_, Some(change)) => format!("{}, {}", track(), change.kind),
+            (_, Some(change)) => format!("{}, the {name} {}", seen.track(index, name), change.kind),
             (Role::Target, _) => {
-                let way = object.track.direction().map_or("", Direction::word);
-                format!("{}, starts to move {way}", track())
+                format!("{}, the {name} starts to move {way}", seen.track(index, name))
             }
             _ => {
-                let way = object.track.direction().map_or("", Direction::word);
                 let pace = if object.track.speed() > 1.0 { "fast" } else { "slow" };
-                format!("{}, moves {way} {pace}", track())
+                format!("{}, the {name} moves {way} {pace}", seen.track(index, name))
             }
         };
-        format!("{head}: {rest}.")
+        format!("{head}: {does}.")
     };
     seen.listing().into_iter().map(phrase).collect::<Vec<_>>().join(" ")
 }
