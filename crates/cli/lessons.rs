@@ -54,8 +54,8 @@ fn turn(
             let subject = Subject { caption: caption.clone(), ..subject.clone() };
             (prompts.ask(&subject, question_kind(*kind))?, target.clone())
         }
-        Lesson::Answer { qa } => {
-            (prompts.answer(subject, &qa.question, qa.options.as_deref())?, qa.target())
+        Lesson::Answer { qa, target } => {
+            (prompts.answer(subject, &qa.question, qa.options.as_deref())?, target.clone())
         }
         Lesson::Critique { qa, answer, target } => {
             (prompts.critique(subject, &qa.question, answer)?, target.clone())

@@ -97,6 +97,8 @@ struct Lessons {
     uncriticised_answers: usize,
     judgements: usize,
     choice_share: f64,
+    /// Share of answers that say what is seen first.
+    grounded_share: f64,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -163,6 +165,7 @@ impl Lessons {
             uncriticised_answers: self.uncriticised_answers,
             judgements: self.judgements,
             choice_share: self.choice_share,
+            grounded_share: self.grounded_share,
             ..LessonPlan::default()
         }
     }

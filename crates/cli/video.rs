@@ -105,7 +105,7 @@ fn run_loop(args: &Run, global: &Global) -> anyhow::Result<()> {
 
     // What a world knows about its unlabelled clips is looked at only now that all is learnt.
     if let Some(world) = &world {
-        audit::audit(&folder, &config.method, world, &exam.bootstrap)?;
+        audit::audit(&folder, &config.method, world, &policy, &exam.bootstrap)?;
     }
     inputs::store_thumbnails(folder.dir(), &clips, &config.method, &config.ingest)?;
     let report = savi_report::write(folder.dir()).context("report")?;

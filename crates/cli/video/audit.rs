@@ -11,12 +11,12 @@ use anyhow::Context;
 use savi_judge::audit::VerdictAudit;
 use savi_judge::critique::Verdict;
 use savi_run::{Key, Record, RunFolder, Stage, read_records};
-use savi_schema::SCHEMA_VERSION;
+use savi_schema::{MediaPolicy, SCHEMA_VERSION};
 use savi_suites::stats::{Bootstrap, Estimate, Outcome, mean};
 use savi_videosavi::{
     Answer, Config, CritiqueRecord, Decision, Form, Question, Revision, read_decisions,
 };
-use savi_worlds::moving_shapes::{Qa, Scene, is_correct, open_audit, oracle};
+use savi_worlds::moving_shapes::{Observed, Qa, Scene, conclusion, is_correct, open_audit, oracle};
 use serde::{Deserialize, Serialize};
 
 /// What the world says about one question that the model asked.
@@ -50,6 +50,10 @@ struct Correction {
     initial_right: bool,
     /// Whether the critique calls the answer right; `None` where it could not be read.
     called_right: Option<bool>,
+    /// Whether its evidence is what the frames show, word for word in this world's words.
+    evidence_true: Option<bool>,
+    /// Whether what it concludes from its evidence is the true answer, where it says so in these words.
+    conclusion_right: Option<bool>,
     revision_right: Option<bool>,
 }
 
@@ -76,21 +80,62 @@ struct Figures {
     revision_gain: Option<Estimate>,
     /// P(chosen right) - P(rejected right) over the pairs that the scene answers.
     pair_gain: Option<Estimate>,
+    /// Where critiques and revisions go right and wrong, by family of the question.
+    families: BTreeMap<String, Shares>,
+}
+
+/// Shares of the criticised answers of one family; of those of which it is known.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
+struct Shares {
+    n: usize,
+    answer_right: Option<f64>,
+    evidence_true: Option<f64>,
+    conclusion_right: Option<f64>,
+    revision_right: Option<f64>,
+    /// Right answers called right, and wrong ones called wrong.
+    sensitivity: Option<f64>,
+    specificity: Option<f64>,
+}
+
+impl Shares {
+    fn of(corrections: &[&Correction]) -> Self {
+        let share = |known: &dyn Fn(&Correction) -> Option<bool>| {
+            let known: Vec<bool> = corrections.iter().filter_map(|c| known(c)).collect();
+            let holding = known.iter().filter(|&&holds| holds).count();
+            (!known.is_empty()).then(|| holding as f64 / known.len() as f64)
+        };
+        let called = |right: bool| {
+            share(&|c| c.called_right.filter(|_| c.initial_right == right).map(|is| is == right))
+        };
+        Self {
+            n: corrections.len(),
+            answer_right: share(&|c| Some(c.initial_right)),
+            evidence_true: share(&|c| c.evidence_true),
+            conclusion_right: share(&|c| c.conclusion_right),
+            revision_right: share(&|c| c.revision_right),
+            sensitivity: called(true),
+            specificity: called(false),
+        }
+    }
 }
 
 impl Figures {
     fn of(round: u32, audited: &[Audited], bootstrap: &Bootstrap) -> Self {
         let mut verdicts = VerdictAudit::default();
         let (mut right, mut revisions, mut pairs) = (Vec::new(), Vec::new(), Vec::new());
+        let mut families: BTreeMap<String, Vec<&Correction>> = BTreeMap::new();
         for question in audited {
+            if let Some(family) = &question.family {
+                families.entry(family.clone()).or_default().extend(&question.corrections);
+            }
             let outcome = |value: f64| Outcome {
                 id: question.id.clone(),
                 cluster: question.clip.clone(),
                 value,
             };
             let gain = |after: bool, before: bool| f64::from(after) - f64::from(before);
-            for Correction { initial_right, called_right, revision_right } in &question.corrections
-            {
+            for correction in &question.corrections {
+                let Correction { initial_right, called_right, revision_right, .. } = correction;
                 let verdict = |right| if right { Verdict::Right } else { Verdict::Wrong };
                 verdicts.add(*initial_right, called_right.map(verdict));
                 right.push(f64::from(*initial_right));
@@ -107,6 +152,11 @@ impl Figures {
                 .then(|| right.iter().sum::<f64>() / right.len() as f64),
             revision_gain: mean(&revisions, bootstrap),
             pair_gain: mean(&pairs, bootstrap),
+            families: families
+                .into_iter()
+                .filter(|(_, corrections)| !corrections.is_empty())
+                .map(|(family, corrections)| (family, Shares::of(&corrections)))
+                .collect(),
         }
     }
 }
@@ -116,6 +166,7 @@ pub(crate) fn audit(
     folder: &RunFolder,
     config: &Config,
     world: &Path,
+    policy: &MediaPolicy,
     bootstrap: &Bootstrap,
 ) -> anyhow::Result<()> {
     if config.rounds == 0 {
@@ -126,7 +177,7 @@ pub(crate) fn audit(
     let mut figures = Vec::new();
     for round in 1..=config.rounds {
         let Some(made) = Made::read(folder, config, round)? else { continue };
-        let key = Key::new("audit 2")
+        let key = Key::new("audit 3")
             .with("questions", &made.questions)
             .with("decisions", &made.decisions);
         let name = format!("{round}8-audit");
@@ -136,7 +187,8 @@ pub(crate) fn audit(
         stage.run(&clips, |missing| {
             let audited = missing.iter().map(|&at| {
                 let of_clip = made.questions.iter().filter(|q| q.clip == clips[at]);
-                of_clip.map(|question| made.audit(question, scenes.get(clips[at]))).collect()
+                let scene = scenes.get(clips[at]);
+                of_clip.map(|question| made.audit(question, scene, policy)).collect()
             });
             Ok::<_, savi_run::RunError>(audited.collect())
         })?;
@@ -184,9 +236,12 @@ impl Made {
         }))
     }
 
-    fn audit(&self, question: &Question, scene: Option<&Scene>) -> Audited {
+    fn audit(&self, question: &Question, scene: Option<&Scene>, policy: &MediaPolicy) -> Audited {
         let truth: Option<Qa> = scene.and_then(|scene| oracle(scene, &question.text));
         let right = |text: &str| truth.as_ref().is_some_and(|qa| is_correct(qa, text));
+        let seen = scene
+            .zip(truth.as_ref())
+            .and_then(|(scene, qa)| Observed::new(scene, policy).seen(&qa.query));
         let mut audited = Audited {
             schema: SCHEMA_VERSION,
             id: question.id.clone(),
@@ -213,9 +268,14 @@ impl Made {
             audited.answers.push(right(&answer.text));
             if let Some(critique) = self.critiques.iter().find(|c| c.id == answer.id) {
                 let revision = self.revisions.iter().find(|r| r.id == answer.id);
+                let evidence = critique.parsed.as_ref().map(|c| c.evidence.as_str());
                 audited.corrections.push(Correction {
                     initial_right: right(&answer.text),
                     called_right: critique.parsed.as_ref().map(|c| c.verdict == Verdict::Right),
+                    evidence_true: evidence
+                        .zip(seen.as_deref())
+                        .map(|(evidence, seen)| evidence.starts_with(seen)),
+                    conclusion_right: evidence.and_then(conclusion).map(right),
                     revision_right: revision.map(|revision| right(&revision.text)),
                 });
             }
@@ -241,7 +301,7 @@ fn count(audited: &[Audited]) -> BTreeMap<String, u64> {
             add("answers/right", right);
         }
         for correction in &question.corrections {
-            let Correction { initial_right, called_right, revision_right } = correction;
+            let Correction { initial_right, called_right, revision_right, .. } = correction;
             if let Some(called_right) = called_right {
                 let side = if *initial_right { "right" } else { "wrong" };
                 add(&format!("verdicts/on-{side}"), true);
@@ -296,7 +356,7 @@ mod tests {
             clip: String::new(),
             question: String::new(),
             dropped: dropped.map(str::to_owned),
-            family: None,
+            family: truth.map(|_| "direction".to_owned()),
             truth: truth.map(str::to_owned),
             answers: Vec::new(),
             corrections: Vec::new(),
@@ -308,6 +368,8 @@ mod tests {
         answered.corrections = vec![Correction {
             initial_right: false,
             called_right: Some(false),
+            evidence_true: Some(false),
+            conclusion_right: None,
             revision_right: Some(true),
         }];
         (answered.pairs_made, answered.pairs) = (2, vec![(true, false), (false, false)]);
@@ -316,6 +378,15 @@ mod tests {
         assert_eq!((figures.verdicts.wrong_called_wrong, figures.answer_accuracy), (1, Some(0.0)));
         assert_eq!(figures.revision_gain.map(|gain| (gain.value, gain.n)), Some((1.0, 1)));
         assert_eq!(figures.pair_gain.map(|gain| (gain.value, gain.n)), Some((0.5, 2)));
+        let shares = Shares {
+            n: 1,
+            answer_right: Some(0.0),
+            evidence_true: Some(0.0),
+            revision_right: Some(1.0),
+            specificity: Some(1.0),
+            ..Shares::default()
+        };
+        assert_eq!(figures.families, [("direction".to_owned(), shares)].into());
         let counters = count(&questions);
         let expected = [
             ("questions", 3),

@@ -1,6 +1,7 @@
 //! From a reply to an answer, by stated rules. No rule guesses: what cannot be read is wrong.
 //!
-//! *Open* replies are compared whole, after [`normalise`]: lower case, punctuation dropped, the
+//! *Open* replies are compared whole, or from their last `Answer:` on where they have one (a reply
+//! that gives its reasons first), after [`normalise`]: lower case, punctuation dropped, the
 //! articles a, an and the dropped, number words written as digits, white space folded.
 //!
 //! *Choice* replies ([`choice`]) name an option by letter, by text, or by both:
@@ -9,7 +10,7 @@
 //!    or is followed by exactly the text of its option (`B left`). A marked letter whose rest names
 //!    another option is ambiguous. `A circle` is an article unless option A is `circle`.
 //! 2. Otherwise, letters after "answer is" or "answer:" count; two different ones are ambiguous.
-//! 3. Otherwise, the option whose text is the reply, or the only option whose words occur in it in
+//! 3. Otherwise, the option whose text is the reply (from its last `Answer:` on, as above), or the only option whose words occur in it in
 //!    one piece with nothing around them but words like `it is` or `the answer`: `upper left` and
 //!    `not left` do not name `left`. Several are ambiguous, none is unparsed.
 
@@ -19,7 +20,7 @@ use thiserror::Error;
 use crate::Format;
 
 /// Goes up when a reply would be read otherwise than before, so that stored grades are made again.
-pub const RULES: u32 = 2;
+pub const RULES: u32 = 3;
 
 /// Words that may stand around an option: they neither negate it nor make it another one.
 const AROUND: [&str; 16] = [
@@ -44,7 +45,7 @@ pub enum Unparsed {
 
 /// The form in which open replies and answers are compared; `Err` when no word is left.
 pub fn open(reply: &str) -> Result<String, Unparsed> {
-    let normal = normalise(reply);
+    let normal = normalise(final_answer(reply));
     if normal.is_empty() { Err(Unparsed::Empty) } else { Ok(normal) }
 }
 
@@ -60,7 +61,23 @@ pub fn choice(reply: &str, options: &[String]) -> Result<usize, Unparsed> {
     if let Some(result) = letter_after_answer(reply, options.len()) {
         return result;
     }
-    named_alone(&normalise(reply), &normal)
+    named_alone(&normalise(final_answer(reply)), &normal)
+}
+
+/// What follows the last `Answer:` of a reply that gives reasons before it; the whole of any other.
+pub fn final_answer(reply: &str) -> &str {
+    const MARK: &str = "answer:";
+    let bytes = reply.as_bytes();
+    let starts_word = |at: usize| at == 0 || !bytes[at - 1].is_ascii_alphanumeric();
+    let is_mark = |at: usize| bytes[at..at + MARK.len()].eq_ignore_ascii_case(MARK.as_bytes());
+    let last = (0..(bytes.len() + 1).saturating_sub(MARK.len()))
+        .rev()
+        .find(|&at| is_mark(at) && starts_word(at));
+    // The mark is of ASCII letters, so what follows it starts a character.
+    match last.and_then(|at| reply.get(at + MARK.len()..)) {
+        Some(rest) if rest.chars().any(char::is_alphanumeric) => rest.trim(),
+        _ => reply,
+    }
 }
 
 /// Whether a reply is right: `Ok` with the extracted answer and the verdict. The extracted answer
@@ -303,6 +320,28 @@ mod tests {
         assert_eq!(right("the red circle", "a red circle"), Ok(("red circle".into(), true)));
         assert_eq!(right("left or right", "left"), Ok(("left or right".into(), false)));
         assert_eq!(right(" ?", "left"), Err(Unparsed::Empty));
+    }
+
+    #[test]
+    fn reasons_may_come_before_the_answer() {
+        for (reply, said) in [
+            ("1 red left, 2 red right. Answer: right", "right"),
+            ("Answer: left. No: ANSWER:  up", "up"),
+            ("left", "left"),
+            ("It goes left. Answer:", "It goes left. Answer:"),
+            ("an unanswer: left", "an unanswer: left"),
+            ("Élan. answer: élan", "élan"),
+            ("", ""),
+        ] {
+            assert_eq!(final_answer(reply), said, "{reply:?}");
+        }
+        let reply = "1 red left, 8 red right. From left to right. Answer: right";
+        assert_eq!(grade(Format::Open, &[], "right", reply), Ok(("right".into(), true)));
+        let options = ["left", "right", "up"].map(str::to_owned);
+        assert_eq!(choice(reply, &options), Ok(1));
+        assert_eq!(choice("1 red left. Answer: (C)", &options), Ok(2));
+        // Reasons without an answer name several options, or none.
+        assert_eq!(choice("From left to right.", &options), Err(Unparsed::NoOption));
     }
 
     fn check(options: &[&str], replies: &[(&str, Result<usize, Unparsed>)]) {

@@ -11,8 +11,8 @@ use savi_schema::{CountRule, MediaPolicy};
 use savi_worlds::WorldError;
 use savi_worlds::moving_shapes::{
     self, CELLS, DatasetConfig, Family, Lesson, LessonPlan, OPENED_LOG, Qa, QuestionKind, Scene,
-    Split, UNCRITICISED, cell_answers, cell_labels, floors, is_correct, lessons, open_audit,
-    open_split, oracle, questions, sample_frames, sample_times, scene,
+    Split, UNCRITICISED, cell_answers, cell_labels, conclusion, floors, is_correct, lessons,
+    open_audit, open_split, oracle, questions, sample_frames, sample_times, scene,
 };
 
 fn asked(scene: &Scene) -> Vec<Qa> {
@@ -183,16 +183,20 @@ fn lessons_keep_to_their_formats_and_shares() {
         for lesson in taught(&scene) {
             words += format!("{lesson:?}").split_whitespace().count();
             match lesson {
-                Lesson::Answer { qa } if UNCRITICISED.contains(&qa.family) => {}
-                Lesson::Answer { qa } => {
+                Lesson::Answer { qa, target } if UNCRITICISED.contains(&qa.family) => {
+                    assert_eq!(target, qa.target());
+                }
+                Lesson::Answer { qa, target } => {
                     *counts.entry("answer").or_default() += 1;
-                    assert!(is_correct(&qa, &qa.target()));
+                    assert!(is_correct(&qa, &qa.target()) && is_correct(&qa, &target), "{target}");
                 }
                 Lesson::Critique { qa, answer, target } => {
                     *counts.entry("critique").or_default() += 1;
                     assert!(!UNCRITICISED.contains(&qa.family) && qa.options.is_none());
                     let parsed = critique::parse(&target).expect("our own format");
                     let right = parsed.verdict == critique::Verdict::Right;
+                    let so = conclusion(&parsed.evidence).expect("a conclusion");
+                    assert!(is_correct(&qa, so), "{target}");
                     assert_eq!(right, is_correct(&qa, &answer), "{target}");
                     let (rights, all) = verdicts.entry(qa.family).or_default();
                     (*rights, *all) = (*rights + usize::from(right), *all + 1);

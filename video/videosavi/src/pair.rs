@@ -13,6 +13,7 @@ use savi_judge::critique::Verdict;
 use savi_judge::order::seeded_rng;
 use savi_judge::{Similarities, clip_check};
 use savi_schema::{Example, Message, Pair, Role, SCHEMA_VERSION};
+use savi_suites::extract::final_answer;
 use serde_json::{Map, Value, json};
 
 use crate::answer::{problem, usable};
@@ -105,7 +106,8 @@ pub(crate) fn pair_revised(
                 (None, Some(_), None) => Some(Dropped::Empty),
                 (None, Some(_), Some(revision)) => problem(&revision.drawn, filters.cut_off)
                     .or_else(|| {
-                        let same = normalise(&revision.text) == normalise(&answer.text);
+                        let said = |text: &str| normalise(final_answer(text));
+                        let same = said(&revision.text) == said(&answer.text);
                         (same && filters.unchanged).then_some(Dropped::Unchanged)
                     }),
             };

@@ -150,9 +150,15 @@ impl<'a> Observed<'a> {
         word(ObjectRef::of(&self.scene.objects[object]))
     }
 
-    /// What is seen that bears on `query`, as short phrases that say the frame, the thing and how it
-    /// is, and then what follows from it. `None` if the scene or these frames do not answer.
+    /// What is seen that bears on `query`, and what follows from it. `None` if the scene or these
+    /// frames do not answer.
     pub fn evidence(&self, query: &Query) -> Option<String> {
+        Some(format!("{} So {}.", self.seen(query)?, query.answer(self.scene)?))
+    }
+
+    /// What is seen that bears on `query`, as short phrases that say the frame, the thing and how it
+    /// is.
+    pub fn seen(&self, query: &Query) -> Option<String> {
         let answer = query.answer(self.scene)?;
         let find = |name: ObjectRef| name.resolve(self.scene);
         let frame_of = |moment: Moment| match moment {
@@ -165,7 +171,7 @@ impl<'a> Observed<'a> {
         };
         let winner =
             |a: ObjectRef, b: ObjectRef| word(if answer == format!("the {a}") { a } else { b });
-        let seen = match *query {
+        Some(match *query {
             Query::ShapeOf(a) | Query::ColourOf(a) => {
                 let (first, _) = self.span(find(a)?)?;
                 format!("{} {} {answer}.", first + 1, word(a))
@@ -189,8 +195,7 @@ impl<'a> Observed<'a> {
             Query::FlashesLast(a, b) => format!("{} Last {}.", self.flashes(), winner(a, b)),
             Query::FlashesWhen(..) => self.flashes(),
             Query::Cause(a) => self.cause(find(a)?)?,
-        };
-        Some(format!("{seen} So {answer}."))
+        })
     }
 
     /// How the other object comes up or goes away.
@@ -210,6 +215,13 @@ impl<'a> Observed<'a> {
         let phrases: Vec<String> = (first..=last).map(phrase).collect::<Option<_>>()?;
         Some(format!("{}.", phrases.join(", ")))
     }
+}
+
+/// What follows from what is seen, as evidence in this world's words says it: `right` in
+/// `From left to right. So right.`
+pub fn conclusion(evidence: &str) -> Option<&str> {
+    let (_, rest) = evidence.rsplit_once(" So ")?;
+    rest.split('.').next().map(str::trim).filter(|words| !words.is_empty())
 }
 
 /// The one word of a name that says most.

@@ -55,10 +55,12 @@ pub enum Lesson {
         /// The question.
         target: String,
     },
-    /// Answer a question; the target is [`Qa::target`].
+    /// Answer a question.
     Answer {
         /// The question with its answer.
         qa: Qa,
+        /// The answer: [`Qa::target`], now and then after what is seen.
+        target: String,
     },
     /// Say what is seen and whether an answer is right.
     Critique {
@@ -69,7 +71,7 @@ pub enum Lesson {
         /// The critique.
         target: String,
     },
-    /// Write the final answer, given an answer and its critique.
+    /// Answer again, given an answer and its critique: what is seen first, then the answer.
     Revise {
         /// The question, always an open one.
         qa: Qa,
@@ -77,7 +79,7 @@ pub enum Lesson {
         answer: String,
         /// Its critique.
         critique: String,
-        /// The final answer.
+        /// The new answer.
         target: String,
     },
     /// Score candidate answers.
@@ -116,6 +118,8 @@ pub struct LessonPlan {
     pub candidates: usize,
     /// Share of answers to choices rather than to open questions.
     pub choice_share: f64,
+    /// Share of answers that say what is seen first, as revisions do.
+    pub grounded_share: f64,
 }
 
 impl Default for LessonPlan {
@@ -132,6 +136,7 @@ impl Default for LessonPlan {
             judgements: 1,
             candidates: 5,
             choice_share: 0.35,
+            grounded_share: 0.2,
         }
     }
 }
@@ -166,7 +171,10 @@ pub fn lessons(scene: &Scene, rng: &mut impl Rng, plan: &LessonPlan) -> Vec<Less
         if let Some(qa) = phrase(scene, query, rng) {
             let choice = rng.random_bool(plan.choice_share);
             let qa = if choice { with_options(scene, qa, rng) } else { qa };
-            lessons.push(Lesson::Answer { qa });
+            // Of the families without critiques no evidence is ever told.
+            let told = !UNCRITICISED.contains(&qa.family) && rng.random_bool(plan.grounded_share);
+            let target = grounded(&seen, &qa).filter(|_| told).unwrap_or_else(|| qa.target());
+            lessons.push(Lesson::Answer { qa, target });
         }
     }
     for query in &taught {
@@ -363,6 +371,11 @@ fn critique_text(seen: &Observed<'_>, qa: &Qa, answer: &str) -> Option<String> {
     Some(critique::format(&Critique { evidence, verdict }))
 }
 
+/// What is seen, and then the answer.
+fn grounded(seen: &Observed<'_>, qa: &Qa) -> Option<String> {
+    Some(format!("{} Answer: {}", seen.seen(&qa.query)?, qa.target()))
+}
+
 fn critique(seen: &Observed<'_>, query: &Query, rng: &mut impl Rng) -> Option<Lesson> {
     let qa = phrase(seen.scene, query, rng)?;
     let answer = answer_to_criticise(seen, &qa, rng)?;
@@ -374,7 +387,7 @@ fn revision(seen: &Observed<'_>, query: &Query, rng: &mut impl Rng) -> Option<Le
     let qa = phrase(seen.scene, query, rng)?;
     let answer = answer_to_criticise(seen, &qa, rng)?;
     let critique = critique_text(seen, &qa, &answer)?;
-    let target = qa.answer.clone();
+    let target = grounded(seen, &qa)?;
     Some(Lesson::Revise { qa, answer, critique, target })
 }
 

@@ -30,7 +30,7 @@ mod wording;
 
 pub use cells::{CELLS, cell_answers, cell_labels, random_moment};
 pub use clip::write_clip;
-pub use evidence::Observed;
+pub use evidence::{Observed, conclusion};
 pub use generate::scene;
 pub use lessons::{Lesson, LessonPlan, UNCRITICISED, lessons};
 pub use make::{
