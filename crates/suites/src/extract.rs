@@ -341,7 +341,7 @@ mod tests {
         assert_eq!(choice(reply, &options), Ok(1));
         assert_eq!(choice("1 red left. Answer: (C)", &options), Ok(2));
         // Reasons without an answer name several options, or none.
-        assert_eq!(choice("From left to right.", &options), Err(Unparsed::NoOption));
+        assert_eq!(choice("From left to right.", &options), Err(Unparsed::Ambiguous));
     }
 
     fn check(options: &[&str], replies: &[(&str, Result<usize, Unparsed>)]) {

@@ -21,6 +21,9 @@ pub struct Config {
     pub learn: Learn,
     /// Which clip judgements and critiques see; anything but `own` is a control.
     pub judge_video: JudgeVideo,
+    /// Judges and critics see of an answer only what follows its last `Answer:`, so that they look for
+    /// themselves instead of at its reasons.
+    pub hide_reasons: bool,
     /// Clips used in each round, taken in turn; all of them where it is not given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub clips_per_round: Option<usize>,
@@ -56,6 +59,7 @@ impl Default for Config {
             rounds: 3,
             learn: Learn::default(),
             judge_video: JudgeVideo::default(),
+            hide_reasons: false,
             clips_per_round: None,
             pairs_per_round: None,
             no_pairs: NoPairs::default(),

@@ -31,9 +31,10 @@ pub(crate) fn criticise(
         for &place in &pending {
             let Open { clip, question, answer, .. } = open[place];
             let (subject, _) = round.judged_subject(clip);
+            let shown = round.judged_text(answer);
             draws.push(Draw {
                 id: format!("{}/{attempt}", answer.id),
-                messages: round.prompts.critique(&subject, &question.text, &answer.text)?,
+                messages: round.prompts.critique(&subject, &question.text, shown)?,
                 samplings: vec![config.sampling.clone()],
             });
         }
@@ -81,9 +82,10 @@ pub(crate) fn revise(
         let Open { clip, question, answer, .. } = open;
         let critique = worth_revising(open).unwrap_or_default();
         let subject = round.subject(clip);
+        let shown = round.judged_text(answer);
         draws.push(Draw {
             id: answer.id.clone(),
-            messages: round.prompts.revise(&subject, &question.text, &answer.text, critique)?,
+            messages: round.prompts.revise(&subject, &question.text, shown, critique)?,
             samplings: vec![round.config.revise.sampling.clone()],
         });
     }

@@ -30,6 +30,7 @@ fn generate_judged(round: &Round) -> Result<Vec<Decision>, Error> {
     let key = key
         .with("judge", &config.judge)
         .with("judge_video", &config.judge_video)
+        .with("hide_reasons", &config.hide_reasons)
         .with("rules", &savi_judge::RULES)
         .with("prompt", round.prompts.id("judge"));
     let mut judging: Stage<Judgement> = round.stage(3, "judge", &key)?;
@@ -88,6 +89,7 @@ fn generate_revised(round: &Round) -> Result<Vec<Decision>, Error> {
     let key = key
         .with("critique", &config.critique)
         .with("judge_video", &config.judge_video)
+        .with("hide_reasons", &config.hide_reasons)
         .with("rules", &savi_judge::RULES)
         .with("prompt", round.prompts.id("critique"));
     let mut criticising: Stage<CritiqueRecord> = round.stage(3, "critique", &key)?;

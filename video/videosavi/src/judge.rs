@@ -96,7 +96,8 @@ fn read(
     let mut draws = Vec::new();
     let mut orders = Vec::new();
     for open in open {
-        let texts: Vec<String> = open.candidates.iter().map(|a| a.text.clone()).collect();
+        let texts: Vec<String> =
+            open.candidates.iter().map(|a| round.judged_text(a).to_owned()).collect();
         let names = [
             "judge-order",
             &round.number.to_string(),

@@ -111,7 +111,9 @@ fn start_on(
     let table = toml::Table::try_from(config).unwrap();
     let folder = RunFolder::open(dir, &table, &FolderOptions::default())?;
     let metrics = Metrics::open(dir)?;
-    let model = Scripted { skill: 0.4, name: "base".to_owned(), fuse: Rc::new(Cell::new(fuse)) };
+    let reasons = config.hide_reasons;
+    let fuse = Rc::new(Cell::new(fuse));
+    let model = Scripted { skill: 0.4, name: "base".to_owned(), reasons, fuse };
     let (clips, labelled) = (clips(clip_count), labelled());
     let inputs = Inputs { seed: 5, clips: &clips, labelled: &labelled, exam, space: None };
     let outputs = Outputs { folder: &folder, metrics: &metrics, interrupt };
@@ -415,6 +417,27 @@ fn questions_go_by_the_models_own_description_where_asked_for() {
         assert_eq!(description.raw, format!("There is a hexagon in {}.", question.clip));
         assert!(description.prompt.starts_with("describe@"), "{}", description.prompt);
         assert!(question.text.contains("hexagon") || question.dropped.is_some());
+    }
+}
+
+#[test]
+fn reasons_can_be_hidden_from_critics_and_judges() {
+    for (form, stage) in [(Form::Critique, "13-critique"), (Form::Judge, "13-judge")] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = config(form);
+        config.hide_reasons = true;
+        config.filters.length_ratio = 0.0;
+        start_with(dir.path(), &config, u32::MAX, &Interrupt::new(), 30).unwrap();
+        let stages = dir.path().join("stages");
+        let answers: Vec<Answer> =
+            savi_run::read_records(&stages.join("12-answer/records.jsonl")).unwrap();
+        assert!(answers.iter().all(|answer| answer.text.starts_with("It moves. Answer:")));
+        // The scripted critic and judge compare what they are shown with the bare truth.
+        let text = fs::read_to_string(stages.join(stage).join("records.jsonl")).unwrap();
+        let seen = ["\"verdict\":\"right\"", "accuracy 5"];
+        assert!(seen.iter().any(|right| text.contains(right)), "{stage}");
+        let (pairs, chosen, rejected) = pair_quality(dir.path(), &config);
+        assert!(pairs > 0 && (form == Form::Judge || chosen > rejected), "{pairs}");
     }
 }
 

@@ -109,15 +109,17 @@ impl<'a> Observed<'a> {
         format!("{}. Order {}.", phrases.join(", "), order.join(" then "))
     }
 
-    /// A track and what comes of it: where it starts and ends, or each part of the look before and
-    /// after and whether they differ.
+    /// A track and what comes of it: where it starts and ends and which way that is, or each part of
+    /// the look before and after, whether they differ, and what change that is.
     pub(super) fn way(&self, object: usize, name: ObjectRef) -> Option<String> {
         let (first, last) = self.span(object)?;
         let track = self.track(object, name);
-        if self.scene.objects[object].change.is_none() {
+        let Object { change, track: motion, .. } = &self.scene.objects[object];
+        let Some(change) = change else {
             let (from, to) = (self.look(object, first), self.look(object, last));
-            return Some(format!("{track}. From {from} to {to}"));
-        }
+            let way = motion.direction().map_or("still".to_owned(), |way| format!("moving {way}"));
+            return Some(format!("{track}. From {from} to {to} {way}"));
+        };
         let (from, to) = (self.parts(object, first)?, self.parts(object, last)?);
         let compare = |(what, from, to): (&str, &str, &str)| {
             let verdict = if from == to { "same" } else { "differs" };
@@ -125,7 +127,7 @@ impl<'a> Observed<'a> {
         };
         let parts = ["Size", "colour", "attitude"].into_iter().zip(from).zip(to);
         let parts: Vec<String> = parts.map(|((what, a), b)| compare((what, a, b))).collect();
-        Some(format!("{track}. {}", parts.join(", ")))
+        Some(format!("{track}. {}, it {}", parts.join(", "), change.kind))
     }
 
     /// Size, colour and attitude of an object in a frame.

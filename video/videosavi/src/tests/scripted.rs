@@ -8,6 +8,8 @@ const WORDS: [&str; 4] = ["left", "right", "up", "down"];
 pub(super) struct Scripted {
     pub(super) skill: f64,
     pub(super) name: String,
+    /// Gives a reason before each answer.
+    pub(super) reasons: bool,
     /// Calls that may still be made before the process "dies".
     pub(super) fuse: Rc<Cell<u32>>,
 }
@@ -78,10 +80,11 @@ impl Scripted {
         }
         let question = words.lines().next().unwrap_or_default();
         let skill = self.skill;
-        match often(skill) {
+        let answer = match often(skill) {
             true => seen(question, true),
             false => WORDS[rng.random_range(0..WORDS.len())].to_owned(),
-        }
+        };
+        if self.reasons { format!("It moves. Answer: {answer}") } else { answer }
     }
 }
 
