@@ -143,6 +143,18 @@ impl Recipe {
 const TEMPLATE: &str = include_str!("chat_template.jinja");
 
 impl Lessons {
+    /// Refuses shares that are none.
+    fn validate(&self) -> anyhow::Result<()> {
+        for (key, share) in [
+            ("caption_share", self.caption_share),
+            ("choice_share", self.choice_share),
+            ("grounded_share", self.grounded_share),
+        ] {
+            anyhow::ensure!((0.0..=1.0).contains(&share), "{key} {share} is not between 0 and 1");
+        }
+        Ok(())
+    }
+
     fn plan(&self, stage: Stage) -> LessonPlan {
         let policy = Processor::default().policy;
         if stage == Stage::Dense {
@@ -229,6 +241,7 @@ fn run_sft(args: &Sft, global: &Global) -> anyhow::Result<()> {
         savi_run::load::<Recipe>(&args.config, &args.set).map_err(|e| BadInput(e.into()))?;
     let recipe = loaded.value;
     recipe.sft.validate().context("sft").map_err(BadInput)?;
+    recipe.lessons.validate().context("lessons").map_err(BadInput)?;
     let dir = args.run_dir.clone().unwrap_or_else(|| Path::new("runs").join(&loaded.name));
     std::fs::create_dir_all(&dir).with_context(|| dir.display().to_string())?;
     let resolved = loaded.resolved.to_string();

@@ -105,7 +105,9 @@ impl Forest {
             }
         }
         let mask = Tensor::from_vec(mask, (tokens, tokens), device)?;
-        Ok(self.mask.get_or_init(|| mask).clone())
+        // Another device's mask, if there is one, stays the kept one.
+        let _ = self.mask.set(mask.clone());
+        Ok(mask)
     }
 
     fn add(&mut self, parent: Parent, len: usize, causal: bool) -> usize {

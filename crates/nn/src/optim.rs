@@ -163,29 +163,32 @@ impl AdamW {
 /// Euclidean norm of all gradients together; names the first weight whose gradient is missing or
 /// not finite.
 pub fn global_norm(weights: &[Arc<Weight>], grads: &GradStore) -> Result<f64> {
-    let mut squares = Vec::with_capacity(weights.len());
-    let mut pending = Vec::new();
-    for weight in weights {
+    let mut squares = vec![0.0; weights.len()];
+    let (mut places, mut pending) = (Vec::new(), Vec::new());
+    for (place, weight) in weights.iter().enumerate() {
         let Some(grad) = grads.get(&weight.tensor(true)) else {
             bail!("{} trains but got no gradient", weight.name());
         };
         if grad.device().is_cpu() && grad.dtype() == DType::F32 {
-            squares.push(with_slices::<f32, _>(&[grad], "norm", |s| {
+            squares[place] = with_slices::<f32, _>(&[grad], "norm", |s| {
                 // Fixed chunks, summed in order: the same bits with any number of threads.
                 let parts: Vec<f64> = s[0]
                     .par_chunks(16_384)
                     .map(|c| c.iter().map(|&g| f64::from(g) * f64::from(g)).sum())
                     .collect();
                 Ok(parts.into_iter().sum::<f64>())
-            })?);
+            })?;
         } else {
+            places.push(place);
             pending.push(grad.to_dtype(DType::F32)?.sqr()?.sum_all()?);
         }
     }
     // Other devices are waited for once.
     if !pending.is_empty() {
         let sums = Tensor::stack(&pending, 0)?.to_vec1::<f32>()?;
-        squares.extend(sums.into_iter().map(f64::from));
+        for (place, sum) in places.into_iter().zip(sums) {
+            squares[place] = f64::from(sum);
+        }
     }
     for (weight, square) in weights.iter().zip(&squares) {
         if !square.is_finite() {

@@ -125,6 +125,14 @@ impl OptimConfig {
                 return bad(key, value.to_string(), "must be at least 1");
             }
         }
+        let decays = self.lr_scheduler_type == Schedule::WarmupStableDecay;
+        if decays != (self.num_decay_steps > 0) {
+            return bad(
+                "num_decay_steps",
+                self.num_decay_steps.to_string(),
+                "goes with lr_scheduler_type = \"warmup_stable_decay\": at least 1 there, 0 elsewhere",
+            );
+        }
         if self.max_steps == 0
             && !(self.num_train_epochs.is_finite() && self.num_train_epochs > 0.0)
         {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use savi_schema::Sampling;
+use savi_suites::extract::final_answer;
 use serde::{Deserialize, Serialize};
 
 use crate::{PromptFiles, QuestionKind};
@@ -330,6 +331,11 @@ fn sampling(temperature: f64, top_p: f64, max_tokens: usize) -> Sampling {
 pub struct ConfigProblem(String);
 
 impl Config {
+    /// What a judge or critic sees of an answer.
+    pub(crate) fn judged_text<'a>(&self, answer: &'a str) -> &'a str {
+        if self.hide_reasons { final_answer(answer) } else { answer }
+    }
+
     /// Refuses what cannot be carried out, naming the key.
     pub fn validate(&self) -> Result<(), ConfigProblem> {
         let bad = |words: String| Err(ConfigProblem(words));

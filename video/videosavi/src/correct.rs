@@ -8,7 +8,7 @@ use savi_schema::{Completion, Generate, GenerateError, Part, Request, Sampling};
 use savi_suites::QuestionRecord;
 use savi_suites::extract::grade;
 
-use crate::{Critique, Prompts, Revise, Subject};
+use crate::{Config, Prompts, Subject};
 
 /// Answers held-out questions as `inner` does, then criticises each answer and revises those that
 /// the critique calls wrong. Where a critique cannot be read, or a revision gives no answer that can
@@ -18,6 +18,7 @@ pub(crate) struct SelfCorrecting<'a> {
     prompts: &'a Prompts,
     critique: Sampling,
     revise: Sampling,
+    config: &'a Config,
     questions: HashMap<&'a str, &'a QuestionRecord>,
 }
 
@@ -26,16 +27,16 @@ impl<'a> SelfCorrecting<'a> {
     pub(crate) fn new(
         inner: &'a dyn Generate,
         prompts: &'a Prompts,
-        critique: &Critique,
-        revise: &Revise,
+        config: &'a Config,
         questions: &'a [QuestionRecord],
     ) -> Self {
         let greedy = |sampling: &Sampling| Sampling { temperature: 0.0, ..sampling.clone() };
         Self {
             inner,
             prompts,
-            critique: greedy(&critique.sampling),
-            revise: greedy(&revise.sampling),
+            config,
+            critique: greedy(&config.critique.sampling),
+            revise: greedy(&config.revise.sampling),
             questions: questions.iter().map(|q| (q.id.as_str(), q)).collect(),
         }
     }
@@ -81,7 +82,8 @@ impl Generate for SelfCorrecting<'_> {
                 let request = &requests[open.request];
                 let (subject, question) = (subject(request), self.question(request)?);
                 let question = &with_options(question);
-                let answer = without_letter(&answers[open.request][open.sample].text);
+                let answer = &answers[open.request][open.sample].text;
+                let answer = without_letter(self.config.judged_text(answer));
                 let (messages, sampling) = match name {
                     "critique" => {
                         (self.prompts.critique(&subject, question, answer), &self.critique)
@@ -200,7 +202,7 @@ mod tests {
             novel: false,
         };
         let prompts = Prompts::builtin().unwrap();
-        let (critique, revise) = (Critique::default(), Revise::default());
+        let config = Config::default();
         let questions = [question];
         let request = Request {
             id: "q/normal".to_owned(),
@@ -210,7 +212,7 @@ mod tests {
         };
         for (revised, expected) in [("up", "up"), ("upper left", "A. left"), ("", "A. left")] {
             let model = Stubborn(revised);
-            let correcting = SelfCorrecting::new(&model, &prompts, &critique, &revise, &questions);
+            let correcting = SelfCorrecting::new(&model, &prompts, &config, &questions);
             let made = correcting.generate(std::slice::from_ref(&request)).unwrap();
             assert_eq!(made[0][0].text, expected);
         }

@@ -31,7 +31,7 @@ pub(crate) fn criticise(
         for &place in &pending {
             let Open { clip, question, answer, .. } = open[place];
             let (subject, _) = round.judged_subject(clip);
-            let shown = round.judged_text(answer);
+            let shown = round.config.judged_text(&answer.text);
             draws.push(Draw {
                 id: format!("{}/{attempt}", answer.id),
                 messages: round.prompts.critique(&subject, &question.text, shown)?,
@@ -82,7 +82,7 @@ pub(crate) fn revise(
         let Open { clip, question, answer, .. } = open;
         let critique = worth_revising(open).unwrap_or_default();
         let subject = round.subject(clip);
-        let shown = round.judged_text(answer);
+        let shown = round.config.judged_text(&answer.text);
         draws.push(Draw {
             id: answer.id.clone(),
             messages: round.prompts.revise(&subject, &question.text, shown, critique)?,

@@ -10,7 +10,7 @@ use savi_schema::SCHEMA_VERSION;
 use crate::answer::usable;
 use crate::round::{Draw, Round};
 use crate::text::normalise;
-use crate::{Answer, ClipRecord, Drawn, Error, Judgement, Question, Reading};
+use crate::{Answer, ClipRecord, Config, Drawn, Error, Judgement, Question, Reading};
 
 /// A judgement that is being made.
 struct Open<'a> {
@@ -33,7 +33,7 @@ pub(crate) fn judge(
     for ((clip, questions), answers) in clips.iter().zip(questions).zip(answers) {
         for question in usable(questions) {
             let mut candidates = usable_answers(question, answers);
-            let first = first_of_each(&candidates);
+            let first = first_of_each(&candidates, round.config);
             if config.distinct {
                 candidates = first.iter().map(|&place| candidates[place]).collect();
             }
@@ -68,7 +68,7 @@ pub(crate) fn judge(
             clip: open.clip.id.clone(),
             shown: round.judged_subject(open.clip).1,
             candidates: open.candidates.iter().map(|answer| answer.id.clone()).collect(),
-            scores: mean_scores(&open.readings, &open.candidates),
+            scores: mean_scores(&open.readings, &open.candidates, round.config),
             readings: open.readings,
         });
     }
@@ -81,10 +81,11 @@ pub(crate) fn usable_answers<'a>(question: &Question, answers: &'a [Answer]) -> 
     of_question.filter(|answer| answer.dropped.is_none()).collect()
 }
 
-/// The places at which something is said for the first time.
-pub(crate) fn first_of_each(answers: &[&Answer]) -> Vec<usize> {
+/// The places at which something is said for the first time, as far as the judge is shown it.
+pub(crate) fn first_of_each(answers: &[&Answer], config: &Config) -> Vec<usize> {
     let mut seen = HashSet::new();
-    (0..answers.len()).filter(|&place| seen.insert(normalise(&answers[place].text))).collect()
+    let mut new = |answer: &Answer| seen.insert(normalise(config.judged_text(&answer.text)));
+    (0..answers.len()).filter(|&place| new(answers[place])).collect()
 }
 
 fn read(
@@ -97,7 +98,7 @@ fn read(
     let mut orders = Vec::new();
     for open in open {
         let texts: Vec<String> =
-            open.candidates.iter().map(|a| round.judged_text(a).to_owned()).collect();
+            open.candidates.iter().map(|a| round.config.judged_text(&a.text).to_owned()).collect();
         let names = [
             "judge-order",
             &round.number.to_string(),
@@ -129,9 +130,10 @@ fn read(
 }
 
 /// The mean of the criteria for each candidate, over all readings that could be read and over all
-/// candidates that say the same.
-fn mean_scores(readings: &[Reading], candidates: &[&Answer]) -> Option<Vec<f64>> {
-    let texts: Vec<String> = candidates.iter().map(|answer| normalise(&answer.text)).collect();
+/// candidates that say the same to the judge.
+fn mean_scores(readings: &[Reading], candidates: &[&Answer], config: &Config) -> Option<Vec<f64>> {
+    let said = |answer: &&Answer| normalise(config.judged_text(&answer.text));
+    let texts: Vec<String> = candidates.iter().map(said).collect();
     let mut sums: HashMap<&str, (f64, u32)> = HashMap::new();
     for reading in readings {
         let Some(parsed) = &reading.parsed else { continue };

@@ -21,7 +21,7 @@ use crate::judge::{first_of_each, usable_answers};
 use crate::round::Round;
 use crate::text::{length_ratio, normalise};
 use crate::{
-    Answer, ClipRecord, CritiqueRecord, Decision, Dropped, Error, Judge, Judgement, Question,
+    Answer, ClipRecord, Config, CritiqueRecord, Decision, Dropped, Error, Judgement, Question,
     Revision, Ties,
 };
 
@@ -33,7 +33,7 @@ pub(crate) fn pair_judged(
     answers: &[&Vec<Answer>],
     judgements: &[&Vec<Judgement>],
 ) -> Result<Vec<Vec<Decision>>, Error> {
-    let config = &round.config.judge;
+    let config = round.config;
     let mut decided = Vec::with_capacity(clips.len());
     for (place, clip) in clips.iter().enumerate() {
         let mut of_clip = Vec::new();
@@ -131,7 +131,7 @@ pub(crate) fn pair_revised(
 fn select_judged<'a>(
     judgement: &Judgement,
     drawn: &[&'a Answer],
-    config: &Judge,
+    config: &Config,
 ) -> Result<[(&'a Answer, f64); 2], Dropped> {
     let scores = judgement.scores.as_ref().ok_or(Dropped::Unparsed)?;
     let by_id = |id: &String| drawn.iter().find(|answer| answer.id == *id).copied();
@@ -143,9 +143,9 @@ fn select_judged<'a>(
         .collect();
     let answers: Vec<&Answer> = judged.iter().map(|(answer, _)| *answer).collect();
     let distinct: Vec<(&Answer, f64)> =
-        first_of_each(&answers).into_iter().map(|place| judged[place]).collect();
+        first_of_each(&answers, config).into_iter().map(|place| judged[place]).collect();
     let scores: Vec<f64> = distinct.iter().map(|(_, score)| *score).collect();
-    let (best, worst) = select(&scores, config.margin, config.ties)?;
+    let (best, worst) = select(&scores, config.judge.margin, config.judge.ties)?;
     Ok([distinct[best], distinct[worst]])
 }
 

@@ -4,11 +4,10 @@
 use savi_judge::order::seeded_rng;
 use savi_run::{Interrupt, Key, Record, RunFolder, Stage};
 use savi_schema::{Embed, Generate, GenerateError, Media, Message, Request, RgbImage, Sampling};
-use savi_suites::extract::final_answer;
 
 use rand::Rng;
 
-use crate::{Answer, ClipRecord, Config, Drawn, Error, JudgeVideo, Prompts, Subject};
+use crate::{ClipRecord, Config, Drawn, Error, JudgeVideo, Prompts, Subject};
 
 /// A space in which pictures and texts are compared, and the way to a clip's frames.
 pub struct ClipSpace<'a> {
@@ -90,11 +89,6 @@ impl Round<'_> {
                 }
             }
         }
-    }
-
-    /// What a judge or critic sees of an answer.
-    pub(crate) fn judged_text<'a>(&self, answer: &'a Answer) -> &'a str {
-        if self.config.hide_reasons { final_answer(&answer.text) } else { &answer.text }
     }
 
     /// Draws all completions of a stage's prompts in one call, so that the model can share what the

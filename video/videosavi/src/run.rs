@@ -194,8 +194,7 @@ fn evaluate(
         return Ok(Vec::new());
     }
     let model = learner.generator();
-    let (critique, revise) = (&config.critique, &config.revise);
-    let correcting = SelfCorrecting::new(model, prompts, critique, revise, &exam.questions);
+    let correcting = SelfCorrecting::new(model, prompts, config, &exam.questions);
     let generator: &dyn Generate = if exam.self_correct { &correcting } else { model };
     let clips: Vec<(&str, Vec<&QuestionRecord>)> = by_clip(&exam.questions);
     let key = Key::new("evaluate")

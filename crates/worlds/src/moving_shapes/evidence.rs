@@ -64,12 +64,10 @@ impl<'a> Observed<'a> {
     /// Where an object is in a frame, or its size, colour and attitude if it changes; `none` if it is
     /// not there.
     pub(super) fn look(&self, object: usize, frame: usize) -> String {
-        match (self.place(object, frame), self.scene.objects[object].change) {
-            (Some(_), Some(_)) => {
-                self.parts(object, frame).map_or_else(String::new, |p| p.join(" "))
-            }
-            (Some(place), None) => place.word().to_owned(),
-            (None, _) => "none".to_owned(),
+        match (self.parts(object, frame), self.place(object, frame)) {
+            (Some(parts), _) if self.scene.objects[object].change.is_some() => parts.join(" "),
+            (_, Some(place)) => place.word().to_owned(),
+            (_, None) => "none".to_owned(),
         }
     }
 
