@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 
 use savi_judge::critique::{self, Verdict};
+use savi_run::Key;
 use savi_schema::{Completion, Generate, GenerateError, Part, Request, Sampling};
 use savi_suites::QuestionRecord;
 use savi_suites::extract::grade;
@@ -118,8 +119,12 @@ impl Generate for SelfCorrecting<'_> {
     }
 
     fn fingerprint(&self) -> String {
-        let prompts = [self.prompts.id("critique"), self.prompts.id("revise")];
-        format!("{}+{}", self.inner.fingerprint(), prompts.join("+"))
+        let how = Key::new("self-correction")
+            .with("prompts", &[self.prompts.id("critique"), self.prompts.id("revise")])
+            .with("critique", &self.critique)
+            .with("revise", &self.revise)
+            .with("hide_reasons", &self.config.hide_reasons);
+        format!("{}+{}", self.inner.fingerprint(), how.finish())
     }
 }
 
