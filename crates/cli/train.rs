@@ -417,3 +417,33 @@ fn special(tokenizer: &[u8], token: &str) -> anyhow::Result<u32> {
         .map(|id| id as u32)
         .with_context(|| format!("the tokenizer has no token {token}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_that_are_none_are_refused_by_key() {
+        let good = Lessons {
+            readings: 0,
+            tracks: 0,
+            asks: 0,
+            caption_share: 0.0,
+            answers: 0,
+            uncriticised_answers: 0,
+            judgements: 0,
+            choice_share: 1.0,
+            grounded_share: 0.5,
+        };
+        assert!(good.validate().is_ok());
+        for share in [-0.1, 1.5, f64::NAN] {
+            let refused = |bad: Lessons| bad.validate().unwrap_err().to_string();
+            let caption = refused(Lessons { caption_share: share, ..good.clone() });
+            let choice = refused(Lessons { choice_share: share, ..good.clone() });
+            let grounded = refused(Lessons { grounded_share: share, ..good.clone() });
+            assert!(caption.contains("caption_share"), "{caption}");
+            assert!(choice.contains("choice_share"), "{choice}");
+            assert!(grounded.contains("grounded_share"), "{grounded}");
+        }
+    }
+}

@@ -10,9 +10,10 @@
 //!    or is followed by exactly the text of its option (`B left`). A marked letter whose rest names
 //!    another option is ambiguous. `A circle` is an article unless option A is `circle`.
 //! 2. Otherwise, letters after "answer is" or "answer:" count; two different ones are ambiguous.
-//! 3. Otherwise, the option whose text is the reply (from its last `Answer:` on, as above), or the only option whose words occur in it in
-//!    one piece with nothing around them but words like `it is` or `the answer`: `upper left` and
-//!    `not left` do not name `left`. Several are ambiguous, none is unparsed.
+//! 3. Otherwise, the option whose text is the reply (from its last `Answer:` on, as above), or the
+//!    only option whose words occur in it in one piece with nothing around them but words like
+//!    `it is` or `the answer`: `upper left` and `not left` do not name `left`. Several are
+//!    ambiguous, none is unparsed.
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;

@@ -264,3 +264,29 @@ impl SftConfig {
         (self.lora_r > 0).then_some(LoraConfig { r: self.lora_r, lora_alpha: self.lora_alpha })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn decay_steps_go_with_their_schedule() {
+        let config = |lr_scheduler_type, num_decay_steps| OptimConfig {
+            lr_scheduler_type,
+            num_decay_steps,
+            ..OptimConfig::default()
+        };
+        for (schedule, steps, good) in [
+            (Schedule::WarmupStableDecay, 5, true),
+            (Schedule::WarmupStableDecay, 0, false),
+            (Schedule::Cosine, 0, true),
+            (Schedule::Cosine, 5, false),
+        ] {
+            let checked = config(schedule, steps).validate();
+            assert_eq!(checked.is_ok(), good, "{schedule:?} {steps}");
+            if let Err(error) = checked {
+                assert!(error.to_string().contains("num_decay_steps"), "{error}");
+            }
+        }
+    }
+}

@@ -109,7 +109,8 @@ impl<'a> Observed<'a> {
 
     /// A track and what comes of it: where it starts and ends and which way that is, or each part of
     /// the look before and after, whether they differ, and what change that is.
-    pub(super) fn way(&self, object: usize, name: ObjectRef) -> Option<String> {
+    pub(super) fn way(&self, name: ObjectRef) -> Option<String> {
+        let object = name.resolve(self.scene)?;
         let (first, last) = self.span(object)?;
         let track = self.track(object, name);
         let Object { change, track: motion, .. } = &self.scene.objects[object];
@@ -141,7 +142,7 @@ impl<'a> Observed<'a> {
         let speed = |object: usize| self.scene.objects[object].track.speed();
         let faster = speed(one) > speed(other);
         let pace = |fast: bool| if fast { "fast" } else { "slow" };
-        let (one, other) = (self.way(one, a)?, self.way(other, b)?);
+        let (one, other) = (self.way(a)?, self.way(b)?);
         Some(format!("{one} {}. {other} {}.", pace(faster), pace(!faster)))
     }
 
@@ -187,7 +188,7 @@ impl<'a> Observed<'a> {
                 format!("{}, {}.", at(a, frame)?, at(b, frame)?)
             }
             Query::Direction(a) | Query::WhyElsewhere(a) | Query::Change(a) => {
-                format!("{}.", self.way(find(a)?, a)?)
+                format!("{}.", self.way(a)?)
             }
             Query::Faster(a, b) => format!("{} Faster {}.", self.race(a, b)?, winner(a, b)),
             Query::Slower(a, b) => format!("{} Slower {}.", self.race(a, b)?, winner(a, b)),

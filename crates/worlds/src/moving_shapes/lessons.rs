@@ -227,8 +227,10 @@ fn readings(seen: &Observed<'_>, rng: &mut impl Rng, count: usize) -> Vec<Lesson
         if i.is_multiple_of(3) {
             return (format!("What does frame {number} show?"), list(seen, frame));
         }
-        if i % 3 == 1 {
-            return moment(seen, object, rng);
+        if i % 3 == 1
+            && let Some(span) = seen.span(object)
+        {
+            return moment(seen, object, span, rng);
         }
         // What is there alone of its colour or shape can be named by it.
         let visible = || (0..objects.len()).filter_map(|o| Some((o, seen.states[o][frame]?)));
@@ -263,12 +265,16 @@ fn readings(seen: &Observed<'_>, rng: &mut impl Rng, count: usize) -> Vec<Lesson
 }
 
 /// A question about the one frame in which a thing flashes, or the first or last that shows it.
-fn moment(seen: &Observed<'_>, object: usize, rng: &mut dyn rand::RngCore) -> (String, String) {
+fn moment(
+    seen: &Observed<'_>,
+    object: usize,
+    (first, last): (usize, usize),
+    rng: &mut dyn rand::RngCore,
+) -> (String, String) {
     let name = ObjectRef::of(&seen.scene.objects[object]);
     if let (Some(frame), true) = (seen.flash(object), rng.random_bool(0.7)) {
         return (format!("In which frame does the {name} flash?"), (frame + 1).to_string());
     }
-    let (first, last) = seen.span(object).unwrap_or((0, 0));
     let (frame, which) = if rng.random() { (first, "first") } else { (last, "last") };
     match seen.scene.objects[object].change {
         _ if rng.random_bool(0.3) => {
@@ -289,7 +295,7 @@ fn tracks(seen: &Observed<'_>, rng: &mut impl Rng, count: usize) -> Vec<Lesson> 
     let of_object = |index: usize, by_shape: bool| {
         let Some(object) = objects.get(index) else {
             let question = "What is flashing in every frame?".to_owned();
-            return Lesson::Track { question, answer: seen.flashes() };
+            return Some(Lesson::Track { question, answer: seen.flashes() });
         };
         let shape = ObjectRef { colour: None, shape: Some(object.shape) };
         let alone = shape.resolve(seen.scene).is_some();
@@ -298,12 +304,11 @@ fn tracks(seen: &Observed<'_>, rng: &mut impl Rng, count: usize) -> Vec<Lesson> 
             Some(_) => format!("How does the {name} look in every frame?"),
             None => format!("Where is the {name} in every frame?"),
         };
-        let answer = seen.way(index, name).unwrap_or_else(|| seen.track(index, name));
-        Lesson::Track { question, answer: format!("{answer}.") }
+        Some(Lesson::Track { question, answer: format!("{}.", seen.way(name)?) })
     };
     let all = objects.len() + usize::from(flashes);
     let chosen = rand::seq::index::sample(rng, all, count.min(all));
-    chosen.into_iter().map(|index| of_object(index, rng.random())).collect()
+    chosen.into_iter().filter_map(|index| of_object(index, rng.random())).collect()
 }
 
 fn list(seen: &Observed<'_>, frame: usize) -> String {
