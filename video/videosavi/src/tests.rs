@@ -2,7 +2,7 @@
 //! stopped with the same bytes, and that the controls are what they claim to be.
 
 use std::cell::Cell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -14,6 +14,7 @@ use savi_schema::{
     Completion, CountRule, Example, FinishReason, Generate, GenerateError, MediaPolicy, Message,
     Part, Request, Role, Sampling,
 };
+use savi_suites::extract::final_answer;
 use savi_suites::stats::Bootstrap;
 use savi_suites::{EvalOptions, Format, QuestionRecord};
 
@@ -431,13 +432,27 @@ fn reasons_can_be_hidden_from_critics_and_judges() {
         let stages = dir.path().join("stages");
         let answers: Vec<Answer> =
             savi_run::read_records(&stages.join("12-answer/records.jsonl")).unwrap();
-        assert!(answers.iter().all(|answer| answer.text.starts_with("It moves. Answer:")));
+        let with = answers.iter().filter(|answer| answer.text.starts_with("It moves."));
+        assert!((1..answers.len()).contains(&with.count()));
         // The scripted critic and judge compare what they are shown with the bare truth.
         let text = fs::read_to_string(stages.join(stage).join("records.jsonl")).unwrap();
         let seen = ["\"verdict\":\"right\"", "accuracy 5"];
         assert!(seen.iter().any(|right| text.contains(right)), "{stage}");
-        let (pairs, chosen, rejected) = pair_quality(dir.path(), &config);
-        assert!(pairs > 0 && (form == Form::Judge || chosen > rejected), "{pairs}");
+        let (pairs, ..) = pair_quality(dir.path(), &config);
+        assert!(pairs > 0);
+        if form == Form::Critique {
+            continue;
+        }
+        // Answers that differ in their reasons only are one candidate: nothing is judged there.
+        let judgements: Vec<Judgement> =
+            savi_run::read_records(&stages.join(stage).join("records.jsonl")).unwrap();
+        let said = |question: &str| {
+            let of_question = answers.iter().filter(|answer| answer.question == question);
+            let said: HashSet<&str> = of_question.map(|a| final_answer(&a.text)).collect();
+            said.len()
+        };
+        assert!(judgements.iter().all(|judgement| said(&judgement.id) > 1));
+        assert!(answers.iter().any(|answer| said(&answer.question) == 1), "no such question");
     }
 }
 

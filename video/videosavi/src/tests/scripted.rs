@@ -8,7 +8,7 @@ const WORDS: [&str; 4] = ["left", "right", "up", "down"];
 pub(super) struct Scripted {
     pub(super) skill: f64,
     pub(super) name: String,
-    /// Gives a reason before each answer.
+    /// Gives a reason before every second answer.
     pub(super) reasons: bool,
     /// Calls that may still be made before the process "dies".
     pub(super) fuse: Rc<Cell<u32>>,
@@ -84,7 +84,10 @@ impl Scripted {
             true => seen(question, true),
             false => WORDS[rng.random_range(0..WORDS.len())].to_owned(),
         };
-        if self.reasons { format!("It moves. Answer: {answer}") } else { answer }
+        match self.reasons && rng.random_bool(0.5) {
+            true => format!("It moves. Answer: {answer}"),
+            false => answer,
+        }
     }
 }
 
