@@ -4,8 +4,9 @@
 //! Answers, critiques and revisions come in equal numbers and about the same questions, so that
 //! no skill is held back from one of them. Critiques and judgements state what is seen first, in
 //! short phrases that name frame and thing, and what follows from it; the verdict comes last. The
-//! families in [`UNCRITICISED`] are answered but never asked for, criticised, revised or judged;
-//! combinations that the training split leaves out never occur.
+//! families in [`UNCRITICISED`] are answered (now and then after what is seen, as all are) but never
+//! asked for, criticised, revised or judged; combinations that the training split leaves out never
+//! occur.
 
 use rand::Rng;
 use rand::seq::{IndexedRandom, SliceRandom};
@@ -171,8 +172,7 @@ pub fn lessons(scene: &Scene, rng: &mut impl Rng, plan: &LessonPlan) -> Vec<Less
         if let Some(qa) = phrase(scene, query, rng) {
             let choice = rng.random_bool(plan.choice_share);
             let qa = if choice { with_options(scene, qa, rng) } else { qa };
-            // Of the families without critiques no evidence is ever told.
-            let told = !UNCRITICISED.contains(&qa.family) && rng.random_bool(plan.grounded_share);
+            let told = rng.random_bool(plan.grounded_share);
             let target = grounded(&seen, &qa).filter(|_| told).unwrap_or_else(|| qa.target());
             lessons.push(Lesson::Answer { qa, target });
         }
