@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use candle_core::{DType, Tensor};
-use savi_models::{VideoLanguageModel, merge_adapters, read_adapter, write_safetensors};
+use savi_models::{Model, merge_adapters, read_adapter, write_safetensors};
 use savi_nn::attention::KvNode;
 use savi_nn::layers::Mode;
 use savi_nn::{Forest, Parent, Weights, device};
@@ -59,7 +59,7 @@ impl Default for EngineOptions {
 /// A model that can be asked, scored and (through [`Engine::model`]) trained.
 #[derive(Debug)]
 pub struct Engine {
-    model: VideoLanguageModel,
+    model: Model,
     text: TextModel,
     processor: Processor,
     tokenizer: Vec<u8>,
@@ -79,7 +79,7 @@ impl Engine {
 
     /// Opens a model whose files are in memory.
     pub fn open(dir: ModelDir, options: &EngineOptions) -> Result<Self, EngineError> {
-        let tensors = Weights::Tensors(dir.files.tensors);
+        let tensors = Weights::Checkpoint(Box::new(dir.files.tensors));
         Self::build(&dir.files.config, tensors, dir.tokenizer, dir.template, dir.processor, options)
     }
 
@@ -103,8 +103,8 @@ impl Engine {
             }
         };
         let device = device::select(&options.device)?;
-        let model = VideoLanguageModel::new(config, weights, dtype, &device)?;
-        let text = TextModel::new(&tokenizer, &template, model.config().video_token_index)?;
+        let model = Model::new(config, weights, dtype, &device)?;
+        let text = TextModel::new(&tokenizer, &template, model.placeholder())?;
         let mut engine = Self {
             model,
             text,
@@ -122,7 +122,7 @@ impl Engine {
     }
 
     /// The model.
-    pub fn model(&self) -> &VideoLanguageModel {
+    pub fn model(&self) -> &Model {
         &self.model
     }
 
@@ -200,7 +200,7 @@ impl Engine {
 
     /// A conversation as tokens.
     pub fn prompt(&self, messages: &[Message]) -> Result<Prompt, EngineError> {
-        self.text.prompt(messages, |media| Ok(self.model.video_tokens(self.frames_of(media)?)))
+        self.text.prompt(messages, |media| Ok(self.model.video_tokens(self.frames_of(media)?)?))
     }
 
     fn frames_of(&self, media: &Media) -> Result<usize, EngineError> {
@@ -365,7 +365,7 @@ impl Engine {
 
 impl Generate for Engine {
     fn generate(&self, requests: &[Request]) -> Result<Vec<Vec<Completion>>, GenerateError> {
-        let limit = self.model.config().text_config.max_position_embeddings;
+        let limit = self.model.config().max_position_embeddings;
         let mut out = Vec::with_capacity(requests.len());
         let mut start = 0;
         while start < requests.len() {

@@ -34,7 +34,7 @@ pub struct Prompt {
 pub struct TextModel {
     tokenizer: Tokenizer,
     template: Environment<'static>,
-    placeholder: u32,
+    placeholder: Option<u32>,
     turn_end: u32,
 }
 
@@ -45,8 +45,13 @@ impl std::fmt::Debug for TextModel {
 }
 
 impl TextModel {
-    /// Reads `tokenizer.json` and a Jinja chat template; `placeholder` stands for a visual token.
-    pub fn new(tokenizer: &[u8], template: &str, placeholder: u32) -> Result<Self, EngineError> {
+    /// Reads `tokenizer.json` and a Jinja chat template; `placeholder` stands for a visual token, where
+    /// the model takes any.
+    pub fn new(
+        tokenizer: &[u8],
+        template: &str,
+        placeholder: Option<u32>,
+    ) -> Result<Self, EngineError> {
         let malformed =
             |file: &str, reason: String| EngineError::Malformed { file: file.to_owned(), reason };
         let tokenizer = Tokenizer::from_bytes(tokenizer)
@@ -63,8 +68,8 @@ impl TextModel {
         Ok(Self { tokenizer, template: environment, placeholder, turn_end })
     }
 
-    /// The token that stands for a visual token.
-    pub fn placeholder(&self) -> u32 {
+    /// The token that stands for a visual token, where the model takes any.
+    pub fn placeholder(&self) -> Option<u32> {
         self.placeholder
     }
 
@@ -156,8 +161,14 @@ impl TextModel {
                 prompt.ids.extend(self.encode(piece)?);
             }
             if let Some(clip) = media.get(i) {
+                let Some(placeholder) = self.placeholder else {
+                    return Err(EngineError::Conversation(format!(
+                        "{}: this model reads text alone, not clips",
+                        clip.source
+                    )));
+                };
                 let start = prompt.ids.len();
-                prompt.ids.resize(start + tokens(clip)?, self.placeholder);
+                prompt.ids.resize(start + tokens(clip)?, placeholder);
                 prompt.clips.push((clip.clone(), start..prompt.ids.len()));
             }
         }
