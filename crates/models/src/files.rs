@@ -10,6 +10,7 @@ use savi_nn::{Params, TensorSource};
 use serde_json::Value;
 
 use crate::ModelError;
+use crate::gguf::GgufModel;
 
 /// A model as files, before it is built.
 #[derive(Debug)]
@@ -52,6 +53,7 @@ struct Shard {
 
 enum Data {
     Mapped(MmapedSafetensors),
+    Gguf(GgufModel),
     Memory(HashMap<String, Tensor>),
 }
 
@@ -59,6 +61,7 @@ impl std::fmt::Debug for Data {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Mapped(_) => "Mapped",
+            Self::Gguf(_) => "Gguf",
             Self::Memory(_) => "Memory",
         })
     }
@@ -83,6 +86,7 @@ impl TensorFiles {
         let shard = &self.shards[place];
         match &shard.data {
             Data::Memory(tensors) => Ok(tensors.get(name).cloned()),
+            Data::Gguf(model) => model.load(name),
             Data::Mapped(file) => {
                 file.load(name, &Device::Cpu).map(Some).map_err(|e| malformed(&shard.path, e))
             }
@@ -123,6 +127,7 @@ impl Shard {
         match &self.data {
             Data::Mapped(file) => file.tensors().into_iter().map(|(name, _)| name).collect(),
             Data::Memory(tensors) => tensors.keys().cloned().collect(),
+            Data::Gguf(model) => model.names().map(str::to_owned).collect(),
         }
     }
 }
@@ -165,6 +170,14 @@ pub fn read_directory(dir: &Path) -> Result<ModelFiles, ModelError> {
         }
         places.insert(tensor.clone(), *number);
     }
+    Ok(ModelFiles { config, tensors: TensorFiles { shards, places } })
+}
+
+/// Reads a model from a GGUF file; its tensors are dequantised one by one, when they are asked for.
+pub fn read_gguf(path: &Path) -> Result<ModelFiles, ModelError> {
+    let (config, model) = GgufModel::open(path)?;
+    let places = model.names().map(|name| (name.to_owned(), 0)).collect();
+    let shards = vec![Shard { path: path.to_owned(), data: Data::Gguf(model) }];
     Ok(ModelFiles { config, tensors: TensorFiles { shards, places } })
 }
 

@@ -286,7 +286,8 @@ impl Gguf {
             let (values, size) = place.kind.block();
             let elements = place.shape.iter().try_fold(1usize, |all, &n| all.checked_mul(n));
             let row = place.shape.last().copied().unwrap_or(1);
-            let bytes = elements.filter(|_| row % values == 0).map(|n| (n / values * size) as u64);
+            let whole = elements.filter(|_| row % values == 0);
+            let bytes = whole.and_then(|n| (n / values).checked_mul(size)).map(|n| n as u64);
             if bytes.is_none_or(|bytes| place.start.saturating_add(bytes) > length) {
                 let reason = format!("{name} {:?} reaches beyond the file's end", place.shape);
                 return Err(ModelError::Malformed { path: path.to_owned(), reason });
@@ -419,7 +420,10 @@ impl GgufModel {
         let mut names = BTreeMap::new();
         for (name, ..) in file.tensors() {
             let Some((ours, part)) = translated(name) else {
-                if matches!(name, "rope_freqs.weight" | "rope_factors_long.weight" | "rope_factors_short.weight") {
+                if matches!(
+                    name,
+                    "rope_freqs.weight" | "rope_factors_long.weight" | "rope_factors_short.weight"
+                ) {
                     continue;
                 }
                 return Err(bad(format!("has no place for the tensor {name}")));
@@ -564,7 +568,8 @@ fn config(file: &Gguf, family: &str) -> Result<Value, String> {
         (factors("rope_factors_short.weight")?, factors("rope_factors_long.weight")?)
     {
         set("original_max_position_embeddings", original);
-        let mut scaling = json!({"rope_type": "longrope", "short_factor": short, "long_factor": long});
+        let mut scaling =
+            json!({"rope_type": "longrope", "short_factor": short, "long_factor": long});
         if let Some(gain) = get("rope.scaling.attn_factor") {
             scaling["attention_factor"] = gain;
         }
