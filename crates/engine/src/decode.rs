@@ -68,7 +68,7 @@ impl Row {
         let token = draw(&logits, &self.sampling, &mut self.rng);
         self.ids.push(token);
         self.logps.push(logits[token as usize] - max - log_sum);
-        if token == text.turn_end() {
+        if text.ends(token) {
             self.finish = Some(FinishReason::Stop);
         } else if self.ids.len() >= self.sampling.max_tokens {
             self.finish = Some(FinishReason::Length);
