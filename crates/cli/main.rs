@@ -17,6 +17,7 @@ mod exit;
 mod ingest;
 mod lessons;
 mod report;
+mod score;
 mod train;
 mod video;
 
@@ -55,6 +56,7 @@ enum Command {
     Eval(eval::Args),
     Ingest(ingest::Args),
     Report(report::Args),
+    Score(score::Args),
     Train(train::Args),
     Video(video::Args),
 }
@@ -88,6 +90,7 @@ fn main() -> ExitCode {
         Command::Eval(args) => eval::run(args, &cli.global),
         Command::Ingest(args) => ingest::run(args, &cli.global),
         Command::Report(args) => report::run(args, &cli.global),
+        Command::Score(args) => score::run(args, &cli.global),
         Command::Train(args) => train::run(args, &cli.global),
         Command::Video(args) => video::run(args, &cli.global),
     };

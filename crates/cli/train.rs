@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use rayon::prelude::*;
-use savi_engine::{Engine, EngineOptions, Processor, StoredDType, train_tokenizer};
+use savi_engine::{Engine, EngineOptions, Processor, StoredDType, TextFiles, train_tokenizer};
 use savi_nn::Weights;
 use savi_run::{Interrupt, Metrics};
 use savi_schema::{FrameSampling, Media, MediaPolicy};
@@ -263,8 +263,7 @@ fn run_sft(args: &Sft, global: &Global) -> anyhow::Result<()> {
             Engine::build(
                 &shape.config(recipe.vocab_size, placeholder),
                 Weights::Random(recipe.seed),
-                tokenizer,
-                TEMPLATE.to_owned(),
+                TextFiles::chatml(tokenizer, TEMPLATE),
                 Processor::default(),
                 &options,
             )?

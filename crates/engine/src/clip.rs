@@ -212,17 +212,16 @@ impl ClipEmbedder {
             .with_truncation(Some(truncation))
             .map_err(|error| malformed("tokenizer.json", error.to_string()))?;
         tokenizer.with_padding(None);
-        let mut names: Vec<&String> = files.tensors.keys().collect();
-        names.sort();
+        let tensors = files.tensors.load_all()?;
         let mut hash = blake3::Hasher::new();
-        for name in names {
-            let values = files.tensors[name].to_dtype(DType::F32)?.flatten_all()?;
+        for name in files.tensors.names() {
+            let values = tensors[name].to_dtype(DType::F32)?.flatten_all()?;
             hash.update(name.as_bytes());
             for value in values.to_vec1::<f32>()? {
                 hash.update(&value.to_le_bytes());
             }
         }
-        let weights = VarBuilder::from_tensors(files.tensors, DType::F32, &Device::Cpu);
+        let weights = VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu);
         Ok(Self {
             model: ClipModel::new(weights, &settings)?,
             tokenizer,

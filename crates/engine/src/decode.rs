@@ -5,7 +5,7 @@ use std::sync::Arc;
 use candle_core::{DType, Result, Tensor};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
-use savi_models::VideoLanguageModel;
+use savi_models::Model;
 use savi_nn::attention::KvNode;
 use savi_nn::layers::Mode;
 use savi_nn::ops::log_normaliser;
@@ -31,7 +31,7 @@ pub(crate) struct Row {
 impl Row {
     /// A row that continues `parent`, whose last logits are `logits`.
     pub(crate) fn new(
-        model: &VideoLanguageModel,
+        model: &Model,
         text: &TextModel,
         parent: Arc<KvNode>,
         logits: &[f32],
@@ -61,13 +61,14 @@ impl Row {
     ) -> std::result::Result<(), EngineError> {
         let (max, log_sum) = log_normaliser(&logits);
         // The stand-in for visual tokens is no word: it is never drawn.
-        if let Some(logit) = logits.get_mut(text.placeholder() as usize) {
+        let placeholder = text.placeholder().map(|token| token as usize);
+        if let Some(logit) = placeholder.and_then(|token| logits.get_mut(token)) {
             *logit = f32::NEG_INFINITY;
         }
         let token = draw(&logits, &self.sampling, &mut self.rng);
         self.ids.push(token);
         self.logps.push(logits[token as usize] - max - log_sum);
-        if token == text.turn_end() {
+        if text.ends(token) {
             self.finish = Some(FinishReason::Stop);
         } else if self.ids.len() >= self.sampling.max_tokens {
             self.finish = Some(FinishReason::Length);
@@ -96,7 +97,7 @@ impl Row {
 
 /// Advances all rows to their ends; completions in the order of the rows.
 pub(crate) fn run(
-    model: &VideoLanguageModel,
+    model: &Model,
     text: &TextModel,
     rows: Vec<Row>,
 ) -> std::result::Result<Vec<Completion>, EngineError> {
@@ -130,6 +131,6 @@ pub(crate) fn run(
 }
 
 /// Logits of every row as f32 on this machine.
-pub(crate) fn host_logits(model: &VideoLanguageModel, hidden: &Tensor) -> Result<Vec<Vec<f32>>> {
+pub(crate) fn host_logits(model: &Model, hidden: &Tensor) -> Result<Vec<Vec<f32>>> {
     model.logits(hidden, Mode::INFER)?.to_dtype(DType::F32)?.to_vec2()
 }

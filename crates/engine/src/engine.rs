@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use candle_core::{DType, Tensor};
-use savi_models::{VideoLanguageModel, merge_adapters, read_adapter, write_safetensors};
+use savi_models::{Model, merge_adapters, read_adapter, write_safetensors};
 use savi_nn::attention::KvNode;
 use savi_nn::layers::Mode;
 use savi_nn::{Forest, Parent, Weights, device};
@@ -14,14 +14,14 @@ use savi_schema::{
     Completion, Generate, GenerateError, Media, Message, Request, Score, ScoreRequest, TokenScore,
 };
 use savi_video_ingest::IngestOptions;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::EngineError;
 use crate::decode::{Row, host_logits, run};
 use crate::files::{ModelDir, StoredDType};
 use crate::media::{ClipKey, Processor};
 use crate::prefix::PrefixCache;
-use crate::text::{Prompt, TextModel};
+use crate::text::{Prompt, TextFiles, TextModel};
 
 /// A prompt in the cache and the logits after its last token.
 type Prefilled = (Arc<KvNode>, Vec<f32>);
@@ -59,11 +59,10 @@ impl Default for EngineOptions {
 /// A model that can be asked, scored and (through [`Engine::model`]) trained.
 #[derive(Debug)]
 pub struct Engine {
-    model: VideoLanguageModel,
+    model: Model,
     text: TextModel,
     processor: Processor,
-    tokenizer: Vec<u8>,
-    template: String,
+    files: TextFiles,
     prefixes: PrefixCache,
     clips: Mutex<HashMap<ClipKey, Tensor>>,
     clip_budget: usize,
@@ -79,16 +78,15 @@ impl Engine {
 
     /// Opens a model whose files are in memory.
     pub fn open(dir: ModelDir, options: &EngineOptions) -> Result<Self, EngineError> {
-        let tensors = Weights::Tensors(dir.files.tensors);
-        Self::build(&dir.files.config, tensors, dir.tokenizer, dir.template, dir.processor, options)
+        let tensors = Weights::Checkpoint(Box::new(dir.files.tensors));
+        Self::build(&dir.files.config, tensors, dir.text, dir.processor, options)
     }
 
     /// Builds a model from a config and a source of weights.
     pub fn build(
         config: &Value,
         weights: Weights,
-        tokenizer: Vec<u8>,
-        template: String,
+        files: TextFiles,
         processor: Processor,
         options: &EngineOptions,
     ) -> Result<Self, EngineError> {
@@ -103,14 +101,13 @@ impl Engine {
             }
         };
         let device = device::select(&options.device)?;
-        let model = VideoLanguageModel::new(config, weights, dtype, &device)?;
-        let text = TextModel::new(&tokenizer, &template, model.config().video_token_index)?;
+        let model = Model::new(config, weights, dtype, &device)?;
+        let text = TextModel::new(&files, model.placeholder())?;
         let mut engine = Self {
             model,
             text,
             processor,
-            tokenizer,
-            template,
+            files,
             prefixes: PrefixCache::new(options.prefix_budget),
             clips: Mutex::default(),
             clip_budget: options.clip_budget,
@@ -122,7 +119,7 @@ impl Engine {
     }
 
     /// The model.
-    pub fn model(&self) -> &VideoLanguageModel {
+    pub fn model(&self) -> &Model {
         &self.model
     }
 
@@ -148,8 +145,13 @@ impl Engine {
         self.lock_clips().clear();
         let mut hash = blake3::Hasher::new();
         hash.update(self.model.raw_config().to_string().as_bytes());
-        hash.update(&self.tokenizer);
-        hash.update(self.template.as_bytes());
+        hash.update(&self.files.tokenizer);
+        for words in [&self.files.template, &self.files.bos, &self.files.eos] {
+            hash.update(words.as_deref().unwrap_or_default().as_bytes());
+        }
+        for end in &self.files.eos_ids {
+            hash.update(&end.to_le_bytes());
+        }
         for weight in self.model.params().weights() {
             hash.update(weight.name().as_bytes());
             for value in
@@ -181,12 +183,22 @@ impl Engine {
         write_safetensors(&dir.join("model.safetensors"), &self.model.export(dtype.dtype())?)?;
         let pretty = |value: &Value| serde_json::to_vec_pretty(value).unwrap_or_default();
         let processor = serde_json::to_value(&self.processor).unwrap_or_default();
-        for (name, bytes) in [
+        let text = &self.files;
+        let mut files = vec![
             ("config.json", pretty(self.model.raw_config())),
             ("processor.json", pretty(&processor)),
-            ("tokenizer.json", self.tokenizer.clone()),
-            ("chat_template.jinja", self.template.clone().into_bytes()),
-        ] {
+            ("tokenizer.json", text.tokenizer.clone()),
+        ];
+        if let Some(template) = &text.template {
+            files.push(("chat_template.jinja", template.clone().into_bytes()));
+        }
+        let tokens = json!({"bos_token": text.bos, "eos_token": text.eos});
+        files.push(("tokenizer_config.json", pretty(&tokens)));
+        if !text.eos_ids.is_empty() {
+            let ends = json!({"eos_token_id": text.eos_ids});
+            files.push(("generation_config.json", pretty(&ends)));
+        }
+        for (name, bytes) in files {
             let partial = dir.join(format!("{name}.partial"));
             fs::write(&partial, bytes).map_err(io)?;
             fs::rename(&partial, dir.join(name)).map_err(io)?;
@@ -200,7 +212,7 @@ impl Engine {
 
     /// A conversation as tokens.
     pub fn prompt(&self, messages: &[Message]) -> Result<Prompt, EngineError> {
-        self.text.prompt(messages, |media| Ok(self.model.video_tokens(self.frames_of(media)?)))
+        self.text.prompt(messages, |media| Ok(self.model.video_tokens(self.frames_of(media)?)?))
     }
 
     fn frames_of(&self, media: &Media) -> Result<usize, EngineError> {
@@ -316,7 +328,34 @@ impl Engine {
 
     fn score_one(&self, request: &ScoreRequest) -> Result<Vec<TokenScore>, EngineError> {
         let prompt = self.prompt(&request.messages)?;
-        let (node, end) = self.prefix(&prompt)?;
+        let tokens = request.continuations.iter().map(|text| self.text.encode(text));
+        self.score_tokens(&prompt, tokens.collect::<Result<_, _>>()?)
+    }
+
+    /// Log-probabilities of continuations that are given as tokens. A token's log-probability is that
+    /// after the prompt and the tokens before it.
+    pub fn score_tokens(
+        &self,
+        prompt: &Prompt,
+        continuations: Vec<Vec<u32>>,
+    ) -> Result<Vec<TokenScore>, EngineError> {
+        let config = self.model.config();
+        let longest = continuations.iter().map(Vec::len).max().unwrap_or(0);
+        let limit = config.max_position_embeddings;
+        if prompt.ids.is_empty() || prompt.ids.len() + longest > limit {
+            let reason = format!(
+                "a prompt of {} tokens and up to {longest} more: a model of {limit} positions scores after \
+                 at least one token",
+                prompt.ids.len()
+            );
+            return Err(EngineError::Conversation(reason));
+        }
+        let known = |&&id: &&u32| id as usize >= config.vocab_size;
+        if let Some(id) = prompt.ids.iter().chain(continuations.iter().flatten()).find(known) {
+            let reason = format!("token {id} is outside the vocabulary of {}", config.vocab_size);
+            return Err(EngineError::Conversation(reason));
+        }
+        let (node, end) = self.prefix(prompt)?;
         let rest = &prompt.ids[end..];
         let mut base = self.model.cache_node(node, rest.len());
         if rest.len() > 1 {
@@ -326,14 +365,9 @@ impl Engine {
             self.model.hidden_cached(&embeds, &Arc::new(forest), Mode::INFER, &mut [&mut base])?;
         }
         let base = Arc::new(base);
-        let tokens: Vec<Vec<u32>> = request
-            .continuations
-            .iter()
-            .map(|text| self.text.encode(text))
-            .collect::<Result<_, _>>()?;
         let (mut forest, mut ids, mut targets) = (Forest::new(), Vec::new(), Vec::new());
         let mut nodes = Vec::new();
-        for continuation in tokens.iter().filter(|t| !t.is_empty()) {
+        for continuation in continuations.iter().filter(|t| !t.is_empty()) {
             forest.push(Parent::Cached(base.total()), continuation.len());
             ids.extend(rest.last());
             ids.extend(&continuation[..continuation.len() - 1]);
@@ -353,7 +387,7 @@ impl Engine {
                 .to_vec1::<f32>()?
         }
         .into_iter();
-        Ok(tokens
+        Ok(continuations
             .into_iter()
             .map(|token_ids| TokenScore {
                 logps: logps.by_ref().take(token_ids.len()).collect(),
@@ -365,7 +399,7 @@ impl Engine {
 
 impl Generate for Engine {
     fn generate(&self, requests: &[Request]) -> Result<Vec<Vec<Completion>>, GenerateError> {
-        let limit = self.model.config().text_config.max_position_embeddings;
+        let limit = self.model.config().max_position_embeddings;
         let mut out = Vec::with_capacity(requests.len());
         let mut start = 0;
         while start < requests.len() {

@@ -4,11 +4,11 @@ use std::fs;
 use std::path::Path;
 
 use candle_core::DType;
-use savi_models::{ModelFiles, read_directory};
+use savi_models::{Gguf, ModelFiles, read_directory, read_gguf};
 use serde_json::Value;
 
 use crate::media::Processor;
-use crate::{EngineError, builtin};
+use crate::{EngineError, TextFiles, builtin, gguf};
 
 /// How weights are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,15 +28,13 @@ impl StoredDType {
     }
 }
 
-/// A model's files in memory.
+/// A model's files: weights mapped, the rest in memory.
 #[derive(Debug)]
 pub struct ModelDir {
     /// Config and weights.
     pub files: ModelFiles,
-    /// `tokenizer.json`.
-    pub tokenizer: Vec<u8>,
-    /// The Jinja chat template.
-    pub template: String,
+    /// Tokenizer and chat template.
+    pub text: TextFiles,
     /// How the model looks at clips.
     pub processor: Processor,
 }
@@ -50,62 +48,112 @@ impl ModelDir {
         template: &[u8],
         processor: &[u8],
     ) -> Result<Self, EngineError> {
+        let template = String::from_utf8_lossy(template);
         Ok(Self {
             files: ModelFiles::from_bytes(config, weights)?,
-            tokenizer: tokenizer.to_vec(),
-            template: String::from_utf8_lossy(template).into_owned(),
-            processor: serde_json::from_slice(processor).map_err(|e| EngineError::Malformed {
-                file: "processor.json".to_owned(),
-                reason: e.to_string(),
-            })?,
+            text: TextFiles::chatml(tokenizer.to_vec(), template),
+            processor: parse("processor.json", processor)?,
         })
     }
 
     /// Reads a Hugging Face directory.
     pub fn read(dir: &Path) -> Result<Self, EngineError> {
-        let read = |name: &str| {
-            let path = dir.join(name);
-            fs::read(&path).map_err(|source| EngineError::Io { path, source })
+        let files = read_directory(dir)?;
+        let text = TextFiles::read(dir, &files.config)?;
+        let processor = match optional(dir, "processor.json")? {
+            Some(bytes) => parse("processor.json", &bytes)?,
+            None => Processor::default(),
         };
-        let malformed =
-            |file: &str, reason: String| EngineError::Malformed { file: file.to_owned(), reason };
-        let template = if dir.join("chat_template.jinja").exists() {
-            String::from_utf8_lossy(&read("chat_template.jinja")?).into_owned()
-        } else {
-            let config: Value = serde_json::from_slice(&read("tokenizer_config.json")?)
-                .map_err(|e| malformed("tokenizer_config.json", e.to_string()))?;
-            match config.get("chat_template").and_then(Value::as_str) {
-                Some(template) => template.to_owned(),
-                None => {
-                    return Err(malformed("tokenizer_config.json", "no chat_template".to_owned()));
-                }
-            }
-        };
-        let processor = if dir.join("processor.json").exists() {
-            serde_json::from_slice(&read("processor.json")?)
-                .map_err(|e| malformed("processor.json", e.to_string()))?
-        } else {
-            Processor::default()
-        };
+        Ok(Self { files, text, processor })
+    }
+
+    /// Reads a GGUF file.
+    pub fn read_gguf(path: &Path) -> Result<Self, EngineError> {
         Ok(Self {
-            files: read_directory(dir)?,
-            tokenizer: read("tokenizer.json")?,
-            template,
-            processor,
+            text: gguf::text(&Gguf::open(path)?.metadata)?,
+            files: read_gguf(path)?,
+            processor: Processor::default(),
         })
     }
 
-    /// Finds a model by name: a directory or `builtin:NAME`.
+    /// Finds a model by name: a directory, a GGUF file or `builtin:NAME`.
     pub fn find(name: &str) -> Result<Self, EngineError> {
         if let Some(name) = name.strip_prefix("builtin:") {
             return builtin::open(name);
         }
-        if Path::new(name).is_dir() {
-            return Self::read(Path::new(name));
+        let path = Path::new(name);
+        if path.is_dir() {
+            return Self::read(path);
+        }
+        if path.extension().is_some_and(|extension| extension == "gguf") {
+            return Self::read_gguf(path);
         }
         Err(EngineError::UnknownModel {
             name: name.to_owned(),
-            reason: "expected a Hugging Face directory or builtin:tiny".to_owned(),
+            reason: "expected a Hugging Face directory, a .gguf file or builtin:tiny".to_owned(),
         })
     }
+}
+
+impl TextFiles {
+    /// Reads `tokenizer.json`, and the chat template and special tokens from where a directory has
+    /// them.
+    fn read(dir: &Path, config: &Value) -> Result<Self, EngineError> {
+        let path = dir.join("tokenizer.json");
+        let tokenizer = fs::read(&path).map_err(|source| EngineError::Io { path, source })?;
+        let settings = match optional(dir, "tokenizer_config.json")? {
+            Some(bytes) => parse("tokenizer_config.json", &bytes)?,
+            None => Value::Null,
+        };
+        let template = match optional(dir, "chat_template.jinja")? {
+            Some(bytes) => Some(String::from_utf8_lossy(&bytes).into_owned()),
+            None => settings.get("chat_template").and_then(default_template),
+        };
+        // A token is a word, or an object that holds it.
+        let token = |key: &str| {
+            let value = settings.get(key)?;
+            let word = value.as_str().or_else(|| value.get("content").and_then(Value::as_str));
+            word.map(str::to_owned)
+        };
+        let generation = match optional(dir, "generation_config.json")? {
+            Some(bytes) => parse("generation_config.json", &bytes)?,
+            None => Value::Null,
+        };
+        let own = config.get("text_config").and_then(|text| text.get("eos_token_id"));
+        let ends = generation.get("eos_token_id").or(config.get("eos_token_id")).or(own);
+        let eos_ids = match ends {
+            Some(Value::Array(list)) => list.iter().filter_map(Value::as_u64).collect(),
+            Some(value) => value.as_u64().into_iter().collect::<Vec<u64>>(),
+            None => Vec::new(),
+        };
+        Ok(Self {
+            tokenizer,
+            template,
+            bos: token("bos_token"),
+            eos: token("eos_token"),
+            eos_ids: eos_ids.into_iter().filter_map(|id| u32::try_from(id).ok()).collect(),
+        })
+    }
+}
+
+/// A template as it is, or the one named "default" of several.
+fn default_template(value: &Value) -> Option<String> {
+    if let Some(template) = value.as_str() {
+        return Some(template.to_owned());
+    }
+    let named = value.as_array()?.iter().find(|t| t.get("name").is_some_and(|n| n == "default"))?;
+    named.get("template")?.as_str().map(str::to_owned)
+}
+
+fn optional(dir: &Path, name: &str) -> Result<Option<Vec<u8>>, EngineError> {
+    let path = dir.join(name);
+    if !path.exists() {
+        return Ok(None);
+    }
+    fs::read(&path).map(Some).map_err(|source| EngineError::Io { path, source })
+}
+
+fn parse<T: serde::de::DeserializeOwned>(file: &str, bytes: &[u8]) -> Result<T, EngineError> {
+    serde_json::from_slice(bytes)
+        .map_err(|e| EngineError::Malformed { file: file.to_owned(), reason: e.to_string() })
 }

@@ -3,7 +3,7 @@
 use savi_nn::Weights;
 use serde_json::json;
 
-use crate::{Engine, EngineError, EngineOptions, Processor, train_tokenizer};
+use crate::{Engine, EngineError, EngineOptions, Processor, TextFiles, train_tokenizer};
 
 /// A chat template in the ChatML manner.
 const TEMPLATE: &str = "{% for message in messages %}<|im_start|>{{ message.role }}
@@ -26,5 +26,6 @@ pub fn random_engine(seed: u64, frames: usize) -> Result<Engine, EngineError> {
     let policy = savi_schema::MediaPolicy::count(frames, savi_schema::CountRule::MidSegment);
     let options = EngineOptions { device: "cpu".into(), ..EngineOptions::default() };
     let source = Weights::Random(seed);
-    Engine::build(&config, source, tokenizer, TEMPLATE.to_owned(), Processor { policy }, &options)
+    let text = TextFiles::chatml(tokenizer, TEMPLATE);
+    Engine::build(&config, source, text, Processor { policy }, &options)
 }

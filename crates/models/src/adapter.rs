@@ -148,33 +148,30 @@ mod tests {
     use savi_nn::{Forest, Weights, check};
 
     use super::*;
-    use crate::qwen2::Qwen2;
-    use crate::{Qwen2Config, read_directory};
+    use crate::{Model, read_directory};
 
     fn golden() -> PathBuf {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/goldens/lora")
     }
 
-    fn base() -> (Params, Qwen2) {
+    fn base() -> Model {
         let files = read_directory(&golden().join("base")).unwrap();
-        let config: Qwen2Config = serde_json::from_value(files.config).unwrap();
-        let params = Params::new(Weights::Tensors(files.tensors), DType::F32, &Device::Cpu);
-        let tied = config.tie_word_embeddings;
-        let model = Qwen2::new(&params, "", &config, tied).unwrap();
-        (params, model)
+        let weights = Weights::Checkpoint(Box::new(files.tensors));
+        Model::new(&files.config, weights, DType::F32, &Device::Cpu).unwrap()
     }
 
     /// PEFT's adapter: on, off and merged, in values and gradients.
     #[test]
     fn adapters_follow_peft() -> Result<()> {
         let io = candle_core::safetensors::load(golden().join("io.safetensors"), &Device::Cpu)?;
-        let (params, model) = base();
+        let model = base();
+        let params = model.params();
         params.set_trains(|_| false);
-        read_adapter(&params, &golden().join("adapter")).unwrap();
+        read_adapter(params, &golden().join("adapter")).unwrap();
         let ids = io["input_ids"].to_dtype(DType::U32)?.to_vec2::<u32>()?;
         let forest = Arc::new(Forest::sequence(ids[0].len()));
         let logits = |row: &[u32], mode: Mode| {
-            let hidden = model.forward(&model.embed(row, mode)?, &forest, mode, None)?;
+            let hidden = model.hidden(&model.embed(row, &[], mode)?, &forest, mode)?;
             model.logits(&hidden, mode)
         };
         for (i, row) in ids.iter().enumerate() {
@@ -184,7 +181,7 @@ mod tests {
         let mut total: Option<Tensor> = None;
         for (i, row) in ids.iter().enumerate() {
             let hidden =
-                model.forward(&model.embed(row, Mode::TRAIN)?, &forest, Mode::TRAIN, None)?;
+                model.hidden(&model.embed(row, &[], Mode::TRAIN)?, &forest, Mode::TRAIN)?;
             let logps =
                 model.logps(&hidden.narrow(0, 0, row.len() - 1)?, &row[1..], Mode::TRAIN)?;
             check::close(&logps, &io["logps"].i(i)?, 1e-4)?;
@@ -203,7 +200,7 @@ mod tests {
             compared += 1;
         }
         assert_eq!(compared, 28);
-        merge_adapters(&params).unwrap();
+        merge_adapters(params).unwrap();
         for (i, row) in ids.iter().enumerate() {
             check::close(&logits(row, Mode::REFERENCE)?, &io["logits.merged"].i(i)?, 1e-4)?;
         }
@@ -214,15 +211,17 @@ mod tests {
     fn a_written_adapter_is_read_back_bit_for_bit() -> Result<()> {
         let dir = tempfile::tempdir().unwrap();
         let config = LoraConfig { r: 3, lora_alpha: 5.0 };
-        let (params, _) = base();
-        attach_adapter(&params, &config, 4, |name| name.contains("mlp")).unwrap();
+        let model = base();
+        let params = model.params();
+        attach_adapter(params, &config, 4, |name| name.contains("mlp")).unwrap();
         for (i, weight) in params.trainable().iter().enumerate() {
             weight.set(&check::normal(weight.tensor(false).dims(), &i.to_string(), DType::F32)?)?;
         }
-        write_adapter(&params, &config, &dir.path().join("adapter")).unwrap();
-        let (again, _) = base();
+        write_adapter(params, &config, &dir.path().join("adapter")).unwrap();
+        let other = base();
+        let again = other.params();
         again.set_trains(|_| false);
-        read_adapter(&again, &dir.path().join("adapter")).unwrap();
+        read_adapter(again, &dir.path().join("adapter")).unwrap();
         let (a, b) = (params.trainable(), again.trainable());
         assert_eq!((a.len(), b.len()), (12, 12));
         for (a, b) in a.iter().zip(&b) {

@@ -1,65 +1,14 @@
-//! Configs of the supported families, in Hugging Face's layout.
+//! Configs of vision towers and of models that have one, in Hugging Face's layout.
 
-use serde::Deserialize;
 use serde_json::Value;
 
 use crate::ModelError;
-
-/// The language model of a LLaVA-OneVision (Qwen2).
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-pub struct Qwen2Config {
-    /// Width.
-    pub hidden_size: usize,
-    /// Width of the MLP.
-    pub intermediate_size: usize,
-    /// Layers.
-    pub num_hidden_layers: usize,
-    /// Query heads.
-    pub num_attention_heads: usize,
-    /// Key and value heads.
-    pub num_key_value_heads: usize,
-    /// Width of a head; hidden_size / num_attention_heads when absent.
-    #[serde(default)]
-    pub head_dim: Option<usize>,
-    /// Entries of the embedding.
-    pub vocab_size: usize,
-    /// Longest sequence.
-    pub max_position_embeddings: usize,
-    /// Added to the mean square in norms.
-    pub rms_norm_eps: f64,
-    /// Whether the embedding is also the head.
-    #[serde(default)]
-    pub tie_word_embeddings: bool,
-    #[serde(default)]
-    rope_theta: Option<f64>,
-    #[serde(default)]
-    rope_parameters: Option<Value>,
-    #[serde(default)]
-    rope_scaling: Option<Value>,
-    #[serde(default)]
-    hidden_act: Option<String>,
-    #[serde(default)]
-    use_sliding_window: bool,
-    #[serde(default)]
-    model_type: Option<String>,
-}
-
-impl Qwen2Config {
-    /// Width of a head.
-    pub fn head_dim(&self) -> usize {
-        self.head_dim.unwrap_or(self.hidden_size / self.num_attention_heads.max(1))
-    }
-
-    /// Base of the rotary angles.
-    pub fn rope_theta(&self) -> f64 {
-        let nested =
-            self.rope_parameters.as_ref().and_then(|p| p.get("rope_theta")).and_then(Value::as_f64);
-        nested.or(self.rope_theta).unwrap_or(10_000.0)
-    }
-}
+use crate::decoder::DecoderConfig;
+use crate::families::decoder_config;
+use crate::reader::Reader;
 
 /// The vision tower of a LLaVA-OneVision (SigLIP).
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct SiglipConfig {
     /// Width.
     pub hidden_size: usize,
@@ -74,19 +23,39 @@ pub struct SiglipConfig {
     /// Side of a patch, in pixels.
     pub patch_size: usize,
     /// Added to the variance in norms.
-    #[serde(default = "layer_norm_eps")]
     pub layer_norm_eps: f64,
-    #[serde(default)]
-    hidden_act: Option<String>,
-    #[serde(default)]
-    model_type: Option<String>,
-}
-
-fn layer_norm_eps() -> f64 {
-    1e-6
 }
 
 impl SiglipConfig {
+    fn read(config: Reader<'_>) -> Result<Self, ModelError> {
+        config.only("model_type", "siglip_vision_model".to_owned())?;
+        config.only("hidden_act", "gelu_pytorch_tanh".to_owned())?;
+        config.only("attention_dropout", 0.0)?;
+        config.only("num_channels", 3)?;
+        // The pooling head is no part of what a language model is given.
+        config.ignore(&["vision_use_head"]);
+        let tower = Self {
+            hidden_size: config.size("hidden_size", Some(768))?,
+            intermediate_size: config.size("intermediate_size", Some(3072))?,
+            num_hidden_layers: config.size("num_hidden_layers", Some(12))?,
+            num_attention_heads: config.size("num_attention_heads", Some(12))?,
+            image_size: config.size("image_size", Some(224))?,
+            patch_size: config.size("patch_size", Some(16))?,
+            layer_norm_eps: config.positive("layer_norm_eps")?.unwrap_or(1e-6),
+        };
+        if tower.hidden_size % tower.num_attention_heads != 0 {
+            let supported = format!("divisors of {}", tower.hidden_size);
+            let heads = tower.num_attention_heads;
+            return Err(config.unsupported("num_attention_heads", heads, supported));
+        }
+        if tower.side() == 0 {
+            let supported = format!("at most {}", tower.image_size);
+            return Err(config.unsupported("patch_size", tower.patch_size, supported));
+        }
+        config.finish()?;
+        Ok(tower)
+    }
+
     /// Patches along one side.
     pub fn side(&self) -> usize {
         self.image_size / self.patch_size
@@ -94,118 +63,55 @@ impl SiglipConfig {
 }
 
 /// A LLaVA-OneVision: tower, projector and language model.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct LlavaOnevisionConfig {
     /// The language model.
-    pub text_config: Qwen2Config,
+    pub text_config: DecoderConfig,
     /// The tower.
     pub vision_config: SiglipConfig,
     /// Token that stands for one visual token of a clip.
-    #[serde(alias = "video_token_id")]
     pub video_token_index: u32,
-    #[serde(default)]
-    tie_word_embeddings: Option<bool>,
-    #[serde(default)]
-    model_type: Option<String>,
-    #[serde(default)]
-    projector_hidden_act: Option<String>,
-    #[serde(default)]
-    vision_feature_layer: Option<i64>,
-    #[serde(default)]
-    vision_feature_select_strategy: Option<String>,
-    #[serde(default)]
-    multimodal_projector_bias: Option<bool>,
 }
 
 impl LlavaOnevisionConfig {
     /// Reads a config and refuses by name what is not supported.
     pub fn parse(value: &Value) -> Result<Self, ModelError> {
-        let config: Self = serde_json::from_value(value.clone()).map_err(|error| {
-            ModelError::Malformed { path: "config.json".into(), reason: error.to_string() }
-        })?;
-        let expect = |key: &str, value: Option<String>, supported: &str| match value {
-            Some(value) if value != supported => Err(ModelError::Unsupported {
-                key: key.to_owned(),
-                value,
-                supported: supported.to_owned(),
-            }),
-            _ => Ok(()),
+        let config = Reader::new(value)?;
+        config.only("model_type", "llava_onevision".to_owned())?;
+        config.never("quantization_config")?;
+        config.only("projector_hidden_act", "gelu".to_owned())?;
+        config.only("vision_feature_layer", -1)?;
+        config.only("vision_feature_select_strategy", "full".to_owned())?;
+        config.only("multimodal_projector_bias", true)?;
+        config.only("is_encoder_decoder", false)?;
+        // Of still pictures.
+        config.ignore(&[
+            "image_grid_pinpoints",
+            "image_token_id",
+            "image_token_index",
+            "vision_aspect_ratio",
+        ]);
+        let part = |key: &str| {
+            config.object(key)?.ok_or_else(|| ModelError::Malformed {
+                path: "config.json".into(),
+                reason: format!("{key} is missing"),
+            })
         };
-        let (text, vision) = (&config.text_config, &config.vision_config);
-        expect("model_type", config.model_type.clone(), "llava_onevision")?;
-        expect("text_config.model_type", text.model_type.clone(), "qwen2")?;
-        expect("text_config.hidden_act", text.hidden_act.clone(), "silu")?;
-        expect(
-            "text_config.use_sliding_window",
-            Some(text.use_sliding_window.to_string()),
-            "false",
-        )?;
-        expect(
-            "text_config.rope_scaling",
-            text.rope_scaling.as_ref().map(Value::to_string),
-            "null",
-        )?;
-        let rope_type =
-            text.rope_parameters.as_ref().and_then(|p| p.get("rope_type")).and_then(Value::as_str);
-        expect("text_config.rope_parameters.rope_type", rope_type.map(str::to_owned), "default")?;
-        expect("vision_config.model_type", vision.model_type.clone(), "siglip_vision_model")?;
-        expect("vision_config.hidden_act", vision.hidden_act.clone(), "gelu_pytorch_tanh")?;
-        expect("projector_hidden_act", config.projector_hidden_act.clone(), "gelu")?;
-        expect("vision_feature_layer", config.vision_feature_layer.map(|l| l.to_string()), "-1")?;
-        expect(
-            "vision_feature_select_strategy",
-            config.vision_feature_select_strategy.clone(),
-            "full",
-        )?;
-        expect(
-            "multimodal_projector_bias",
-            config.multimodal_projector_bias.map(|b| b.to_string()),
-            "true",
-        )?;
-        for (key, value) in [
-            ("text_config.num_attention_heads", text.num_attention_heads),
-            ("text_config.num_key_value_heads", text.num_key_value_heads),
-            ("vision_config.num_attention_heads", vision.num_attention_heads),
-            ("vision_config.patch_size", vision.patch_size),
-        ] {
-            if value == 0 {
-                return Err(ModelError::Unsupported {
-                    key: key.to_owned(),
-                    value: "0".to_owned(),
-                    supported: "at least 1".to_owned(),
-                });
-            }
+        let mut text_config = decoder_config(part("text_config")?, Some("qwen2"))?;
+        if let Some(tied) = config.get("tie_word_embeddings")? {
+            text_config.tied = tied;
         }
-        for (key, width, supported) in [
-            ("text_config.head_dim", text.head_dim(), "even widths from 2 up"),
-            (
-                "vision_config.hidden_size / num_attention_heads",
-                2 * (vision.hidden_size / vision.num_attention_heads),
-                "at least 1",
-            ),
-            ("vision_config.image_size / patch_size", 2 * vision.side(), "at least 1"),
-        ] {
-            if width == 0 || width % 2 != 0 {
-                return Err(ModelError::Unsupported {
-                    key: key.to_owned(),
-                    value: width.to_string(),
-                    supported: supported.to_owned(),
-                });
-            }
-        }
-        if text.num_attention_heads % text.num_key_value_heads != 0 {
-            return Err(ModelError::Unsupported {
-                key: "text_config.num_key_value_heads".to_owned(),
-                value: text.num_key_value_heads.to_string(),
-                supported: format!("divisors of {}", text.num_attention_heads),
-            });
-        }
-        Ok(config)
-    }
-
-    /// Whether the embedding is also the head.
-    pub fn tied(&self) -> bool {
-        self.tie_word_embeddings.unwrap_or(self.text_config.tie_word_embeddings)
+        let index: Option<u32> = config.get("video_token_index")?;
+        let parsed = Self {
+            text_config,
+            vision_config: SiglipConfig::read(part("vision_config")?)?,
+            video_token_index: match (index, config.get("video_token_id")?) {
+                (Some(index), _) | (None, Some(index)) => index,
+                (None, None) => 151_647,
+            },
+        };
+        config.finish()?;
+        Ok(parsed)
     }
 }
 
@@ -225,13 +131,16 @@ mod tests {
         });
         assert!(LlavaOnevisionConfig::parse(&base).is_ok());
         for (pointer, key, value) in [
-            ("/text_config", "use_sliding_window", serde_json::json!(true)),
-            ("/text_config", "rope_scaling", serde_json::json!({"type": "yarn"})),
+            ("/text_config", "rope_scaling", serde_json::json!({"type": "spiral"})),
+            ("/text_config", "quantization_config", serde_json::json!({"bits": 4})),
+            ("/text_config", "attention_sinks", serde_json::json!(4)),
             ("/vision_config", "hidden_act", serde_json::json!("relu")),
             ("", "vision_feature_layer", serde_json::json!(-2)),
             ("/text_config", "head_dim", serde_json::json!(0)),
             ("/text_config", "head_dim", serde_json::json!(3)),
+            ("/text_config", "num_key_value_heads", serde_json::json!(3)),
             ("/vision_config", "patch_size", serde_json::json!(17)),
+            ("/vision_config", "num_attention_heads", serde_json::json!(3)),
         ] {
             let mut bad = base.clone();
             bad.pointer_mut(pointer).unwrap()[key] = value;

@@ -1,53 +1,24 @@
-//! Hugging Face directories: config and safetensors, read by memory and written whole.
+//! Hugging Face directories: config and safetensors, mapped when read and written whole.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use candle_core::safetensors::MmapedSafetensors;
 use candle_core::{Device, Tensor};
+use savi_nn::{Params, TensorSource};
 use serde_json::Value;
 
 use crate::ModelError;
+use crate::gguf::GgufModel;
 
 /// A model as files, before it is built.
 #[derive(Debug)]
 pub struct ModelFiles {
     /// `config.json`.
     pub config: Value,
-    /// All tensors by name.
-    pub tensors: HashMap<String, Tensor>,
-}
-
-/// Reads `config.json` and the safetensors (one file, or shards by their index) of a directory.
-pub fn read_directory(dir: &Path) -> Result<ModelFiles, ModelError> {
-    let config = read_json(&dir.join("config.json"))?;
-    let index = dir.join("model.safetensors.index.json");
-    let mut shards: Vec<PathBuf> = Vec::new();
-    if index.exists() {
-        let value = read_json(&index)?;
-        let Some(map) = value.get("weight_map").and_then(Value::as_object) else {
-            return Err(ModelError::Malformed { path: index, reason: "no weight_map".to_owned() });
-        };
-        for file in map.values().filter_map(Value::as_str) {
-            if Path::new(file).components().count() != 1 {
-                let reason = format!("shard {file:?} lies outside the directory");
-                return Err(ModelError::Malformed { path: index, reason });
-            }
-            let shard = dir.join(file);
-            if !shards.contains(&shard) {
-                shards.push(shard);
-            }
-        }
-    } else {
-        shards.push(dir.join("model.safetensors"));
-    }
-    let mut tensors = HashMap::new();
-    for shard in shards {
-        let bytes =
-            fs::read(&shard).map_err(|source| ModelError::Io { path: shard.clone(), source })?;
-        tensors.extend(parse_safetensors(&bytes, &shard)?);
-    }
-    Ok(ModelFiles { config, tensors })
+    /// Its tensors.
+    pub tensors: TensorFiles,
 }
 
 impl ModelFiles {
@@ -57,16 +28,178 @@ impl ModelFiles {
             path: "config.json".into(),
             reason: e.to_string(),
         })?;
-        Ok(Self {
-            config,
-            tensors: parse_safetensors(safetensors, Path::new("model.safetensors"))?,
+        let path = Path::new("model.safetensors");
+        let tensors = candle_core::safetensors::load_buffer(safetensors, &Device::Cpu)
+            .map_err(|e| malformed(path, e))?;
+        let places = tensors.keys().map(|name| (name.clone(), 0)).collect();
+        let shards = vec![Shard { path: path.to_owned(), data: Data::Memory(tensors) }];
+        Ok(Self { config, tensors: TensorFiles { shards, places } })
+    }
+}
+
+/// The tensors of a checkpoint: read from mapped files one by one, when they are asked for.
+#[derive(Debug)]
+pub struct TensorFiles {
+    shards: Vec<Shard>,
+    /// The shard of each tensor.
+    places: BTreeMap<String, usize>,
+}
+
+#[derive(Debug)]
+struct Shard {
+    path: PathBuf,
+    data: Data,
+}
+
+enum Data {
+    Mapped(MmapedSafetensors),
+    Gguf(GgufModel),
+    Memory(HashMap<String, Tensor>),
+}
+
+impl std::fmt::Debug for Data {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Mapped(_) => "Mapped",
+            Self::Gguf(_) => "Gguf",
+            Self::Memory(_) => "Memory",
         })
     }
 }
 
-fn parse_safetensors(bytes: &[u8], path: &Path) -> Result<HashMap<String, Tensor>, ModelError> {
-    candle_core::safetensors::load_buffer(bytes, &Device::Cpu)
-        .map_err(|e| ModelError::Malformed { path: path.to_owned(), reason: e.to_string() })
+impl TensorFiles {
+    /// Maps one safetensors file.
+    pub fn open(path: &Path) -> Result<Self, ModelError> {
+        let shard = Shard::open(path)?;
+        let places = shard.names().into_iter().map(|name| (name, 0)).collect();
+        Ok(Self { shards: vec![shard], places })
+    }
+
+    /// Names in alphabetical order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.places.keys().map(String::as_str)
+    }
+
+    /// The tensor of this name, as it is stored.
+    pub fn load(&self, name: &str) -> Result<Option<Tensor>, ModelError> {
+        let Some(&place) = self.places.get(name) else { return Ok(None) };
+        let shard = &self.shards[place];
+        match &shard.data {
+            Data::Memory(tensors) => Ok(tensors.get(name).cloned()),
+            Data::Gguf(model) => model.load(name),
+            Data::Mapped(file) => {
+                file.load(name, &Device::Cpu).map(Some).map_err(|e| malformed(&shard.path, e))
+            }
+        }
+    }
+}
+
+impl TensorFiles {
+    /// All of them at once, for helpers that are not built by name.
+    pub fn load_all(&self) -> Result<HashMap<String, Tensor>, ModelError> {
+        let pairs = self.names().filter_map(|name| {
+            Some(self.load(name).transpose()?.map(|tensor| (name.to_owned(), tensor)))
+        });
+        pairs.collect()
+    }
+}
+
+impl TensorSource for TensorFiles {
+    fn tensor(&self, name: &str, _shape: &[usize]) -> candle_core::Result<Option<Tensor>> {
+        self.load(name).map_err(candle_core::Error::wrap)
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.places.keys().cloned().collect()
+    }
+}
+
+impl Shard {
+    fn open(path: &Path) -> Result<Self, ModelError> {
+        fs::metadata(path).map_err(|source| ModelError::Io { path: path.to_owned(), source })?;
+        // SAFETY: a mapped file must not be cut or rewritten in place while it is mapped. Checkpoints
+        // are written to a temporary name and renamed, here and by those who publish them.
+        let file = unsafe { MmapedSafetensors::new(path) }.map_err(|e| malformed(path, e))?;
+        Ok(Self { path: path.to_owned(), data: Data::Mapped(file) })
+    }
+
+    fn names(&self) -> Vec<String> {
+        match &self.data {
+            Data::Mapped(file) => file.tensors().into_iter().map(|(name, _)| name).collect(),
+            Data::Memory(tensors) => tensors.keys().cloned().collect(),
+            Data::Gguf(model) => model.names().map(str::to_owned).collect(),
+        }
+    }
+}
+
+fn malformed(path: &Path, error: candle_core::Error) -> ModelError {
+    ModelError::Malformed { path: path.to_owned(), reason: error.to_string() }
+}
+
+/// Reads `config.json` of a directory and maps its safetensors: one file, or shards by their index.
+pub fn read_directory(dir: &Path) -> Result<ModelFiles, ModelError> {
+    let config = read_json(&dir.join("config.json"))?;
+    let index = dir.join("model.safetensors.index.json");
+    if !index.exists() {
+        let tensors = TensorFiles::open(&dir.join("model.safetensors"))?;
+        return Ok(ModelFiles { config, tensors });
+    }
+    let bad = |reason: String| ModelError::Malformed { path: index.clone(), reason };
+    let value = read_json(&index)?;
+    let Some(map) = value.get("weight_map").and_then(Value::as_object) else {
+        return Err(bad("no weight_map".to_owned()));
+    };
+    let mut shards: Vec<Shard> = Vec::new();
+    let mut numbers: BTreeMap<&str, (usize, HashSet<String>)> = BTreeMap::new();
+    let mut places = BTreeMap::new();
+    for (tensor, file) in map {
+        let Some(file) = file.as_str() else {
+            return Err(bad(format!("weight_map: the shard of {tensor} is not a name")));
+        };
+        if Path::new(file).components().count() != 1 {
+            return Err(bad(format!("shard {file:?} lies outside the directory")));
+        }
+        if !numbers.contains_key(file) {
+            let shard = Shard::open(&dir.join(file))?;
+            numbers.insert(file, (shards.len(), shard.names().into_iter().collect()));
+            shards.push(shard);
+        }
+        let (number, names) = &numbers[file];
+        if !names.contains(tensor) {
+            return Err(bad(format!("{tensor} should be in {file}, which does not have it")));
+        }
+        places.insert(tensor.clone(), *number);
+    }
+    Ok(ModelFiles { config, tensors: TensorFiles { shards, places } })
+}
+
+/// Reads a model from a GGUF file; its tensors are dequantised one by one, when they are asked for.
+pub fn read_gguf(path: &Path) -> Result<ModelFiles, ModelError> {
+    let (config, model) = GgufModel::open(path)?;
+    let places = model.names().map(|name| (name.to_owned(), 0)).collect();
+    let shards = vec![Shard { path: path.to_owned(), data: Data::Gguf(model) }];
+    Ok(ModelFiles { config, tensors: TensorFiles { shards, places } })
+}
+
+/// Closes the checkpoint of a model that was built from it, and refuses tensors that the config has
+/// no place for: they would be left out in silence.
+pub(crate) fn close(params: &Params, may_stay: impl Fn(&str) -> bool) -> Result<(), ModelError> {
+    // Buffers that older files carry along.
+    let buffer = |name: &str| {
+        ["rotary_emb.inv_freq", "position_ids", "masked_bias"].iter().any(|b| name.ends_with(b))
+    };
+    let mut left = params.close();
+    left.retain(|name| !buffer(name) && !may_stay(name));
+    if left.is_empty() {
+        return Ok(());
+    }
+    let more = left.len().saturating_sub(3);
+    left.truncate(3);
+    let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+    Err(ModelError::Malformed {
+        path: "the checkpoint".into(),
+        reason: format!("the config has no place for {}{more}", left.join(", ")),
+    })
 }
 
 fn read_json(path: &Path) -> Result<Value, ModelError> {

@@ -7,14 +7,22 @@
 
 mod adapter;
 mod config;
+mod decoder;
 mod error;
+mod families;
 mod files;
+mod gguf;
 mod llava;
-mod qwen2;
+mod model;
+mod reader;
+mod rope;
 mod siglip;
 
 pub use adapter::{attach_adapter, merge_adapters, read_adapter, write_adapter};
-pub use config::{LlavaOnevisionConfig, Qwen2Config, SiglipConfig};
+pub use config::{LlavaOnevisionConfig, SiglipConfig};
+pub use decoder::{Activation, Biases, DecoderConfig, LayerConfig, Projections};
 pub use error::ModelError;
-pub use files::{ModelFiles, read_directory, write_safetensors};
-pub use llava::{Pixels, VideoLanguageModel};
+pub use files::{ModelFiles, TensorFiles, read_directory, read_gguf, write_safetensors};
+pub use gguf::{GgmlType, Gguf};
+pub use model::{Model, Pixels};
+pub use rope::Rope;

@@ -8,7 +8,7 @@
 //! token for each row, after a parent that lives in the key-value cache.
 
 use std::ops::Range;
-use std::sync::OnceLock;
+use std::sync::{Arc, Mutex};
 
 use candle_core::{Device, Result, Tensor};
 
@@ -43,8 +43,8 @@ pub struct Segment {
 pub struct Forest {
     segments: Vec<Segment>,
     positions: Vec<u32>,
-    /// What [`Forest::mask`] made, for the layers that ask again.
-    mask: OnceLock<Tensor>,
+    /// What [`Forest::mask`] made, by window, for the layers that ask again.
+    masks: Arc<Mutex<Vec<(Option<usize>, Tensor)>>>,
 }
 
 impl PartialEq for Forest {
@@ -86,9 +86,11 @@ impl Forest {
     }
 
     /// What every token sees, as a matrix to add to scores: `[tokens, tokens]`, zero or minus infinity.
-    /// Made once.
-    pub(crate) fn mask(&self, device: &Device) -> Result<Tensor> {
-        if let Some(mask) = self.mask.get().filter(|mask| mask.device().same_device(device)) {
+    /// With a window, a token sees so many tokens of its branch at most. Made once.
+    pub(crate) fn mask(&self, device: &Device, window: Option<usize>) -> Result<Tensor> {
+        let mut masks = self.masks.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let kept = |(of, mask): &&(_, Tensor)| *of == window && mask.device().same_device(device);
+        if let Some((_, mask)) = masks.iter().find(kept) {
             return Ok(mask.clone());
         }
         let tokens = self.len();
@@ -102,11 +104,17 @@ impl Forest {
                 }
                 let end = if segment.causal { token + 1 } else { segment.range.end };
                 row[segment.range.start..end].fill(0.0);
+                let seen = ancestors.iter().map(ExactSizeIterator::len).sum::<usize>()
+                    + (end - segment.range.start);
+                let hidden = window.map_or(0, |window| seen.saturating_sub(window));
+                row.iter_mut()
+                    .filter(|cell| **cell == 0.0)
+                    .take(hidden)
+                    .for_each(|cell| *cell = f32::NEG_INFINITY);
             }
         }
         let mask = Tensor::from_vec(mask, (tokens, tokens), device)?;
-        // Another device's mask, if there is one, stays the kept one.
-        let _ = self.mask.set(mask.clone());
+        masks.push((window, mask.clone()));
         Ok(mask)
     }
 
@@ -120,7 +128,7 @@ impl Forest {
                 (above.offset + above.range.len(), above.root)
             }
         };
-        self.mask = OnceLock::new();
+        self.masks = Arc::default();
         let start = self.positions.len();
         self.positions.extend((offset..offset + len).map(|p| p as u32));
         self.segments.push(Segment { parent, range: start..start + len, offset, causal, root });

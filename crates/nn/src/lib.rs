@@ -20,4 +20,4 @@ pub mod rng;
 pub mod simd;
 
 pub use forest::{Forest, Parent, Segment};
-pub use params::{Fresh, Init, Params, Weight, Weights, normal};
+pub use params::{Fresh, Init, Params, TensorSource, Weight, Weights, normal};

@@ -4,7 +4,7 @@
 //! keeps them in that order. The weights that train are the weights that sample: a [`Weight`] hands
 //! out a tracked tensor in training and a detached view of the same memory otherwise.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -90,9 +90,28 @@ impl Weight {
 #[derive(Debug)]
 pub enum Weights {
     /// A checkpoint's tensors by name.
-    Tensors(HashMap<String, Tensor>),
+    Checkpoint(Box<dyn TensorSource>),
     /// Fresh draws, by name from this seed.
     Random(u64),
+}
+
+/// Gives tensors one by one, so that a checkpoint need not be in memory as a whole.
+pub trait TensorSource: std::fmt::Debug + Send + Sync {
+    /// The tensor of this name, if there is one; `shape` is what the model expects.
+    fn tensor(&self, name: &str, shape: &[usize]) -> Result<Option<Tensor>>;
+
+    /// All names that there are.
+    fn names(&self) -> Vec<String>;
+}
+
+impl TensorSource for HashMap<String, Tensor> {
+    fn tensor(&self, name: &str, _shape: &[usize]) -> Result<Option<Tensor>> {
+        Ok(self.get(name).cloned())
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.keys().cloned().collect()
+    }
 }
 
 /// How a fresh weight is drawn.
@@ -118,7 +137,7 @@ pub struct Fresh<'a> {
 pub struct Params {
     device: Device,
     dtype: DType,
-    source: Weights,
+    source: Mutex<Weights>,
     weights: Mutex<Vec<Arc<Weight>>>,
     linears: Mutex<Vec<Arc<Linear>>>,
 }
@@ -129,7 +148,7 @@ impl Params {
         Self {
             device: device.clone(),
             dtype,
-            source,
+            source: Mutex::new(source),
             weights: Mutex::default(),
             linears: Mutex::default(),
         }
@@ -172,14 +191,6 @@ impl Params {
         let [outputs, rest @ ..] = stored;
         let inputs = rest.iter().product();
         self.load(name, name, &[inputs, outputs], init, Some(&stored))
-    }
-
-    /// Whether the checkpoint has this tensor; a random source has everything.
-    pub fn has(&self, name: &str) -> bool {
-        match &self.source {
-            Weights::Tensors(tensors) => tensors.contains_key(name),
-            Weights::Random(_) => true,
-        }
     }
 
     /// A linear layer with its bias, kept for adapters.
@@ -231,24 +242,21 @@ impl Params {
         matrix: Option<&[usize]>,
     ) -> Result<Arc<Weight>> {
         let stored = matrix.unwrap_or(shape).to_vec();
-        let value = match &self.source {
-            Weights::Tensors(tensors) => {
-                let Some(value) = tensors.get(name) else {
-                    bail!("the checkpoint has no tensor {name:?}");
-                };
-                if value.dims() != stored {
-                    bail!(
-                        "{name}: shape {:?} in the checkpoint, {stored:?} by the config",
-                        value.dims()
-                    );
-                }
-                let value = if matrix.is_some() { as_matrix(value)?.t()? } else { value.clone() };
-                value.to_dtype(self.dtype)?.to_device(&self.device)?.contiguous()?
-            }
+        let given = match &*lock(&self.source) {
+            Weights::Checkpoint(source) => source.tensor(name, &stored)?,
             Weights::Random(seed) => {
-                draw(*seed, drawn, shape, init)?.to_dtype(self.dtype)?.to_device(&self.device)?
+                let fresh = draw(*seed, drawn, shape, init)?;
+                Some(if matrix.is_some() { fresh.t()?.reshape(stored.as_slice())? } else { fresh })
             }
         };
+        let Some(value) = given else {
+            bail!("the checkpoint has no tensor {name:?}");
+        };
+        if value.dims() != stored {
+            bail!("{name}: shape {:?} in the checkpoint, {stored:?} by the config", value.dims());
+        }
+        let value = if matrix.is_some() { as_matrix(&value)?.t()? } else { value };
+        let value = value.to_dtype(self.dtype)?.to_device(&self.device)?.contiguous()?;
         let weight = Arc::new(Weight {
             name: name.to_owned(),
             var: Var::from_tensor(&value)?,
@@ -258,6 +266,22 @@ impl Params {
         });
         lock(&self.weights).push(weight.clone());
         Ok(weight)
+    }
+
+    /// Closes the checkpoint after the model was built and gives the names that it did not ask for, in
+    /// order.
+    pub fn close(&self) -> Vec<String> {
+        let closed = Weights::Checkpoint(Box::new(HashMap::<String, Tensor>::new()));
+        let Weights::Checkpoint(source) = std::mem::replace(&mut *lock(&self.source), closed)
+        else {
+            return Vec::new();
+        };
+        let weights = self.weights();
+        let taken: HashSet<&str> = weights.iter().map(|weight| weight.name()).collect();
+        let mut left: Vec<String> =
+            source.names().into_iter().filter(|name| !taken.contains(name.as_str())).collect();
+        left.sort_unstable();
+        left
     }
 
     /// All base weights, in the order of the model's construction.

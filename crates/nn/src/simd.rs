@@ -36,6 +36,11 @@ pub trait Real:
     fn ln(self) -> Self;
     /// Square root.
     fn sqrt(self) -> Self;
+    /// Hyperbolic tangent, as vectorisable as [`exp`](Real::exp).
+    #[inline(always)]
+    fn tanh(self) -> Self {
+        Self::of(1.0) - Self::of(2.0) / (Real::exp(self + self) + Self::of(1.0))
+    }
     /// The larger of both.
     fn larger(self, other: Self) -> Self;
 }
@@ -116,6 +121,15 @@ impl Real for f64 {
     }
 }
 
+/// `cap tanh(x / cap)` in place.
+#[inline(always)]
+pub(crate) fn soften<T: Real>(values: &mut [T], cap: T) {
+    let inverse = T::of(1.0) / cap;
+    for x in values {
+        *x = cap * Real::tanh(*x * inverse);
+    }
+}
+
 /// Vector instructions of this machine that the kernels are compiled for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Level {
@@ -183,6 +197,16 @@ pub(crate) use simd;
 #[cfg(test)]
 mod tests {
     use super::Real;
+
+    #[test]
+    fn tanh_is_within_a_few_epsilon_of_one() {
+        for i in -400..=400 {
+            let x = i as f32 * 0.05;
+            let exact = f64::from(x).tanh();
+            assert!((f64::from(Real::tanh(x)) - exact).abs() < 3e-7, "tanh({x})");
+            assert!((Real::tanh(f64::from(x)) - exact).abs() < 1e-15, "tanh({x})");
+        }
+    }
 
     #[test]
     fn exp_is_within_two_ulp() {

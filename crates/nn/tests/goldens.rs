@@ -22,7 +22,7 @@ fn adamw_follows_torch() -> Result<()> {
     let names: Vec<&str> = data.keys().filter_map(|k| k.strip_prefix("init.")).collect();
     let init: HashMap<String, Tensor> =
         names.iter().map(|n| ((*n).to_owned(), data[&format!("init.{n}")].clone())).collect();
-    let params = Params::new(Weights::Tensors(init), DType::F32, &Device::Cpu);
+    let params = Params::new(Weights::Checkpoint(Box::new(init)), DType::F32, &Device::Cpu);
     for name in &names {
         let shape = data[&format!("init.{name}")].dims().to_vec();
         params.get(name, &shape, Init::Constant(0.0))?;
@@ -148,7 +148,8 @@ fn operations_follow_torch_in_values_and_gradients() -> Result<()> {
     check_case(&data, "gelu_tanh", &["x"], rows, |t| ops::gelu_tanh(&t[0]))?;
     let positions: Vec<u32> =
         data["rope.in.positions"].to_vec1::<i64>()?.into_iter().map(|p| p as u32).collect();
-    let table = RopeTable::new(&positions, 16, 10_000.0);
+    let inverse: Vec<f32> = (0..8).map(|i| 1.0 / 10_000f32.powf(2.0 * i as f32 / 16.0)).collect();
+    let table = RopeTable::new(&positions, &inverse, 16, 1.0);
     let two_rows = |x: &Tensor| x.transpose(1, 2)?.reshape((2, 10, 48));
     check_case(&data, "rope", &["x"], two_rows, |t| {
         Tensor::stack(&[ops::rope(&t[0].i(0)?, &table)?, ops::rope(&t[0].i(1)?, &table)?], 0)
@@ -160,7 +161,7 @@ fn operations_follow_torch_in_values_and_gradients() -> Result<()> {
         "token_logps",
         &["hidden", "weight"],
         |x| Ok(x.clone()),
-        |t| ops::gathered_logps(&t[0], &t[1], &targets),
+        |t| ops::gathered_logps(&t[0], &t[1], &targets, None),
     )?;
     let heads = Heads::new(4, 2, 8);
     let mut branches = Forest::new();

@@ -60,7 +60,7 @@ struct Heads {
 impl Heads {
     fn new(engine: &Engine, heads: &[Head]) -> Result<Self, TrainError> {
         let device = engine.model().params().device();
-        let width = engine.model().config().text_config.hidden_size;
+        let width = engine.model().config().hidden_size;
         let mut ids = Vec::new();
         let mut spans: Vec<Vec<std::ops::Range<usize>>> = Vec::new();
         for head in heads {
@@ -157,7 +157,7 @@ pub fn perceive(
 /// Refuses labels that do not fit the frames or the heads.
 fn check(engine: &Engine, heads: &Heads, record: &LabelledFrames) -> Result<(), TrainError> {
     let fail = |reason: String| Err(TrainError::Record { id: record.id.clone(), reason });
-    let tokens = engine.model().video_tokens(record.frames.len()) - 1;
+    let tokens = engine.model().video_tokens(record.frames.len())? - 1;
     if record.labels.len() != heads.heads.len() {
         return fail(format!("{} heads have {} labels", heads.heads.len(), record.labels.len()));
     }
@@ -251,7 +251,7 @@ fn pass(
         let weights = Tensor::from_slice(&weights, weights.len(), embeds.device())?;
         let answers = heads.sums[i].matmul(&words)?;
         let mut add = |tokens: &Tensor| -> Result<f64, TrainError> {
-            let logps = gathered_logps(&tokens.index_select(&kept, 0)?, &answers, &targets)?;
+            let logps = gathered_logps(&tokens.index_select(&kept, 0)?, &answers, &targets, None)?;
             let loss = nll(&logps.to_dtype(DType::F32)?, &weights, share.totals[i])?;
             let value = f64::from(loss.to_scalar::<f32>()?);
             let loss = (loss / places)?;

@@ -163,7 +163,8 @@ fn host(
     layer: usize,
     rows: &[&KvNode],
 ) -> Result<Vec<f32>> {
-    let Heads { heads, kv_heads, head_dim: dim, scale } = heads;
+    let Heads { heads, kv_heads, head_dim: dim, scale, window, softcap } = heads;
+    let cap = softcap.map(|cap| cap as f32);
     let mut out = vec![0f32; q.len()];
     let chains: Vec<Vec<&KvNode>> = rows.iter().map(|row| row.chain()).collect();
     let mut owners = vec![0; forest.len()];
@@ -179,31 +180,37 @@ fn host(
             let token = task * per_task + i;
             let segment = &forest.segments()[owners[token]];
             let seen = token - segment.range.start + 1;
+            let total = segment.offset + seen;
+            let kept = window.map_or(total, |window| window.min(total));
             for h in 0..heads {
                 let g = h / (heads / kv_heads);
                 spans.clear();
+                let mut hidden = total - kept;
                 for (depth, node) in chains[owners[token]].iter().enumerate() {
                     let LayerKv::Host { keys, values, capacity } = &node.layers[layer] else {
                         bail!("attention: this node's cache lives on another device");
                     };
                     let own = depth + 1 == chains[owners[token]].len();
                     let len = node.len + if own { seen } else { 0 };
-                    if len > 0 {
+                    let cut = hidden.min(len);
+                    hidden -= cut;
+                    if len > cut {
                         spans.push(Span {
-                            keys: &keys[g * dim * capacity..],
+                            keys: &keys[g * dim * capacity + cut..],
                             k_stride: *capacity,
-                            values: &values[g * dim..],
+                            values: &values[(cut * kv_heads + g) * dim..],
                             v_stride: kv_heads * dim,
-                            len,
+                            len: len - cut,
                         });
                     }
                 }
-                scores.resize(segment.offset + seen, 0.0);
+                scores.resize(kept, 0.0);
                 let at = (token * heads + h) * dim;
                 attend(
                     &q[at..at + dim],
                     &spans,
                     scale as f32,
+                    cap,
                     &mut scores,
                     &mut out[h * dim..(h + 1) * dim],
                 );
@@ -245,8 +252,10 @@ fn cached_device(
         let total = keys.dim(0)?;
         let mask: Vec<f32> = (0..len)
             .flat_map(|i| {
+                let at = segment.offset + i;
+                let first = heads.window.map_or(0, |window| (at + 1).saturating_sub(window));
                 (0..total)
-                    .map(move |j| if j <= segment.offset + i { 0.0 } else { f32::NEG_INFINITY })
+                    .map(move |j| if (first..=at).contains(&j) { 0.0 } else { f32::NEG_INFINITY })
             })
             .collect();
         let mask = Tensor::from_vec(mask, (len, total), q.device())?;
@@ -263,7 +272,14 @@ mod tests {
     /// Prefill in chunks, fork, decode token by token: the bits of one packed pass.
     #[test]
     fn decoding_after_a_fork_equals_the_packed_pass_bit_for_bit() -> Result<()> {
-        let heads = Heads::new(4, 2, 32);
+        let plain = Heads::new(4, 2, 32);
+        for heads in [plain, Heads { window: Some(7), softcap: Some(2.0), ..plain }] {
+            decoding_equals_packed(heads)?;
+        }
+        Ok(())
+    }
+
+    fn decoding_equals_packed(heads: Heads) -> Result<()> {
         let mut packed = Forest::new();
         let prompt = packed.push(Parent::Root, 21);
         packed.push(Parent::Segment(prompt), 6);

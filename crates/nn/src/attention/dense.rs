@@ -8,7 +8,7 @@ use crate::Forest;
 
 /// Attention with an additive `[tokens, tokens]` mask.
 pub fn dense(q: &Tensor, k: &Tensor, v: &Tensor, heads: Heads, forest: &Forest) -> Result<Tensor> {
-    let mask = forest.mask(q.device())?;
+    let mask = forest.mask(q.device(), heads.window)?;
     masked(q, k, v, heads, &mask)
 }
 
@@ -20,7 +20,7 @@ pub(super) fn masked(
     heads: Heads,
     mask: &Tensor,
 ) -> Result<Tensor> {
-    let Heads { heads, kv_heads, head_dim, scale } = heads;
+    let Heads { heads, kv_heads, head_dim, scale, softcap, .. } = heads;
     let (queries, keys) = (q.dim(0)?, k.dim(0)?);
     let group = heads / kv_heads;
     let split = |x: &Tensor, len: usize| {
@@ -34,7 +34,11 @@ pub(super) fn masked(
     let scores = q4.matmul(&split(k, keys)?.t()?)?;
     let dtype = scores.dtype();
     let wide = if dtype == DType::F64 { DType::F64 } else { DType::F32 };
-    let scores = scores.to_dtype(wide)?.broadcast_add(&mask.to_dtype(wide)?)?;
+    let mut scores = scores.to_dtype(wide)?;
+    if let Some(cap) = softcap {
+        scores = ((scores / cap)?.tanh()? * cap)?;
+    }
+    let scores = scores.broadcast_add(&mask.to_dtype(wide)?)?;
     let weights = candle_nn::ops::softmax(&scores, D::Minus1)?.to_dtype(dtype)?;
     weights.matmul(&split(v, keys)?)?.transpose(0, 1)?.reshape((queries, heads * head_dim))
 }

@@ -4,7 +4,7 @@
 //! indices in a fixed pattern, so that the result does not depend on how the keys are cut into
 //! spans: packed or separate, forked or not, a token's attention has the same bits.
 
-use crate::simd::{Real, simd};
+use crate::simd::{Real, simd, soften};
 
 /// Keys and values of consecutive logical tokens, for one head.
 #[derive(Debug, Clone, Copy)]
@@ -177,11 +177,14 @@ pub(super) fn combine<'a, T: Real>(
 
 simd! {
     /// Softmax attention of one query over `spans`; `scores` has room for all keys.
-    pub(super) fn attend<T>(query: &[T], spans: &[Span<'_, T>], scale: T, scores: &mut [T], out: &mut [T]) {
+    pub(super) fn attend<T>(query: &[T], spans: &[Span<'_, T>], scale: T, cap: Option<T>, scores: &mut [T], out: &mut [T]) {
         let mut first = 0;
         for span in spans {
             products(query, span.keys, span.k_stride, scale, &mut scores[first..first + span.len]);
             first += span.len;
+        }
+        if let Some(cap) = cap {
+            soften(scores, cap);
         }
         let inverse = exponentials(scores);
         combine(scores, spans.iter().map(|s| (s.values, s.v_stride, s.len)), inverse, out);
@@ -202,6 +205,8 @@ pub(super) struct Backward<'a, T> {
     /// Scratch for the weights and their gradients.
     pub(super) weights: Vec<T>,
     pub(super) grads: Vec<T>,
+    /// Scratch for the slopes of capped scores.
+    pub(super) slopes: Vec<T>,
 }
 
 simd! {
@@ -211,6 +216,7 @@ simd! {
         query: &[T],
         ranges: &[std::ops::Range<usize>],
         scale: T,
+        cap: Option<T>,
         grad_out: &[T],
         grad_query: &mut [T],
     ) {
@@ -225,6 +231,12 @@ simd! {
             products(query, &work.keys_t[range.start..], work.stride, scale, &mut weights[first..first + len]);
             products(grad_out, &work.values_t[range.start..], work.stride, T::of(1.0), &mut grads[first..first + len]);
             first += len;
+        }
+        if let Some(cap) = cap {
+            soften(weights, cap);
+            let inverse = T::of(1.0) / cap;
+            work.slopes.clear();
+            work.slopes.extend(weights.iter().map(|&w| T::of(1.0) - (w * inverse) * (w * inverse)));
         }
         let inverse = exponentials(weights);
         let mut lanes = [T::default(); LANES];
@@ -247,6 +259,11 @@ simd! {
         }
         for (g, &w) in grads.iter_mut().zip(weights.iter()) {
             *g = w * (*g - mean) * scale;
+        }
+        if cap.is_some() {
+            for (g, &slope) in grads.iter_mut().zip(&work.slopes) {
+                *g *= slope;
+            }
         }
         let keys = work.keys;
         combine(

@@ -23,11 +23,17 @@ pub struct Heads {
     pub head_dim: usize,
     /// Factor on the scores.
     pub scale: f64,
+    /// A token sees this many tokens at most, the last ones, itself among them. They are counted
+    /// along its own branch, not along the pass.
+    pub window: Option<usize>,
+    /// Scores are softly kept below this (Gemma 2, section 2): `cap tanh(score / cap)`.
+    pub softcap: Option<f64>,
 }
 
 impl Heads {
-    /// The usual scale, one over the root of the head's width.
+    /// The usual scale, one over the root of the head's width; no window, no cap.
     pub fn new(heads: usize, kv_heads: usize, head_dim: usize) -> Self {
-        Self { heads, kv_heads, head_dim, scale: 1.0 / (head_dim as f64).sqrt() }
+        let scale = 1.0 / (head_dim as f64).sqrt();
+        Self { heads, kv_heads, head_dim, scale, window: None, softcap: None }
     }
 }

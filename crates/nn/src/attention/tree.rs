@@ -57,9 +57,20 @@ fn visible(
     own: &Range<usize>,
     causal: bool,
     at: usize,
+    window: Option<usize>,
 ) -> Vec<Range<usize>> {
     let mut ranges = ancestors.to_vec();
     ranges.push(own.start..if causal { at + 1 } else { own.end });
+    if let Some(window) = window {
+        let total: usize = ranges.iter().map(ExactSizeIterator::len).sum();
+        let mut hidden = total.saturating_sub(window);
+        for range in &mut ranges {
+            let cut = hidden.min(range.len());
+            range.start += cut;
+            hidden -= cut;
+        }
+        ranges.retain(|range| !range.is_empty());
+    }
     ranges
 }
 
@@ -100,9 +111,9 @@ fn transpose_head<T: Real>(
 
 impl TreeAttention {
     fn forward<T: Real>(&self, q: &[T], k: &[T], v: &[T]) -> Vec<T> {
-        let Heads { heads, kv_heads, head_dim: dim, scale } = self.heads;
+        let Heads { heads, kv_heads, head_dim: dim, scale, window, softcap } = self.heads;
         let tokens = self.forest.len();
-        let scale = T::of(scale);
+        let (scale, cap) = (T::of(scale), softcap.map(T::of));
         let mut out = zeros::<T>(q.len());
         let target = Out(out.as_mut_ptr());
         let keys: Vec<Vec<T>> = (0..kv_heads)
@@ -125,7 +136,7 @@ impl TreeAttention {
             let mut spans = Vec::new();
             for token in start..(start + QUERIES).min(segment.range.end) {
                 spans.clear();
-                for range in visible(&ancestors, &segment.range, segment.causal, token) {
+                for range in visible(&ancestors, &segment.range, segment.causal, token, window) {
                     spans.push(Span {
                         keys: &keys[g][range.start..],
                         k_stride: tokens,
@@ -138,7 +149,7 @@ impl TreeAttention {
                 let at = (token * heads + h) * dim;
                 // SAFETY: cell (token, h) belongs to this task alone.
                 let cell = unsafe { target.cell(at, dim) };
-                attend(&q[at..at + dim], &spans, scale, &mut scores, cell);
+                attend(&q[at..at + dim], &spans, scale, cap, &mut scores, cell);
             }
         });
         out
@@ -146,8 +157,8 @@ impl TreeAttention {
 
     /// Gradients of q, k and v. One task per tree and key head, so sums have a fixed order.
     fn backward<T: Real>(&self, q: &[T], k: &[T], v: &[T], grad: &[T]) -> [Vec<T>; 3] {
-        let Heads { heads, kv_heads, head_dim: dim, scale } = self.heads;
-        let scale = T::of(scale);
+        let Heads { heads, kv_heads, head_dim: dim, scale, window, softcap } = self.heads;
+        let (scale, cap) = (T::of(scale), softcap.map(T::of));
         let group = heads / kv_heads;
         let (mut dq, mut dk, mut dv) =
             (zeros::<T>(q.len()), zeros::<T>(k.len()), zeros::<T>(v.len()));
@@ -185,13 +196,14 @@ impl TreeAttention {
                 grad_values: &mut grad_values,
                 weights: Vec::new(),
                 grads: Vec::new(),
+                slopes: Vec::new(),
             };
             for &index in members {
                 let segment = &segments[index];
                 let ancestors = self.forest.ancestors(index);
                 for token in segment.range.clone() {
                     let ranges: Vec<Range<usize>> =
-                        visible(&ancestors, &segment.range, segment.causal, token)
+                        visible(&ancestors, &segment.range, segment.causal, token, window)
                             .into_iter()
                             .map(|r| r.start - span.start..r.end - span.start)
                             .collect();
@@ -204,6 +216,7 @@ impl TreeAttention {
                             &q[at..at + dim],
                             &ranges,
                             scale,
+                            cap,
                             &grad[at..at + dim],
                             cell,
                         );
@@ -285,8 +298,15 @@ mod tests {
 
     #[test]
     fn equals_dense_attention_in_value_and_gradient() -> Result<()> {
-        let heads = Heads::new(4, 2, 40);
-        for forest in [forest(), Arc::new(Forest::full(3, 17))] {
+        let plain = Heads::new(4, 2, 40);
+        let softcap = Some(1.5);
+        for (heads, forest) in [
+            (plain, forest()),
+            (plain, Arc::new(Forest::full(3, 17))),
+            (Heads { window: Some(9), ..plain }, forest()),
+            (Heads { window: Some(71), softcap, ..plain }, forest()),
+            (Heads { softcap, ..plain }, Arc::new(Forest::full(2, 33))),
+        ] {
             let n = forest.len();
             let draw = |name: &str, width| {
                 Var::from_tensor(&check::normal(&[n, width], name, DType::F64)?)
@@ -308,7 +328,13 @@ mod tests {
     /// A branch of a packed row has the bits that it has alone.
     #[test]
     fn packed_equals_separate_bit_for_bit() -> Result<()> {
-        let heads = Heads::new(4, 2, 32);
+        for window in [None, Some(20)] {
+            packed_equals_separate(Heads { window, ..Heads::new(4, 2, 32) })?;
+        }
+        Ok(())
+    }
+
+    fn packed_equals_separate(heads: Heads) -> Result<()> {
         let forest = forest();
         let n = forest.len();
         let q = check::normal(&[n, 128], "q", DType::F32)?;

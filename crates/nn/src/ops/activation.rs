@@ -1,4 +1,4 @@
-//! SwiGLU (Shazeer 2020) and the tanh form of GELU (Hendrycks & Gimpel 2016).
+//! SwiGLU (Shazeer 2020), the tanh form of GELU (Hendrycks & Gimpel 2016) and soft caps (Gemma 2).
 
 use candle_core::{
     CpuStorage, CustomOp1, CustomOp2, DType, Layout, Result, Shape, Tensor, WithDType,
@@ -6,7 +6,7 @@ use candle_core::{
 use rayon::prelude::*;
 
 use crate::host::{by_dtype, host_dtype, slice, with_slices, zeros};
-use crate::simd::{Real, simd};
+use crate::simd::{Real, simd, soften};
 
 const CHUNK: usize = 8192;
 
@@ -23,7 +23,16 @@ pub fn gelu_tanh(x: &Tensor) -> Result<Tensor> {
     if !x.device().is_cpu() || x.dtype() == DType::BF16 {
         return x.gelu();
     }
-    x.contiguous()?.apply_op1(GeluTanh)
+    x.contiguous()?.apply_op1(Elementwise::GeluTanh)
+}
+
+/// `cap tanh(x / cap)`, elementwise; `x` itself without a cap.
+pub fn softcap(x: &Tensor, cap: Option<f64>) -> Result<Tensor> {
+    match cap {
+        None => Ok(x.clone()),
+        Some(cap) if !x.device().is_cpu() || x.dtype() == DType::BF16 => (x / cap)?.tanh()? * cap,
+        Some(cap) => x.contiguous()?.apply_op1(Elementwise::SoftCap(cap)),
+    }
 }
 
 #[inline(always)]
@@ -69,6 +78,22 @@ simd! {
             let s = sigmoid(u);
             let slope = T::of(2.0 * ROOT) * (T::of(1.0) + T::of(3.0 * CUBE) * x * x);
             *d = g * (s + x * s * (T::of(1.0) - s) * slope);
+        }
+    }
+}
+
+simd! {
+    fn cap_chunk<T>(cap: T, y: &mut [T]) {
+        soften(y, cap);
+    }
+}
+
+simd! {
+    fn cap_back<T>(cap: T, x: &[T], grad: &[T], dx: &mut [T]) {
+        let inverse = T::of(1.0) / cap;
+        for ((d, &x), &g) in dx.iter_mut().zip(x).zip(grad) {
+            let t = Real::tanh(x * inverse);
+            *d = g * (T::of(1.0) - t * t);
         }
     }
 }
@@ -121,28 +146,54 @@ impl CustomOp2 for SwiGlu {
     }
 }
 
-struct GeluTanh;
+#[derive(Debug, Clone, Copy)]
+enum Elementwise {
+    GeluTanh,
+    SoftCap(f64),
+}
 
-impl CustomOp1 for GeluTanh {
+impl Elementwise {
+    fn forward<T: Real>(self, x: &[T], y: &mut [T]) {
+        match self {
+            Self::GeluTanh => gelu_chunk(x, y),
+            Self::SoftCap(cap) => {
+                y.copy_from_slice(x);
+                cap_chunk(T::of(cap), y);
+            }
+        }
+    }
+
+    fn backward<T: Real>(self, x: &[T], grad: &[T], dx: &mut [T]) {
+        match self {
+            Self::GeluTanh => gelu_back(x, grad, dx),
+            Self::SoftCap(cap) => cap_back(T::of(cap), x, grad, dx),
+        }
+    }
+}
+
+impl CustomOp1 for Elementwise {
     fn name(&self) -> &'static str {
-        "gelu-tanh"
+        match self {
+            Self::GeluTanh => "gelu-tanh",
+            Self::SoftCap(_) => "softcap",
+        }
     }
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         by_dtype!(host_dtype(storage), self.name(), T => {
-            let x = slice::<T>(storage, layout, "gelu-tanh")?;
+            let x = slice::<T>(storage, layout, self.name())?;
             let mut y = zeros::<T>(x.len());
-            y.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(|(y, x)| gelu_chunk(x, y));
+            y.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(|(y, x)| self.forward(x, y));
             Ok((T::to_cpu_storage_owned(y), layout.shape().clone()))
         })
     }
 
     fn bwd(&self, x: &Tensor, _y: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
-        by_dtype!(x.dtype(), self.name(), T => with_slices::<T, _>(&[x, grad], "gelu-tanh", |s| {
+        by_dtype!(x.dtype(), self.name(), T => with_slices::<T, _>(&[x, grad], self.name(), |s| {
             let mut dx = zeros::<T>(s[0].len());
             dx.par_chunks_mut(CHUNK)
                 .zip(s[0].par_chunks(CHUNK).zip(s[1].par_chunks(CHUNK)))
-                .for_each(|(dx, (x, g))| gelu_back(x, g, dx));
+                .for_each(|(dx, (x, g))| self.backward(x, g, dx));
             Ok(Some(Tensor::from_vec(dx, x.shape(), x.device())?))
         }))
     }
@@ -162,6 +213,8 @@ mod tests {
         check::gradient(&[x.clone(), y.clone()], 1e-7, |t| {
             (swiglu(&t[0], &t[1])? * &y)?.sum_all()
         })?;
-        check::gradient(&[x], 1e-7, |t| (gelu_tanh(&t[0])? * &y)?.sum_all())
+        check::gradient(std::slice::from_ref(&x), 1e-7, |t| (gelu_tanh(&t[0])? * &y)?.sum_all())?;
+        check::close(&softcap(&x, Some(1.2))?, &((&x / 1.2)?.tanh()? * 1.2)?, 1e-12)?;
+        check::gradient(&[x], 1e-7, |t| (softcap(&t[0], Some(1.2))? * &y)?.sum_all())
     }
 }

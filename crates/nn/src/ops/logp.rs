@@ -11,14 +11,19 @@ use candle_core::{
 
 use crate::gemm::{Mat, gemm};
 use crate::host::{by_dtype, host_dtype, slice, with_slices, zeros};
-use crate::simd::{Real, simd};
+use crate::simd::{Real, simd, soften};
 
 /// Rows whose logits are held at a time.
 pub const LOGP_CHUNK: usize = 256;
 
 /// Natural log-probability of `targets[i]` at row i: hidden `[rows, width]`, head `[vocab, width]`,
-/// result `[rows]`.
-pub fn gathered_logps(hidden: &Tensor, head: &Tensor, targets: &[u32]) -> Result<Tensor> {
+/// result `[rows]`. With `softcap`, of logits kept below it: `cap tanh(logit / cap)`.
+pub fn gathered_logps(
+    hidden: &Tensor,
+    head: &Tensor,
+    targets: &[u32],
+    softcap: Option<f64>,
+) -> Result<Tensor> {
     let ((rows, width), (vocab, inputs)) = (hidden.dims2()?, head.dims2()?);
     if rows != targets.len() || width != inputs {
         bail!(
@@ -35,6 +40,7 @@ pub fn gathered_logps(hidden: &Tensor, head: &Tensor, targets: &[u32]) -> Result
         for start in (0..rows).step_by(LOGP_CHUNK) {
             let len = LOGP_CHUNK.min(rows - start);
             let logits = hidden.narrow(0, start, len)?.matmul(&head.t()?)?.to_dtype(DType::F32)?;
+            let logits = super::softcap(&logits, softcap)?;
             let index =
                 Tensor::from_slice(&targets[start..start + len], (len, 1), hidden.device())?;
             parts.push(
@@ -43,7 +49,7 @@ pub fn gathered_logps(hidden: &Tensor, head: &Tensor, targets: &[u32]) -> Result
         }
         return Tensor::cat(&parts, 0);
     }
-    let op = GatheredLogps { targets: Arc::from(targets) };
+    let op = GatheredLogps { targets: Arc::from(targets), softcap };
     hidden.contiguous()?.apply_op2(&head.contiguous()?, op)
 }
 
@@ -66,12 +72,16 @@ simd! {
 
 struct GatheredLogps {
     targets: Arc<[u32]>,
+    softcap: Option<f64>,
 }
 
 simd! {
     /// Turns each row of logits into the log-probability of its target.
-    fn rows_forward<T>(logits: &mut [T], vocab: usize, targets: &[u32], out: &mut [T]) {
+    fn rows_forward<T>(logits: &mut [T], vocab: usize, targets: &[u32], cap: Option<T>, out: &mut [T]) {
         for ((row, &target), out) in logits.chunks_exact_mut(vocab).zip(targets).zip(out) {
+            if let Some(cap) = cap {
+                soften(row, cap);
+            }
             let chosen = row[target as usize];
             let (max, sum) = sum_exp(row);
             *out = chosen - max - sum.ln();
@@ -81,14 +91,24 @@ simd! {
 
 simd! {
     /// Turns each row of logits into the gradient of `g * logp` with respect to them.
-    fn rows_backward<T>(logits: &mut [T], vocab: usize, targets: &[u32], grads: &[T]) {
+    fn rows_backward<T>(logits: &mut [T], vocab: usize, targets: &[u32], cap: Option<T>, grads: &[T]) {
+        let mut slopes = Vec::new();
         for ((row, &target), &g) in logits.chunks_exact_mut(vocab).zip(targets).zip(grads) {
+            if let Some(cap) = cap {
+                soften(row, cap);
+                let inverse = T::of(1.0) / cap;
+                slopes.clear();
+                slopes.extend(row.iter().map(|&x| T::of(1.0) - (x * inverse) * (x * inverse)));
+            }
             let (_, sum) = sum_exp(row);
             let factor = -g / sum;
             for x in row.iter_mut() {
                 *x *= factor;
             }
             row[target as usize] += g;
+            for (x, &slope) in row.iter_mut().zip(&slopes) {
+                *x *= slope;
+            }
         }
     }
 }
@@ -136,7 +156,8 @@ impl CustomOp2 for GatheredLogps {
                 let mut logits = zeros::<T>(len * vocab);
                 let part = Mat::row_major(&h[start * width..(start + len) * width], width);
                 gemm(len, vocab, width, part, Mat::row_major(w, width).transposed(), &mut logits, true);
-                rows_forward(&mut logits, vocab, &self.targets[start..start + len], &mut out[start..start + len]);
+                let cap = self.softcap.map(T::of);
+                rows_forward(&mut logits, vocab, &self.targets[start..start + len], cap, &mut out[start..start + len]);
             }
             Ok((T::to_cpu_storage_owned(out), rows.into()))
         })
@@ -159,7 +180,8 @@ impl CustomOp2 for GatheredLogps {
                 let part = Mat::row_major(&s[0][start * width..(start + len) * width], width);
                 let head = Mat::row_major(s[1], width);
                 gemm(len, vocab, width, part, head.transposed(), &mut logits, true);
-                rows_backward(&mut logits, vocab, &self.targets[start..start + len], &s[2][start..start + len]);
+                let cap = self.softcap.map(T::of);
+                rows_backward(&mut logits, vocab, &self.targets[start..start + len], cap, &s[2][start..start + len]);
                 let d = Mat::row_major(&logits, vocab);
                 gemm(len, width, vocab, d, head, &mut dh[start * width..(start + len) * width], true);
                 if w.track_op() {
@@ -183,13 +205,16 @@ mod tests {
         let w = check::normal(&[19, 6], "w", DType::F64)?;
         let targets = [0, 18, 7, 7, 3];
         let index = Tensor::from_slice(&targets, (5, 1), h.device())?;
-        let want = candle_nn::ops::log_softmax(&h.matmul(&w.t()?)?, D::Minus1)?
-            .gather(&index, 1)?
-            .squeeze(1)?;
-        check::close(&gathered_logps(&h, &w, &targets)?, &want, 1e-12)?;
-        let weight = check::normal(&[5], "weight", DType::F64)?;
-        check::gradient(&[h, w], 1e-7, |t| {
-            (gathered_logps(&t[0], &t[1], &targets)? * &weight)?.sum_all()
-        })
+        for cap in [None, Some(2.5)] {
+            let logits = super::super::softcap(&h.matmul(&w.t()?)?, cap)?;
+            let want =
+                candle_nn::ops::log_softmax(&logits, D::Minus1)?.gather(&index, 1)?.squeeze(1)?;
+            check::close(&gathered_logps(&h, &w, &targets, cap)?, &want, 1e-12)?;
+            let weight = check::normal(&[5], "weight", DType::F64)?;
+            check::gradient(&[h.clone(), w.clone()], 1e-7, |t| {
+                (gathered_logps(&t[0], &t[1], &targets, cap)? * &weight)?.sum_all()
+            })?;
+        }
+        Ok(())
     }
 }

@@ -7,7 +7,7 @@ mod logp;
 mod norm;
 mod rope;
 
-pub use activation::{gelu_tanh, swiglu};
+pub use activation::{gelu_tanh, softcap, swiglu};
 pub use linear::{linear, linear_transposed};
 pub use logp::{LOGP_CHUNK, gathered_logps, log_normaliser};
 pub use norm::{layer_norm, rms_norm};

@@ -10,26 +10,31 @@ use rayon::prelude::*;
 use crate::host::{by_dtype, host_dtype, slice, with_slices, zeros};
 use crate::simd::Real;
 
-/// Cosines and sines of the tokens of one pass, `[tokens, head_dim / 2]` each.
+/// Cosines and sines of the tokens of one pass, `[tokens, half]` each: the first `2 half` elements
+/// of every head are rotated, the rest stays.
 #[derive(Debug, Clone)]
 pub struct RopeTable {
     cos: Arc<Vec<f32>>,
     sin: Arc<Vec<f32>>,
     half: usize,
+    head_dim: usize,
 }
 
 impl RopeTable {
-    /// Angles `position * theta^(-2i / head_dim)`, computed in f32 as the reference does.
-    pub fn new(positions: &[u32], head_dim: usize, theta: f64) -> Self {
-        let half = head_dim / 2;
-        let inverse: Vec<f32> = (0..half)
-            .map(|i| 1.0 / (theta as f32).powf(2.0 * i as f32 / head_dim as f32))
-            .collect();
-        let angles = || positions.iter().flat_map(|&p| inverse.iter().map(move |f| p as f32 * f));
+    /// Angles `position * inverse[i]`, computed in f32 as the reference does; `gain` multiplies
+    /// cosines and sines.
+    pub fn new(positions: &[u32], inverse: &[f32], head_dim: usize, gain: f32) -> Self {
+        let angles = positions.iter().flat_map(|&p| inverse.iter().map(move |f| p as f32 * f));
+        Self::of_angles(&angles.collect::<Vec<_>>(), inverse.len(), head_dim, gain)
+    }
+
+    /// Given angles, `[tokens, half]`.
+    pub fn of_angles(angles: &[f32], half: usize, head_dim: usize, gain: f32) -> Self {
         Self {
-            cos: Arc::new(angles().map(f32::cos).collect()),
-            sin: Arc::new(angles().map(f32::sin).collect()),
+            cos: Arc::new(angles.iter().map(|angle| angle.cos() * gain).collect()),
+            sin: Arc::new(angles.iter().map(|angle| angle.sin() * gain).collect()),
             half,
+            head_dim,
         }
     }
 }
@@ -37,8 +42,14 @@ impl RopeTable {
 /// Rotates every head of `[tokens, heads * head_dim]`.
 pub fn rope(x: &Tensor, table: &RopeTable) -> Result<Tensor> {
     let (tokens, width) = x.dims2()?;
-    if table.cos.len() != tokens * table.half || width % (2 * table.half) != 0 {
+    if table.cos.len() != tokens * table.half
+        || 2 * table.half > table.head_dim
+        || width % table.head_dim.max(1) != 0
+    {
         bail!("rope: {:?} does not fit {} angles of {}", x.dims(), table.cos.len(), table.half);
+    }
+    if table.half == 0 {
+        return Ok(x.clone());
     }
     if !x.device().is_cpu() || x.dtype() == DType::BF16 {
         return composed(x, table, x.device());
@@ -48,16 +59,17 @@ pub fn rope(x: &Tensor, table: &RopeTable) -> Result<Tensor> {
 
 fn composed(x: &Tensor, table: &RopeTable, device: &Device) -> Result<Tensor> {
     let (tokens, width) = x.dims2()?;
-    let (half, heads) = (table.half, width / (2 * table.half));
+    let (half, heads) = (table.half, width / table.head_dim);
     let angles = |values: &Arc<Vec<f32>>| {
         Tensor::from_slice(values, (tokens, 1, half), device)?.to_dtype(x.dtype())
     };
     let (cos, sin) = (angles(&table.cos)?, angles(&table.sin)?);
-    let x = x.reshape((tokens, heads, 2 * half))?;
+    let x = x.reshape((tokens, heads, table.head_dim))?;
     let (a, b) = (x.narrow(2, 0, half)?, x.narrow(2, half, half)?);
     let first = (a.broadcast_mul(&cos)? - b.broadcast_mul(&sin)?)?;
     let second = (b.broadcast_mul(&cos)? + a.broadcast_mul(&sin)?)?;
-    Tensor::cat(&[first, second], 2)?.reshape((tokens, width))
+    let rest = x.narrow(2, 2 * half, table.head_dim - 2 * half)?;
+    Tensor::cat(&[first, second, rest], 2)?.reshape((tokens, width))
 }
 
 struct Rope {
@@ -67,7 +79,7 @@ struct Rope {
 
 impl Rope {
     fn rotate<T: Real>(&self, x: &[T], tokens: usize) -> Vec<T> {
-        let half = self.table.half;
+        let (half, dim) = (self.table.half, self.table.head_dim);
         let width = x.len() / tokens.max(1);
         let mut y = zeros::<T>(x.len());
         let sign = T::of(self.sign);
@@ -78,12 +90,13 @@ impl Rope {
             .for_each(|(token, (y, x))| {
                 let cos = &self.table.cos[token * half..(token + 1) * half];
                 let sin = &self.table.sin[token * half..(token + 1) * half];
-                for (y, x) in y.chunks_exact_mut(2 * half).zip(x.chunks_exact(2 * half)) {
+                for (y, x) in y.chunks_exact_mut(dim).zip(x.chunks_exact(dim)) {
                     for i in 0..half {
                         let (c, s) = (T::of(f64::from(cos[i])), T::of(f64::from(sin[i])) * sign);
                         y[i] = x[i] * c - x[half + i] * s;
                         y[half + i] = x[half + i] * c + x[i] * s;
                     }
+                    y[2 * half..].copy_from_slice(&x[2 * half..]);
                 }
             });
         y
@@ -121,9 +134,14 @@ mod tests {
     #[test]
     fn equals_the_composed_form_and_has_its_gradient() -> Result<()> {
         let x = check::normal(&[3, 16], "x", DType::F64)?;
-        let table = RopeTable::new(&[0, 5, 9], 8, 10_000.0);
-        check::close(&rope(&x, &table)?, &composed(&x, &table, &Device::Cpu)?, 1e-12)?;
-        let weight = check::normal(&[3, 16], "weight", DType::F64)?;
-        check::gradient(&[x], 1e-7, |t| (rope(&t[0], &table)? * &weight)?.sum_all())
+        for (inverse, gain) in [(&[1.0, 0.1, 0.01, 0.001][..], 1.0), (&[1.0, 0.3, 0.1], 1.25)] {
+            let table = RopeTable::new(&[0, 5, 9], inverse, 8, gain);
+            check::close(&rope(&x, &table)?, &composed(&x, &table, &Device::Cpu)?, 1e-12)?;
+            let weight = check::normal(&[3, 16], "weight", DType::F64)?;
+            check::gradient(std::slice::from_ref(&x), 1e-7, |t| {
+                (rope(&t[0], &table)? * &weight)?.sum_all()
+            })?;
+        }
+        Ok(())
     }
 }

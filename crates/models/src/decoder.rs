@@ -1,0 +1,481 @@
+//! The decoder of all text families: one transformer, shaped by a [`DecoderConfig`].
+
+use std::sync::Arc;
+
+use candle_core::{Result, Tensor};
+use savi_nn::attention::{Heads, KvNode, cached, tree};
+use savi_nn::layers::{Linear, Mode};
+use savi_nn::ops::{
+    RopeTable, gathered_logps, gelu_tanh, linear_transposed, rms_norm, rope, softcap, swiglu,
+};
+use savi_nn::{Forest, Fresh, Init, Params, Weight};
+
+use crate::rope::Rope;
+
+/// Standard deviation of fresh embeddings, and the size of what a fresh block adds to them: as
+/// small, or a token's own word would drown in the first block's noise.
+const FRESH_SIZE: f64 = 0.1;
+
+/// The shape of a decoder. What a family's `config.json` says is turned into this by the family's
+/// own file in `families`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DecoderConfig {
+    /// Width.
+    pub hidden_size: usize,
+    /// Width of the MLP.
+    pub intermediate_size: usize,
+    /// Entries of the embedding.
+    pub vocab_size: usize,
+    /// Longest sequence.
+    pub max_position_embeddings: usize,
+    /// Query heads.
+    pub num_attention_heads: usize,
+    /// Key and value heads.
+    pub num_key_value_heads: usize,
+    /// Width of a head.
+    pub head_dim: usize,
+    /// Layers in order.
+    pub layers: Vec<LayerConfig>,
+    /// Rotary positions that the layers name by number.
+    pub ropes: Vec<Rope>,
+    /// Added to the mean square in norms.
+    pub rms_norm_eps: f64,
+    /// Added to the norms' weights (Gemma stores them less one).
+    pub norm_offset: f64,
+    /// Of the MLP's gate.
+    pub activation: Activation,
+    /// Which projections have a bias.
+    pub bias: Biases,
+    /// Whether queries and keys are normalised head by head before they are rotated.
+    pub head_norm: bool,
+    /// Whether what attention and MLP give is normalised, too, before it is added.
+    pub sandwich: bool,
+    /// How projections are stored.
+    pub projections: Projections,
+    /// Whether the embedding is also the head.
+    pub tied: bool,
+    /// Factor on the embeddings.
+    pub embed_scale: Option<f64>,
+    /// Factor on the attention's scores.
+    pub attention_scale: f64,
+    /// Soft bound of the attention's scores.
+    pub attention_softcap: Option<f64>,
+    /// Soft bound of the logits.
+    pub logit_softcap: Option<f64>,
+    /// Names in checkpoints.
+    pub(crate) names: &'static Names,
+}
+
+/// One layer's own settings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LayerConfig {
+    /// Tokens that a token sees at most.
+    pub window: Option<usize>,
+    /// Its entry of [`DecoderConfig::ropes`].
+    pub rope: usize,
+}
+
+/// Activation of a gated MLP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Activation {
+    /// x sigmoid(x).
+    Silu,
+    /// GELU by the error function.
+    Gelu,
+    /// GELU by the hyperbolic tangent.
+    GeluTanh,
+    /// max(x, 0).
+    Relu,
+}
+
+/// Which projections have a bias.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Biases {
+    /// Queries, keys and values.
+    pub qkv: bool,
+    /// The attention's output.
+    pub out: bool,
+    /// The MLP.
+    pub mlp: bool,
+}
+
+/// How the projections of a layer are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Projections {
+    /// Each on its own.
+    Separate,
+    /// Queries, keys and values one after the other in one matrix; gate and up in another.
+    Fused,
+    /// Queries, keys and values in one matrix, by key head: its queries, its key, its value.
+    Grouped,
+}
+
+/// Names of a family's weights, relative to the layer where they belong to one.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Names {
+    pub(crate) embedding: &'static str,
+    pub(crate) layers: &'static str,
+    pub(crate) norm: &'static str,
+    pub(crate) head: &'static str,
+    pub(crate) q: &'static str,
+    pub(crate) k: &'static str,
+    pub(crate) v: &'static str,
+    pub(crate) qkv: &'static str,
+    pub(crate) o: &'static str,
+    pub(crate) q_norm: &'static str,
+    pub(crate) k_norm: &'static str,
+    pub(crate) gate: &'static str,
+    pub(crate) up: &'static str,
+    pub(crate) gate_up: &'static str,
+    pub(crate) down: &'static str,
+    pub(crate) input_norm: &'static str,
+    /// Of what attention gives, in a sandwich; else before the MLP.
+    pub(crate) attention_norm: &'static str,
+    pub(crate) mlp_norm: &'static str,
+    pub(crate) after_mlp_norm: &'static str,
+}
+
+impl Names {
+    /// Those of most families.
+    pub(crate) const USUAL: Self = Self {
+        embedding: "model.embed_tokens",
+        layers: "model.layers",
+        norm: "model.norm",
+        head: "lm_head",
+        q: "self_attn.q_proj",
+        k: "self_attn.k_proj",
+        v: "self_attn.v_proj",
+        qkv: "self_attn.qkv_proj",
+        o: "self_attn.o_proj",
+        q_norm: "self_attn.q_norm",
+        k_norm: "self_attn.k_norm",
+        gate: "mlp.gate_proj",
+        up: "mlp.up_proj",
+        gate_up: "mlp.gate_up_proj",
+        down: "mlp.down_proj",
+        input_norm: "input_layernorm",
+        attention_norm: "post_attention_layernorm",
+        mlp_norm: "pre_feedforward_layernorm",
+        after_mlp_norm: "post_feedforward_layernorm",
+    };
+}
+
+#[derive(Debug)]
+struct Norm {
+    weight: Arc<Weight>,
+    eps: f64,
+    offset: f64,
+}
+
+impl Norm {
+    fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
+        let weight = self.weight.tensor(mode.train);
+        let weight = if self.offset == 0.0 { weight } else { (weight + self.offset)? };
+        rms_norm(x, &weight, self.eps)
+    }
+
+    /// Head by head.
+    fn heads(&self, x: &Tensor, dim: usize, mode: Mode) -> Result<Tensor> {
+        let shape = x.dims2()?;
+        self.forward(&x.reshape((shape.0 * shape.1 / dim, dim))?, mode)?.reshape(shape)
+    }
+}
+
+#[derive(Debug)]
+enum Qkv {
+    Separate { q: Arc<Linear>, k: Arc<Linear>, v: Arc<Linear> },
+    Fused(Arc<Linear>),
+    Grouped(Arc<Linear>),
+}
+
+#[derive(Debug)]
+enum GateUp {
+    Separate { gate: Arc<Linear>, up: Arc<Linear> },
+    Fused(Arc<Linear>),
+}
+
+#[derive(Debug)]
+struct Block {
+    input_norm: Norm,
+    qkv: Qkv,
+    head_norms: Option<(Norm, Norm)>,
+    o: Arc<Linear>,
+    /// In a sandwich: of what attention gives, and of what the MLP gives.
+    after: Option<(Norm, Norm)>,
+    mlp_norm: Norm,
+    gate_up: GateUp,
+    down: Arc<Linear>,
+    heads: Heads,
+    rope: usize,
+}
+
+/// A decoder without its assembly.
+#[derive(Debug)]
+pub(crate) struct Decoder {
+    config: DecoderConfig,
+    embedding: Arc<Weight>,
+    head: Option<Arc<Weight>>,
+    norm: Norm,
+    blocks: Vec<Block>,
+}
+
+impl Decoder {
+    pub(crate) fn new(params: &Params, prefix: &str, config: &DecoderConfig) -> Result<Self> {
+        let (width, dim, names) = (config.hidden_size, config.head_dim, config.names);
+        let vocab = [config.vocab_size, width];
+        let embedding = params.get(
+            &format!("{prefix}{}.weight", names.embedding),
+            &vocab,
+            Init::Normal(FRESH_SIZE),
+        )?;
+        let head = if config.tied {
+            None
+        } else {
+            let name = format!("{prefix}{}.weight", names.head);
+            Some(params.get(&name, &vocab, Init::Normal(0.02))?)
+        };
+        let norm = |name: String, width: usize| -> Result<Norm> {
+            let weight = params.get(
+                &format!("{name}.weight"),
+                &[width],
+                Init::Constant(1.0 - config.norm_offset),
+            )?;
+            Ok(Norm { weight, eps: config.rms_norm_eps, offset: config.norm_offset })
+        };
+        let mut blocks = Vec::with_capacity(config.layers.len());
+        for (i, layer) in config.layers.iter().enumerate() {
+            let at = |part: &str| format!("{prefix}{}.{i}.{part}", names.layers);
+            let inputs = config.intermediate_size;
+            let quiet = |name: String, inputs: usize, bias: bool| {
+                let fresh = Fresh { like: &name, gain: FRESH_SIZE };
+                params.linear_drawn(&name, fresh, inputs, width, bias)
+            };
+            let usual = Heads::new(config.num_attention_heads, config.num_key_value_heads, dim);
+            blocks.push(Block {
+                input_norm: norm(at(names.input_norm), width)?,
+                qkv: Qkv::new(params, config, at)?,
+                head_norms: if config.head_norm {
+                    Some((norm(at(names.q_norm), dim)?, norm(at(names.k_norm), dim)?))
+                } else {
+                    None
+                },
+                o: quiet(at(names.o), config.num_attention_heads * dim, config.bias.out)?,
+                after: if config.sandwich {
+                    Some((
+                        norm(at(names.attention_norm), width)?,
+                        norm(at(names.after_mlp_norm), width)?,
+                    ))
+                } else {
+                    None
+                },
+                mlp_norm: norm(
+                    at(if config.sandwich { names.mlp_norm } else { names.attention_norm }),
+                    width,
+                )?,
+                gate_up: GateUp::new(params, config, at)?,
+                down: quiet(at(names.down), inputs, config.bias.mlp)?,
+                heads: Heads {
+                    scale: config.attention_scale,
+                    window: layer.window,
+                    softcap: config.attention_softcap,
+                    ..usual
+                },
+                rope: layer.rope,
+            });
+        }
+        let norm = norm(format!("{prefix}{}", names.norm), width)?;
+        Ok(Self { config: config.clone(), embedding, head, norm, blocks })
+    }
+
+    pub(crate) fn config(&self) -> &DecoderConfig {
+        &self.config
+    }
+
+    /// Whether this tensor of a checkpoint is the tied head, written a second time.
+    pub(crate) fn repeats_head(&self, name: &str) -> bool {
+        let head = format!("{}.weight", self.config.names.head);
+        self.config.tied && name.ends_with(&head)
+    }
+
+    /// Embeddings `[ids, width]`.
+    pub(crate) fn embed(&self, ids: &[u32], mode: Mode) -> Result<Tensor> {
+        let table = self.embedding.tensor(mode.train);
+        let index = Tensor::from_slice(ids, ids.len(), table.device())?;
+        let rows = table.index_select(&index, 0)?;
+        match self.config.embed_scale {
+            None => Ok(rows),
+            Some(scale) => rows * scale,
+        }
+    }
+
+    /// Last hidden states `[tokens, width]` after the final norm. With `rows`, attends over and
+    /// fills their cache; the caller commits.
+    pub(crate) fn forward(
+        &self,
+        embeds: &Tensor,
+        forest: &Arc<Forest>,
+        mode: Mode,
+        rows: Option<&mut [&mut KvNode]>,
+    ) -> Result<Tensor> {
+        let x = self.run(embeds, forest, mode, rows, |_| ())?;
+        self.norm.forward(&x, mode)
+    }
+
+    /// What every block gives, `[tokens, width]` each, before the final norm.
+    pub(crate) fn blocks(
+        &self,
+        embeds: &Tensor,
+        forest: &Arc<Forest>,
+        mode: Mode,
+    ) -> Result<Vec<Tensor>> {
+        let mut all = Vec::with_capacity(self.blocks.len());
+        self.run(embeds, forest, mode, None, |x| all.push(x.clone()))?;
+        Ok(all)
+    }
+
+    fn run(
+        &self,
+        embeds: &Tensor,
+        forest: &Arc<Forest>,
+        mode: Mode,
+        mut rows: Option<&mut [&mut KvNode]>,
+        mut after: impl FnMut(&Tensor),
+    ) -> Result<Tensor> {
+        let tables: Vec<RopeTable> =
+            self.config.ropes.iter().map(|rope| rope.table(forest)).collect::<Result<_>>()?;
+        let dim = self.config.head_dim;
+        let mut x = embeds.clone();
+        for (layer, block) in self.blocks.iter().enumerate() {
+            let (mut q, mut k, v) =
+                block.qkv.forward(&block.input_norm.forward(&x, mode)?, &self.config, mode)?;
+            if let Some((of_q, of_k)) = &block.head_norms {
+                q = of_q.heads(&q, dim, mode)?;
+                k = of_k.heads(&k, dim, mode)?;
+            }
+            let (q, k) = (rope(&q, &tables[block.rope])?, rope(&k, &tables[block.rope])?);
+            let y = match rows.as_deref_mut() {
+                None => tree(&q, &k, &v, block.heads, forest)?,
+                Some(rows) => cached(&q, &k, &v, block.heads, forest, layer, rows)?,
+            };
+            let mut y = block.o.forward(&y, mode)?;
+            if let Some((norm, _)) = &block.after {
+                y = norm.forward(&y, mode)?;
+            }
+            x = (x + y)?;
+            let y =
+                block.gate_up.forward(&block.mlp_norm.forward(&x, mode)?, &self.config, mode)?;
+            let mut y = block.down.forward(&y, mode)?;
+            if let Some((_, norm)) = &block.after {
+                y = norm.forward(&y, mode)?;
+            }
+            x = (x + y)?;
+            after(&x);
+        }
+        Ok(x)
+    }
+
+    fn head(&self, mode: Mode) -> Tensor {
+        self.head.as_ref().unwrap_or(&self.embedding).tensor(mode.train)
+    }
+
+    /// Logits `[rows, vocab]`.
+    pub(crate) fn logits(&self, hidden: &Tensor, mode: Mode) -> Result<Tensor> {
+        softcap(&linear_transposed(hidden, &self.head(mode))?, self.config.logit_softcap)
+    }
+
+    /// Log-probability of `targets[i]` after row i, `[rows]`.
+    pub(crate) fn logps(&self, hidden: &Tensor, targets: &[u32], mode: Mode) -> Result<Tensor> {
+        gathered_logps(hidden, &self.head(mode), targets, self.config.logit_softcap)
+    }
+}
+
+impl Qkv {
+    fn new(params: &Params, config: &DecoderConfig, at: impl Fn(&str) -> String) -> Result<Self> {
+        let (width, dim, names) = (config.hidden_size, config.head_dim, config.names);
+        let (q, kv) = (config.num_attention_heads * dim, config.num_key_value_heads * dim);
+        let bias = config.bias.qkv;
+        Ok(match config.projections {
+            // Fresh keys look for what is like the query: words then find what is said of pictures
+            // in the same words, which otherwise takes long to be learnt.
+            Projections::Separate => Self::Separate {
+                q: params.linear(&at(names.q), width, q, bias)?,
+                k: params.linear_drawn(
+                    &at(names.k),
+                    Fresh { like: &at(if q == kv { names.q } else { names.k }), gain: 1.0 },
+                    width,
+                    kv,
+                    bias,
+                )?,
+                v: params.linear(&at(names.v), width, kv, bias)?,
+            },
+            Projections::Fused => {
+                Self::Fused(params.linear(&at(names.qkv), width, q + 2 * kv, bias)?)
+            }
+            Projections::Grouped => {
+                Self::Grouped(params.linear(&at(names.qkv), width, q + 2 * kv, bias)?)
+            }
+        })
+    }
+
+    /// Queries `[tokens, heads * dim]`, keys and values `[tokens, kv_heads * dim]`.
+    fn forward(
+        &self,
+        x: &Tensor,
+        config: &DecoderConfig,
+        mode: Mode,
+    ) -> Result<(Tensor, Tensor, Tensor)> {
+        let dim = config.head_dim;
+        let (heads, kv_heads) = (config.num_attention_heads, config.num_key_value_heads);
+        match self {
+            Self::Separate { q, k, v } => {
+                Ok((q.forward(x, mode)?, k.forward(x, mode)?, v.forward(x, mode)?))
+            }
+            Self::Fused(qkv) => {
+                let y = qkv.forward(x, mode)?;
+                let (q, kv) = (heads * dim, kv_heads * dim);
+                Ok((y.narrow(1, 0, q)?, y.narrow(1, q, kv)?, y.narrow(1, q + kv, kv)?))
+            }
+            Self::Grouped(qkv) => {
+                let (tokens, group) = (x.dim(0)?, heads / kv_heads);
+                let y = qkv.forward(x, mode)?.reshape((tokens, kv_heads, group + 2, dim))?;
+                let part = |start: usize, len: usize| {
+                    y.narrow(2, start, len)?.contiguous()?.reshape((tokens, kv_heads * len * dim))
+                };
+                Ok((part(0, group)?, part(group, 1)?, part(group + 1, 1)?))
+            }
+        }
+    }
+}
+
+impl GateUp {
+    fn new(params: &Params, config: &DecoderConfig, at: impl Fn(&str) -> String) -> Result<Self> {
+        let (width, inner, names) = (config.hidden_size, config.intermediate_size, config.names);
+        let bias = config.bias.mlp;
+        Ok(match config.projections {
+            Projections::Fused => {
+                Self::Fused(params.linear(&at(names.gate_up), width, 2 * inner, bias)?)
+            }
+            Projections::Separate | Projections::Grouped => Self::Separate {
+                gate: params.linear(&at(names.gate), width, inner, bias)?,
+                up: params.linear(&at(names.up), width, inner, bias)?,
+            },
+        })
+    }
+
+    /// What goes into the MLP's last projection.
+    fn forward(&self, x: &Tensor, config: &DecoderConfig, mode: Mode) -> Result<Tensor> {
+        let (gate, up) = match self {
+            Self::Separate { gate, up } => (gate.forward(x, mode)?, up.forward(x, mode)?),
+            Self::Fused(both) => {
+                let (y, inner) = (both.forward(x, mode)?, config.intermediate_size);
+                (y.narrow(1, 0, inner)?, y.narrow(1, inner, inner)?)
+            }
+        };
+        match config.activation {
+            Activation::Silu => swiglu(&gate, &up),
+            Activation::Gelu => gate.gelu_erf()? * up,
+            Activation::GeluTanh => gelu_tanh(&gate)? * up,
+            Activation::Relu => gate.relu()? * up,
+        }
+    }
+}
