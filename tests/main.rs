@@ -7,6 +7,7 @@ mod ingest_goldens;
 mod licences;
 mod report;
 mod resume;
+mod score;
 mod suites;
 mod tidy;
 mod videosavi;

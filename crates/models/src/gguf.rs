@@ -389,14 +389,15 @@ impl Header<'_> {
     }
 }
 
+/// Divisors of the rotary frequencies, where a file has them.
+const ROPE_FREQUENCIES: &str = "rope_freqs.weight";
+
 /// What has to be undone of what the conversion to GGUF did to a tensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Undo {
     Nothing,
     /// Rows of each head were put into the order of interleaved rotations.
     Permuted(usize),
-    /// One was added.
-    PlusOne,
 }
 
 /// A model in a GGUF file: its config in Hugging Face's layout, and its tensors by their names there.
@@ -420,10 +421,7 @@ impl GgufModel {
         let mut names = BTreeMap::new();
         for (name, ..) in file.tensors() {
             let Some((ours, part)) = translated(name) else {
-                if matches!(
-                    name,
-                    "rope_freqs.weight" | "rope_factors_long.weight" | "rope_factors_short.weight"
-                ) {
+                if name == ROPE_FREQUENCIES {
                     continue;
                 }
                 return Err(bad(format!("has no place for the tensor {name}")));
@@ -431,16 +429,7 @@ impl GgufModel {
             let undo = match part {
                 "attn_q" if family == "llama" => Undo::Permuted(heads("num_attention_heads")),
                 "attn_k" if family == "llama" => Undo::Permuted(heads("num_key_value_heads")),
-                _ if family.starts_with("gemma") && part.ends_with("norm") => Undo::PlusOne,
                 _ => Undo::Nothing,
-            };
-            // Gemma's norm after attention has the name that others give to the one before the MLP.
-            let ours = match part {
-                "ffn_norm" if family.starts_with("gemma") => {
-                    ours.replace("post_attention_layernorm", "pre_feedforward_layernorm")
-                }
-                "ffn_up" if family == "phi3" => ours.replace("mlp.up_proj", "mlp.gate_up_proj"),
-                _ => ours,
             };
             names.insert(ours, (name.to_owned(), undo));
         }
@@ -456,7 +445,6 @@ impl GgufModel {
         let Some(value) = self.file.load(theirs)? else { return Ok(None) };
         Ok(Some(match *undo {
             Undo::Nothing => value,
-            Undo::PlusOne => (value - 1.0)?,
             Undo::Permuted(heads) => {
                 let shape = value.dims().to_vec();
                 let half = shape[0] / heads / 2;
@@ -489,12 +477,10 @@ fn translated(name: &str) -> Option<(String, &str)> {
         "attn_q" => "self_attn.q_proj",
         "attn_k" => "self_attn.k_proj",
         "attn_v" => "self_attn.v_proj",
-        "attn_qkv" => "self_attn.qkv_proj",
         "attn_output" => "self_attn.o_proj",
         "attn_q_norm" => "self_attn.q_norm",
         "attn_k_norm" => "self_attn.k_norm",
-        "post_attention_norm" | "ffn_norm" => "post_attention_layernorm",
-        "post_ffw_norm" => "post_feedforward_layernorm",
+        "ffn_norm" => "post_attention_layernorm",
         "ffn_gate" => "mlp.gate_proj",
         "ffn_up" => "mlp.up_proj",
         "ffn_down" => "mlp.down_proj",
@@ -505,11 +491,10 @@ fn translated(name: &str) -> Option<(String, &str)> {
 
 /// `config.json` as the metadata gives it.
 fn config(file: &Gguf, family: &str) -> Result<Value, String> {
-    let model_type = match family {
-        "llama" | "qwen2" | "qwen3" | "phi3" | "gemma2" => family,
-        "gemma3" => "gemma3_text",
-        other => return Err(format!("is of the unsupported architecture {other:?}")),
-    };
+    if !matches!(family, "llama" | "qwen2" | "qwen3") {
+        let supported = "llama, qwen2, qwen3";
+        return Err(format!("is of the architecture {family:?} (supported: {supported})"));
+    }
     let get = |key: &str| file.metadata.get(&format!("{family}.{key}")).cloned();
     let need = |key: &str| get(key).ok_or_else(|| format!("has no {family}.{key}"));
     let has = |name: &str| file.tensors.contains_key(name);
@@ -519,7 +504,7 @@ fn config(file: &Gguf, family: &str) -> Result<Value, String> {
     let heads = need("attention.head_count")?;
     let context = need("context_length")?;
     let mut config = json!({
-        "model_type": model_type,
+        "model_type": family,
         "hidden_size": need("embedding_length")?,
         "intermediate_size": need("feed_forward_length")?,
         "num_hidden_layers": need("block_count")?,
@@ -529,55 +514,31 @@ fn config(file: &Gguf, family: &str) -> Result<Value, String> {
         "max_position_embeddings": context,
         "vocab_size": embedding.shape.first(),
         "tie_word_embeddings": !has("output.weight"),
+        "rope_theta": get("rope.freq_base").unwrap_or(json!(10_000.0)),
     });
     let mut set = |key: &str, value: Value| config[key] = value;
-    set("rope_theta", get("rope.freq_base").unwrap_or(json!(10_000.0)));
     if let Some(dim) = get("attention.key_length") {
         set("head_dim", dim);
     }
-    if matches!(family, "llama" | "qwen3") {
+    if family != "qwen2" {
         set("attention_bias", json!(has("blk.0.attn_q.bias")));
     }
-    if family.starts_with("gemma") {
-        let window = need("attention.sliding_window")?;
-        set("sliding_window", window);
-        for (key, theirs) in [
-            ("attn_logit_softcapping", "attn_logit_softcapping"),
-            ("final_logit_softcapping", "final_logit_softcapping"),
-        ] {
-            set(key, get(theirs).unwrap_or(Value::Null));
-        }
-        // The scale of the scores is not told; all sizes but the largest take the head's width.
-        set("query_pre_attn_scalar", need("attention.key_length")?);
-    } else if let Some(window) = get("attention.sliding_window").filter(|w| w != &json!(0)) {
-        set("sliding_window", window);
-    }
-    let factors = |name: &str| -> Result<Option<Vec<f32>>, String> {
-        let tensor = file.load(name).map_err(|e| e.to_string())?;
-        tensor.map(|t| t.flatten_all()?.to_vec1::<f32>()).transpose().map_err(|e| e.to_string())
-    };
     let original = get("rope.scaling.original_context_length").unwrap_or(context);
-    if let Some(all) = factors("rope_freqs.weight")? {
+    if let Some(tensor) = file.load(ROPE_FREQUENCIES).map_err(|e| e.to_string())? {
         // Llama 3.1: the divisors of all frequencies, ready made.
+        let divisors = tensor.flatten_all().and_then(|t| t.to_vec1::<f32>());
+        let divisors = divisors.map_err(|e| e.to_string())?;
         set(
             "rope_scaling",
-            json!({"rope_type": "longrope", "short_factor": all, "long_factor": all,
+            json!({"rope_type": "longrope", "short_factor": divisors, "long_factor": divisors,
                 "attention_factor": 1.0, "original_max_position_embeddings": original}),
         );
-    } else if let (Some(short), Some(long)) =
-        (factors("rope_factors_short.weight")?, factors("rope_factors_long.weight")?)
-    {
-        set("original_max_position_embeddings", original);
-        let mut scaling =
-            json!({"rope_type": "longrope", "short_factor": short, "long_factor": long});
-        if let Some(gain) = get("rope.scaling.attn_factor") {
-            scaling["attention_factor"] = gain;
-        }
-        set("rope_scaling", scaling);
     } else if let Some(kind) = get("rope.scaling.type").filter(|kind| kind != "none") {
-        let scaling = json!({"rope_type": kind, "factor": need("rope.scaling.factor")?,
-            "original_max_position_embeddings": original});
-        set("rope_scaling", scaling);
+        set(
+            "rope_scaling",
+            json!({"rope_type": kind, "factor": need("rope.scaling.factor")?,
+                "original_max_position_embeddings": original}),
+        );
     }
     Ok(config)
 }

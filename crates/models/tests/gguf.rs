@@ -48,10 +48,14 @@ fn every_type_is_dequantised_as_by_the_reference() -> Result<()> {
 fn a_file_gives_the_model_that_was_converted() -> Result<()> {
     let want = candle_core::safetensors::load(golden("expected.safetensors"), &Device::Cpu)?;
     let mut compared = 0;
-    for family in ["llama", "qwen2"] {
+    for family in ["llama", "qwen2", "qwen3"] {
         let files = read_gguf(&golden(&format!("{family}.gguf"))).unwrap();
         assert_eq!(files.config["model_type"], family);
-        assert_eq!(files.config["tie_word_embeddings"], family == "qwen2");
+        assert_eq!(files.config["tie_word_embeddings"], family != "llama");
+        if family == "llama" {
+            let divisors: Vec<f64> = (1..=8).map(f64::from).collect();
+            assert_eq!(files.config["rope_scaling"]["long_factor"], serde_json::json!(divisors));
+        }
         for name in files.tensors.names() {
             let value = files.tensors.load(name).unwrap().unwrap().flatten_all()?;
             let told = want[&format!("{family}.{name}")].to_vec1::<f32>()?;

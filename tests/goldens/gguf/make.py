@@ -3,7 +3,7 @@
     python make.py --out .
 
 Writes `blocks.safetensors` (NAME.bytes u8 and NAME.values f32: random blocks and what gguf's own
-dequantisation makes of them) and `llama.gguf`, `qwen2.gguf`: models whose weights are drawn as those of
+dequantisation makes of them) and `llama.gguf`, `qwen2.gguf`, `qwen3.gguf`: models whose weights are drawn as those of
 ../families/make.py, converted as llama.cpp's converter does (queries and keys of Llama permuted), the
 matrices as Q8_0 or Q4_0; `expected.safetensors` holds some 97 values of each tensor, evenly spread, under
 Hugging Face's names: before conversion but after quantisation. gguf 0.19.0, numpy.
@@ -63,7 +63,12 @@ PARTS = {
     "self_attn.q_proj.bias": "attn_q.bias",
     "self_attn.k_proj.bias": "attn_k.bias",
     "self_attn.v_proj.bias": "attn_v.bias",
+    "self_attn.q_norm.weight": "attn_q_norm.weight",
+    "self_attn.k_norm.weight": "attn_k_norm.weight",
 }
+# Parts that one family alone has.
+OWN = {"bias": "qwen2", "q_norm.weight": "qwen3", "k_norm.weight": "qwen3"}
+MODELS = {"llama": Type.Q8_0, "qwen2": Type.Q4_0, "qwen3": Type.Q8_0}
 
 
 def permuted(weight: np.ndarray, heads: int) -> np.ndarray:
@@ -86,16 +91,18 @@ def model(out: Path, family: str, kind: Type) -> dict[str, torch.Tensor]:
     writer.add_rope_freq_base(5000.0)
     writer.add_array("some.words", ["a", "list", "of words"])
     names = {"model.embed_tokens.weight": ("token_embd.weight", (vocab, width)), "model.norm.weight": ("output_norm.weight", (width,))}
+    writer.add_key_length(dim)
     if family == "llama":
+        writer.add_tensor("rope_freqs.weight", np.linspace(1, 8, dim // 2, dtype=np.float32))
         names["lm_head.weight"] = ("output.weight", (vocab, width))
     shapes = {
         "q_proj.weight": (width, width), "k_proj.weight": (groups * dim, width), "v_proj.weight": (groups * dim, width),
         "o_proj.weight": (width, width), "gate_proj.weight": (inner, width), "up_proj.weight": (inner, width),
-        "down_proj.weight": (width, inner), "q_proj.bias": (width,), "k_proj.bias": (groups * dim,), "v_proj.bias": (groups * dim,),
+        "down_proj.weight": (width, inner), "q_norm.weight": (dim,), "k_norm.weight": (dim,), "q_proj.bias": (width,), "k_proj.bias": (groups * dim,), "v_proj.bias": (groups * dim,),
     }
     for layer in range(layers):
         for ours, theirs in PARTS.items():
-            if ours.endswith("bias") and family == "llama":
+            if any(ours.endswith(part) and family != of for part, of in OWN.items()):
                 continue
             shape = shapes.get(ours.split(".", 1)[-1], (width,))
             names[f"model.layers.{layer}.{ours}"] = (f"blk.{layer}.{theirs}", shape)
@@ -126,10 +133,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     out = parser.parse_args().out
     save_file(blocks(np.random.default_rng(5)), out / "blocks.safetensors")
-    model(out, "llama", Type.Q8_0)
-    model(out, "qwen2", Type.Q4_0)
     told = {}
-    for family, kind in (("llama", Type.Q8_0), ("qwen2", Type.Q4_0)):
+    for family, kind in MODELS.items():
         for name, value in model(out, family, kind).items():
             told[name] = value.flatten()[:: max(1, value.numel() // 97)].clone()
     save_file(told, out / "expected.safetensors")
