@@ -66,8 +66,13 @@ run_queue
 for other in judge critique; do
   [[ $other = "$form" ]] || arm "$form" "$other" "$other"
 done
-arm "$form" other-clip "$form" method.judge_video=other method.no_pairs=skip
-arm "$form" no-video "$form" method.judge_video=none method.no_pairs=skip
+# Critics that see something else find more to revise: these arms learn from as many pairs a round as the form
+# itself does (its mean over seeds and rounds), or steps would differ, too.
+count=$(cat "$out/$form"-*/checkpoints/round-*/pairs.jsonl | wc -l)
+rounds=$(ls -d "$out/$form"-*/checkpoints/round-* | wc -l)
+equal="method.pairs_per_round=$((count / rounds))"
+arm "$form" other-clip "$form" method.judge_video=other method.no_pairs=skip "$equal"
+arm "$form" no-video "$form" method.judge_video=none method.no_pairs=skip "$equal"
 arm "$form" sft-initial "$form" method.learn=sft-initial
 arm "$form" sft-labelled "$form" method.learn=sft-labelled
 arm "$form" self-correction critique method.rounds=0 evaluation.answering=critique-revise

@@ -1,4 +1,4 @@
-//! `savi score`: what it prints, what it takes and what it refuses.
+//! `savi score` and `savi model show`: what they print, what they take and what they refuse.
 
 use std::path::PathBuf;
 use std::process::{Command, Output};
@@ -86,4 +86,27 @@ fn what_cannot_be_scored_is_bad_input() {
         let text = String::from_utf8(output.stderr).unwrap();
         assert!(text.contains(message), "{args:?}: {text}");
     }
+}
+
+#[test]
+fn a_model_is_shown_with_its_parameters_and_memory() {
+    let show = |model: &str| {
+        Command::new(env!("CARGO_BIN_EXE_savi"))
+            .args(["model", "show", model, "--json"])
+            .output()
+            .unwrap()
+    };
+    let shown = |model: &str| -> Value {
+        let output = show(model);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    let tiny = shown("builtin:tiny");
+    assert_eq!(tiny["family"], "llava_onevision");
+    assert_eq!(tiny["parameters"], 2_467_040);
+    assert_eq!(tiny["stored"]["bf16"], 2_467_040);
+    assert_eq!(tiny["memory"]["f32"]["weights"], 4 * 2_467_040);
+    assert_eq!(tiny["parts"]["image_newline"], 160);
+    let output = show("nowhere");
+    assert_eq!(output.status.code(), Some(2));
 }

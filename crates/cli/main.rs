@@ -16,6 +16,7 @@ mod eval_compare;
 mod exit;
 mod ingest;
 mod lessons;
+mod model;
 mod report;
 mod score;
 mod train;
@@ -55,6 +56,7 @@ enum Command {
     Data(data::Args),
     Eval(eval::Args),
     Ingest(ingest::Args),
+    Model(model::Args),
     Report(report::Args),
     Score(score::Args),
     Train(train::Args),
@@ -89,6 +91,7 @@ fn main() -> ExitCode {
         Command::Data(args) => data::run(args, &cli.global),
         Command::Eval(args) => eval::run(args, &cli.global),
         Command::Ingest(args) => ingest::run(args, &cli.global),
+        Command::Model(args) => model::run(args, &cli.global),
         Command::Report(args) => report::run(args, &cli.global),
         Command::Score(args) => score::run(args, &cli.global),
         Command::Train(args) => train::run(args, &cli.global),

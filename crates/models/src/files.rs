@@ -80,6 +80,26 @@ impl TensorFiles {
         self.places.keys().map(String::as_str)
     }
 
+    /// Names, how they are stored and shapes, in alphabetical order.
+    pub fn shapes(&self) -> Vec<(String, String, Vec<usize>)> {
+        let mut all = Vec::new();
+        for shard in &self.shards {
+            match &shard.data {
+                Data::Memory(tensors) => all.extend(tensors.iter().map(|(name, tensor)| {
+                    (name.clone(), tensor.dtype().as_str().to_owned(), tensor.dims().to_vec())
+                })),
+                Data::Mapped(file) => all.extend(file.tensors().into_iter().map(|(name, view)| {
+                    let kind = format!("{:?}", view.dtype()).to_lowercase();
+                    (name, kind, view.shape().to_vec())
+                })),
+                Data::Gguf(model) => all.extend(model.shapes()),
+            }
+        }
+        all.retain(|(name, ..)| self.places.contains_key(name));
+        all.sort_unstable();
+        all
+    }
+
     /// The tensor of this name, as it is stored.
     pub fn load(&self, name: &str) -> Result<Option<Tensor>, ModelError> {
         let Some(&place) = self.places.get(name) else { return Ok(None) };

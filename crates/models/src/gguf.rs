@@ -440,6 +440,14 @@ impl GgufModel {
         self.names.keys().map(String::as_str)
     }
 
+    /// Names, types and shapes.
+    pub(crate) fn shapes(&self) -> impl Iterator<Item = (String, String, Vec<usize>)> {
+        self.names.iter().filter_map(|(ours, (theirs, _))| {
+            let place = self.file.tensors.get(theirs)?;
+            Some((ours.clone(), format!("{:?}", place.kind).to_lowercase(), place.shape.clone()))
+        })
+    }
+
     pub(crate) fn load(&self, name: &str) -> Result<Option<Tensor>, ModelError> {
         let Some((theirs, undo)) = self.names.get(name) else { return Ok(None) };
         let Some(value) = self.file.load(theirs)? else { return Ok(None) };

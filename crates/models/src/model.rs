@@ -11,12 +11,12 @@ use savi_nn::{Forest, Params, Weights};
 use savi_schema::RgbImage;
 use serde_json::Value;
 
-use crate::ModelError;
 use crate::decoder::{Decoder, DecoderConfig};
 use crate::families::decoder_config;
 use crate::files::close;
 use crate::llava::LlavaOnevision;
 use crate::reader::Reader;
+use crate::{LlavaOnevisionConfig, ModelError};
 
 /// Frames as flattened, normalised patches `[frames * patches, 3 * patch * patch]`.
 #[derive(Debug, Clone)]
@@ -78,6 +78,14 @@ impl Model {
             }
         };
         Ok(Self { raw: config.clone(), params, vision, decoder })
+    }
+
+    /// The shape of the decoder of the model that `config` describes.
+    pub fn decoder_config(config: &Value) -> Result<DecoderConfig, ModelError> {
+        match config.get("model_type").and_then(Value::as_str) {
+            Some("llava_onevision") => Ok(LlavaOnevisionConfig::parse(config)?.text_config),
+            _ => decoder_config(Reader::new(config)?, None),
+        }
     }
 
     /// The decoder's shape.
