@@ -31,18 +31,18 @@ sampling = { temperature = 1.0, top_p = 0.95, max_tokens = 24 }
 
 [method.answers]
 temperatures = [0.5, 0.7, 0.9, 1.0, 1.3]
-max_tokens = 8
+max_tokens = 48
 
 [method.judge]
 margin = 0.25
 sampling = { temperature = 0.3, top_p = 0.95, max_tokens = 256 }
 
 [method.critique]
-sampling = { temperature = 0.3, top_p = 0.95, max_tokens = 128 }
+sampling = { temperature = 0.3, top_p = 0.95, max_tokens = 192 }
 
 [method.revise]
 all = true
-sampling = { temperature = 0.7, top_p = 0.95, max_tokens = 8 }
+sampling = { temperature = 0.7, top_p = 0.95, max_tokens = 160 }
 
 # A weak model on six clips: whatever can be paired is paired.
 [method.filters]
