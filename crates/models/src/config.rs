@@ -43,7 +43,7 @@ impl SiglipConfig {
             patch_size: config.size("patch_size", Some(16))?,
             layer_norm_eps: config.positive("layer_norm_eps")?.unwrap_or(1e-6),
         };
-        if tower.hidden_size % tower.num_attention_heads != 0 {
+        if !tower.hidden_size.is_multiple_of(tower.num_attention_heads) {
             let supported = format!("divisors of {}", tower.hidden_size);
             let heads = tower.num_attention_heads;
             return Err(config.unsupported("num_attention_heads", heads, supported));

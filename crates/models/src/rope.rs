@@ -153,7 +153,8 @@ impl Rope {
             "longrope" => {
                 let factors = |key: &str| -> Result<Vec<f32>, ModelError> {
                     let list: Vec<f32> = keys.require(key)?;
-                    if list.len() != rotary_dim / 2 || list.iter().any(|&x| !(x > 0.0)) {
+                    if list.len() != rotary_dim / 2 || list.iter().any(|x| x.is_nan() || *x <= 0.0)
+                    {
                         let supported = format!("{} positive numbers", rotary_dim / 2);
                         return Err(keys.unsupported(key, format!("{list:?}"), supported));
                     }
@@ -299,7 +300,7 @@ impl Rope {
 fn rotary(shape: RopeShape, partial: f64, key: &str) -> Result<usize, ModelError> {
     let rotary = (shape.head_dim as f64 * partial) as usize;
     let fits = if shape.partial { partial <= 1.0 } else { partial == 1.0 };
-    if !fits || rotary == 0 || rotary % 2 != 0 {
+    if !fits || rotary == 0 || !rotary.is_multiple_of(2) {
         return Err(ModelError::Unsupported {
             key: if fits { "head_dim".to_owned() } else { key.to_owned() },
             value: if fits { rotary.to_string() } else { partial.to_string() },

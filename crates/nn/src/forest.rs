@@ -38,13 +38,16 @@ pub struct Segment {
     pub root: usize,
 }
 
+/// Masks by window.
+type Masks = Vec<(Option<usize>, Tensor)>;
+
 /// The shape of a forward pass.
 #[derive(Debug, Clone, Default)]
 pub struct Forest {
     segments: Vec<Segment>,
     positions: Vec<u32>,
     /// What [`Forest::mask`] made, by window, for the layers that ask again.
-    masks: Arc<Mutex<Vec<(Option<usize>, Tensor)>>>,
+    masks: Arc<Mutex<Masks>>,
 }
 
 impl PartialEq for Forest {

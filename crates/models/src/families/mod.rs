@@ -17,9 +17,11 @@ use crate::rope::{Rope, RopeShape};
 
 /// What a family's function gives.
 type Parsed = Result<DecoderConfig, ModelError>;
+/// A family's function.
+type Family = fn(&Reader<'_>) -> Parsed;
 
 /// The families by their `model_type`.
-const FAMILIES: &[(&str, fn(&Reader<'_>) -> Parsed)] = &[
+const FAMILIES: &[(&str, Family)] = &[
     ("llama", llama::config),
     ("mistral", mistral::config),
     ("qwen2", qwen::qwen2),

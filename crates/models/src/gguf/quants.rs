@@ -81,7 +81,7 @@ impl GgmlType {
     pub fn dequantize(self, bytes: &[u8], out: &mut [f32]) {
         let (values, size) = self.block();
         assert!(
-            bytes.len() % size == 0 && bytes.len() / size * values == out.len(),
+            bytes.len().is_multiple_of(size) && bytes.len() / size * values == out.len(),
             "{} bytes are not {} values of {self:?}",
             bytes.len(),
             out.len()
