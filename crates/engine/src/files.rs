@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use candle_core::DType;
-use savi_models::{Gguf, ModelFiles, read_directory, read_gguf};
+use savi_models::{ModelFiles, read_directory, read_gguf};
 use serde_json::Value;
 
 use crate::media::Processor;
@@ -69,11 +69,8 @@ impl ModelDir {
 
     /// Reads a GGUF file.
     pub fn read_gguf(path: &Path) -> Result<Self, EngineError> {
-        Ok(Self {
-            text: gguf::text(&Gguf::open(path)?.metadata)?,
-            files: read_gguf(path)?,
-            processor: Processor::default(),
-        })
+        let (files, metadata) = read_gguf(path)?;
+        Ok(Self { files, text: gguf::text(&metadata)?, processor: Processor::default() })
     }
 
     /// Finds a model by name: a directory, a GGUF file or `builtin:NAME`.

@@ -1,7 +1,6 @@
 //! The tokenizer and chat template that a GGUF file carries.
 
-use std::collections::BTreeMap;
-
+use savi_models::Metadata;
 use serde_json::{Map, Value, json};
 
 use crate::{EngineError, TextFiles};
@@ -16,7 +15,7 @@ const CONTROL: u64 = 3;
 const USER_DEFINED: u64 = 4;
 
 /// Reads the metadata of a GGUF file.
-pub(crate) fn text(metadata: &BTreeMap<String, Value>) -> Result<TextFiles, EngineError> {
+pub(crate) fn text(metadata: &Metadata) -> Result<TextFiles, EngineError> {
     let bad =
         |reason: String| EngineError::Malformed { file: "the GGUF's tokenizer".into(), reason };
     let get = |key: &str| metadata.get(&format!("tokenizer.ggml.{key}"));

@@ -10,7 +10,7 @@ use savi_nn::{Params, TensorSource};
 use serde_json::Value;
 
 use crate::ModelError;
-use crate::gguf::GgufModel;
+use crate::gguf::{GgufModel, Metadata};
 
 /// A model as files, before it is built.
 #[derive(Debug)]
@@ -193,12 +193,13 @@ pub fn read_directory(dir: &Path) -> Result<ModelFiles, ModelError> {
     Ok(ModelFiles { config, tensors: TensorFiles { shards, places } })
 }
 
-/// Reads a model from a GGUF file; its tensors are dequantised one by one, when they are asked for.
-pub fn read_gguf(path: &Path) -> Result<ModelFiles, ModelError> {
-    let (config, model) = GgufModel::open(path)?;
+/// Reads a model from a GGUF file, and the file's metadata; its tensors are dequantised one by one, when
+/// they are asked for.
+pub fn read_gguf(path: &Path) -> Result<(ModelFiles, Metadata), ModelError> {
+    let (model, config, metadata) = GgufModel::open(path)?;
     let places = model.names().map(|name| (name.to_owned(), 0)).collect();
     let shards = vec![Shard { path: path.to_owned(), data: Data::Gguf(model) }];
-    Ok(ModelFiles { config, tensors: TensorFiles { shards, places } })
+    Ok((ModelFiles { config, tensors: TensorFiles { shards, places } }, metadata))
 }
 
 /// Closes the checkpoint of a model that was built from it, and refuses tensors that the config has

@@ -23,6 +23,6 @@ pub use config::{LlavaOnevisionConfig, SiglipConfig};
 pub use decoder::{Activation, Biases, DecoderConfig, LayerConfig, Projections};
 pub use error::ModelError;
 pub use files::{ModelFiles, TensorFiles, read_directory, read_gguf, write_safetensors};
-pub use gguf::{GgmlType, Gguf};
+pub use gguf::{GgmlType, Gguf, Metadata};
 pub use model::{Model, Pixels};
 pub use rope::Rope;

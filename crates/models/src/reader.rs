@@ -44,6 +44,9 @@ const METADATA: &[&str] = &[
     "use_cache",
 ];
 
+/// Larger sizes are refused: products of two stay far from an overflow.
+const LARGEST: usize = 1 << 31;
+
 /// An object of a config. Every key has to be read before [`Reader::finish`], by which no setting of
 /// a checkpoint is ever passed over in silence.
 #[derive(Debug)]
@@ -107,6 +110,9 @@ impl<'a> Reader<'a> {
         };
         if size == 0 {
             return Err(self.unsupported(key, "0", "at least 1"));
+        }
+        if size > LARGEST {
+            return Err(self.unsupported(key, size, format!("at most {LARGEST}")));
         }
         Ok(size)
     }

@@ -135,6 +135,10 @@ impl Rope {
             let factor = keys.positive("factor")?;
             factor.ok_or_else(|| keys.unsupported("factor", "nothing", "a number"))
         };
+        if original == 0 {
+            let key = "original_max_position_embeddings";
+            return Err(keys.unsupported(key, 0, "at least 1"));
+        }
         let stretch = shape.max_positions as f64 / original as f64;
         let kind = match name.as_str() {
             "default" => Kind::Default,

@@ -15,6 +15,9 @@ use crate::decoder::{Activation, Biases, DecoderConfig, LayerConfig, Names, Proj
 use crate::reader::Reader;
 use crate::rope::{Rope, RopeShape};
 
+/// More layers are refused before anything is set aside for them.
+const MOST_LAYERS: usize = 10_000;
+
 /// What a family's function gives.
 type Parsed = Result<DecoderConfig, ModelError>;
 /// A family's function.
@@ -95,6 +98,13 @@ fn usual(config: &Reader<'_>, defaults: Defaults) -> Parsed {
         return Err(config.unsupported("num_attention_heads", heads, "at most hidden_size"));
     }
     let layers = config.size("num_hidden_layers", None)?;
+    if layers > MOST_LAYERS {
+        return Err(config.unsupported(
+            "num_hidden_layers",
+            layers,
+            format!("at most {MOST_LAYERS}"),
+        ));
+    }
     let (key, name) = defaults.activation;
     Ok(DecoderConfig {
         hidden_size,
@@ -310,6 +320,9 @@ mod tests {
             ("/num_key_value_heads", json!(3), "num_key_value_heads = 3"),
             ("/hidden_size", json!("wide"), "hidden_size"),
             ("/num_hidden_layers", json!(0), "num_hidden_layers = 0"),
+            ("/num_hidden_layers", json!(1u64 << 40), "num_hidden_layers = 1099511627776"),
+            ("/num_hidden_layers", json!(20_000), "num_hidden_layers = 20000"),
+            ("/rope_scaling/original_max_position_embeddings", json!(0), "embeddings = 0"),
             ("/head_dim", json!(7), "head_dim = 7"),
             ("/rope_scaling/factor", json!(-1.0), "rope_scaling.factor = -1"),
             ("/rms_norm_eps", json!(0), "rms_norm_eps = 0"),

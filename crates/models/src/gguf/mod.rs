@@ -20,6 +20,9 @@ pub use quants::GgmlType;
 /// Longest header that is read: metadata with a large vocabulary takes some ten MiB.
 const MAX_HEADER: u64 = 1 << 30;
 
+/// Keys of a file with their values.
+pub type Metadata = BTreeMap<String, Value>;
+
 #[derive(Debug)]
 struct Place {
     kind: GgmlType,
@@ -34,7 +37,7 @@ pub struct Gguf {
     path: PathBuf,
     file: File,
     /// Keys with their values; arrays as they are.
-    pub metadata: BTreeMap<String, Value>,
+    pub metadata: Metadata,
     tensors: BTreeMap<String, Place>,
 }
 

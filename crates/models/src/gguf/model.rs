@@ -6,7 +6,7 @@ use std::path::Path;
 use candle_core::Tensor;
 use serde_json::{Value, json};
 
-use super::Gguf;
+use super::{Gguf, Metadata};
 use crate::ModelError;
 
 /// Divisors of the rotary frequencies, where a file has them.
@@ -29,8 +29,9 @@ pub(crate) struct GgufModel {
 }
 
 impl GgufModel {
-    pub(crate) fn open(path: &Path) -> Result<(Value, Self), ModelError> {
-        let file = Gguf::open(path)?;
+    /// The model, its config in Hugging Face's layout and the file's metadata.
+    pub(crate) fn open(path: &Path) -> Result<(Self, Value, Metadata), ModelError> {
+        let mut file = Gguf::open(path)?;
         let bad = |reason: String| ModelError::Malformed { path: path.to_owned(), reason };
         let Some(family) = file.metadata.get("general.architecture").and_then(Value::as_str) else {
             return Err(bad("has no general.architecture".to_owned()));
@@ -53,7 +54,8 @@ impl GgufModel {
             };
             names.insert(ours, (name.to_owned(), undo));
         }
-        Ok((config, Self { file, names }))
+        let metadata = std::mem::take(&mut file.metadata);
+        Ok((Self { file, names }, config, metadata))
     }
 
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
@@ -75,8 +77,13 @@ impl GgufModel {
             Undo::Nothing => value,
             Undo::Permuted(heads) => {
                 let shape = value.dims().to_vec();
-                let half = shape[0] / heads / 2;
-                let rest: usize = shape[1..].iter().product();
+                let rows = shape.first().copied().unwrap_or(0);
+                // Whoever asked expects another shape then, and says so.
+                if heads == 0 || rows == 0 || !rows.is_multiple_of(2 * heads) {
+                    return Ok(Some(value));
+                }
+                let half = rows / heads / 2;
+                let rest: usize = shape.iter().skip(1).product();
                 value
                     .reshape((heads, half, 2, rest))?
                     .transpose(1, 2)?
