@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, anyhow};
-use savi_engine::{Engine, EngineOptions, Prompt};
-use savi_schema::{Media, Message, Part, Role};
+use savi_engine::{Engine, EngineOptions, Prompt, Shown};
+use savi_models::VisualKind;
+use savi_schema::{CountRule, FrameSampling, Media, MediaPolicy, Message, Part, Role};
 use serde_json::{Value, json};
 
 use crate::Global;
@@ -18,9 +19,19 @@ pub(crate) struct Args {
     /// A Hugging Face folder or builtin:tiny.
     #[arg(long)]
     model: String,
-    /// A clip that the user's turn shows before its words; may be given several times.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["messages", "raw", "prompt_tokens"])]
+    /// A picture that the user's turn shows before its words; may be given several times. With --raw,
+    /// the model's marks for pictures in the prompt are their places.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["messages", "prompt_tokens"])]
+    image: Vec<String>,
+    /// A clip, likewise.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["messages", "prompt_tokens"])]
     video: Vec<String>,
+    /// Frames of every clip: so many, from the middles of equal segments.
+    #[arg(long, value_name = "N", conflicts_with = "fps")]
+    frames: Option<usize>,
+    /// Frames of every clip: so many a second.
+    #[arg(long)]
+    fps: Option<f64>,
     /// What the user says.
     #[arg(long, value_name = "TEXT", group = "before")]
     prompt: Option<String>,
@@ -89,16 +100,23 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
 
 fn prompt(engine: &Engine, args: &Args) -> anyhow::Result<Prompt> {
     if let Some(ids) = &args.prompt_tokens {
-        return Ok(Prompt { ids: ids.clone(), clips: Vec::new() });
+        return Ok(Prompt { ids: ids.clone(), ..Prompt::default() });
     }
     let messages = match (&args.prompt, &args.messages) {
         (Some(text), _) if args.raw => {
-            return Ok(engine.text().raw(text).map_err(|e| BadInput(e.into()))?);
+            let of = |kind, sources: &[String]| -> Vec<Shown> {
+                let media = sources.iter().map(|source| args.media(source));
+                media.map(|media| Shown { kind, media }).collect()
+            };
+            let shown = [of(VisualKind::Image, &args.image), of(VisualKind::Video, &args.video)];
+            return Ok(engine.raw_prompt(text, shown.concat()).map_err(|e| BadInput(e.into()))?);
         }
         (Some(text), _) => {
-            let clips = args.video.iter().map(|source| video(source.clone()));
+            let images = args.image.iter().map(|source| Part::Image(args.media(source)));
+            let clips = args.video.iter().map(|source| Part::Video(args.media(source)));
             let words = Part::Text { text: text.clone() };
-            vec![Message { role: Role::User, content: clips.chain([words]).collect() }]
+            let content = images.chain(clips).chain([words]).collect();
+            vec![Message { role: Role::User, content }]
         }
         (None, Some(path)) => {
             let text = std::fs::read_to_string(path)
@@ -108,7 +126,7 @@ fn prompt(engine: &Engine, args: &Args) -> anyhow::Result<Prompt> {
                 .with_context(|| path.display().to_string())
                 .map_err(BadInput)?;
             let parsed = list.iter().enumerate().map(|(i, value)| {
-                message(value).with_context(|| format!("{}: message {i}", path.display()))
+                message(value, args).with_context(|| format!("{}: message {i}", path.display()))
             });
             parsed.collect::<anyhow::Result<_>>().map_err(BadInput)?
         }
@@ -117,32 +135,48 @@ fn prompt(engine: &Engine, args: &Args) -> anyhow::Result<Prompt> {
     Ok(engine.prompt(&messages).map_err(|e| BadInput(e.into()))?)
 }
 
-fn video(source: String) -> Part {
-    Part::Video(Media { source, policy: None })
+impl Args {
+    fn media(&self, source: &str) -> Media {
+        let policy = match (self.frames, self.fps) {
+            (Some(frames), _) => Some(MediaPolicy::count(frames, CountRule::MidSegment)),
+            (None, Some(fps)) => Some(MediaPolicy::new(FrameSampling::Fps {
+                fps,
+                min_frames: 1,
+                max_frames: 768,
+                multiple_of: 1,
+            })),
+            (None, None) => None,
+        };
+        Media { source: source.to_owned(), policy }
+    }
 }
 
 /// A message as the field writes them: content is a text, or parts that hold a text or a clip.
-fn message(value: &Value) -> anyhow::Result<Message> {
+fn message(value: &Value, args: &Args) -> anyhow::Result<Message> {
     let role = value.get("role").cloned().unwrap_or_default();
     let role = serde_json::from_value(role).context("role")?;
     let content = match value.get("content") {
         Some(Value::String(text)) => vec![Part::Text { text: text.clone() }],
-        Some(Value::Array(parts)) => parts.iter().map(part).collect::<anyhow::Result<_>>()?,
+        Some(Value::Array(parts)) => {
+            parts.iter().map(|value| part(value, args)).collect::<anyhow::Result<_>>()?
+        }
         _ => return Err(anyhow!("content is neither a text nor a list of parts")),
     };
     Ok(Message { role, content })
 }
 
-fn part(value: &Value) -> anyhow::Result<Part> {
+fn part(value: &Value, args: &Args) -> anyhow::Result<Part> {
     let word = |key: &str| value.get(key).and_then(Value::as_str).map(str::to_owned);
+    let media = |kind: &str| {
+        let source = ["source", kind, "path", "url"].iter().find_map(|key| word(key));
+        source
+            .map(|source| args.media(&source))
+            .context(format!("a part of type {kind} without its source"))
+    };
     match word("type").as_deref() {
         Some("text") => Ok(Part::Text { text: word("text").context("a part without its text")? }),
-        Some("video") => ["source", "video", "path", "url"]
-            .iter()
-            .find_map(|key| word(key))
-            .map(video)
-            .context("a video part without its source"),
-        Some("image") => Err(anyhow!("still pictures are not supported yet")),
+        Some("video") => media("video").map(Part::Video),
+        Some("image") => media("image").map(Part::Image),
         other => Err(anyhow!("a part of the unknown type {other:?}")),
     }
 }

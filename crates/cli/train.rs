@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use rayon::prelude::*;
 use savi_engine::{Engine, EngineOptions, Processor, StoredDType, TextFiles, train_tokenizer};
+use savi_models::Processors;
 use savi_nn::Weights;
 use savi_run::{Interrupt, Metrics};
 use savi_schema::{FrameSampling, Media, MediaPolicy};
@@ -264,7 +265,8 @@ fn run_sft(args: &Sft, global: &Global) -> anyhow::Result<()> {
                 &shape.config(recipe.vocab_size, placeholder),
                 Weights::Random(recipe.seed),
                 TextFiles::chatml(tokenizer, TEMPLATE),
-                Processor::default(),
+                &Processors::default(),
+                Some(Processor::default()),
                 &options,
             )?
         }

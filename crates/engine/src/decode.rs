@@ -6,10 +6,10 @@ use candle_core::{DType, Result, Tensor};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 use savi_models::Model;
+use savi_nn::Forest;
 use savi_nn::attention::KvNode;
 use savi_nn::layers::Mode;
 use savi_nn::ops::log_normaliser;
-use savi_nn::{Forest, Parent};
 use savi_schema::{Completion, FinishReason, Sampling};
 
 use crate::EngineError;
@@ -61,9 +61,10 @@ impl Row {
     ) -> std::result::Result<(), EngineError> {
         let (max, log_sum) = log_normaliser(&logits);
         // The stand-in for visual tokens is no word: it is never drawn.
-        let placeholder = text.placeholder().map(|token| token as usize);
-        if let Some(logit) = placeholder.and_then(|token| logits.get_mut(token)) {
-            *logit = f32::NEG_INFINITY;
+        for &token in text.placeholders() {
+            if let Some(logit) = logits.get_mut(token as usize) {
+                *logit = f32::NEG_INFINITY;
+            }
         }
         let token = draw(&logits, &self.sampling, &mut self.rng);
         self.ids.push(token);
@@ -110,7 +111,7 @@ pub(crate) fn run(
         let mut forest = Forest::new();
         let mut last = Vec::with_capacity(active.len());
         for (_, row) in &active {
-            forest.push(Parent::Cached(row.node.total()), 1);
+            forest.push(row.node.after(), 1);
             last.extend(row.ids.last().copied());
         }
         let embeds = model.embed(&last, &[], Mode::INFER)?;

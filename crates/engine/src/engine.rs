@@ -6,12 +6,15 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use candle_core::{DType, Tensor};
-use savi_models::{Model, merge_adapters, read_adapter, write_safetensors};
+use savi_models::{
+    Model, ModelFiles, Plan, Processors, VisualKind, merge_adapters, read_adapter,
+    write_safetensors,
+};
 use savi_nn::attention::KvNode;
 use savi_nn::layers::Mode;
-use savi_nn::{Forest, Parent, Weights, device};
+use savi_nn::{Forest, Weights, device};
 use savi_schema::{
-    Completion, Generate, GenerateError, Media, Message, Request, Score, ScoreRequest, TokenScore,
+    Completion, Generate, GenerateError, Message, Request, Score, ScoreRequest, TokenScore,
 };
 use savi_video_ingest::IngestOptions;
 use serde_json::{Value, json};
@@ -19,7 +22,7 @@ use serde_json::{Value, json};
 use crate::EngineError;
 use crate::decode::{Row, host_logits, run};
 use crate::files::{ModelDir, StoredDType};
-use crate::media::{ClipKey, Processor};
+use crate::media::{ClipKey, Processor, Shown};
 use crate::prefix::PrefixCache;
 use crate::text::{Prompt, TextFiles, TextModel};
 
@@ -56,6 +59,13 @@ impl Default for EngineOptions {
     }
 }
 
+/// A picture or a clip as the model sees it.
+#[derive(Debug, Clone)]
+struct Seen {
+    plan: Plan,
+    tokens: Tensor,
+}
+
 /// A model that can be asked, scored and (through [`Engine::model`]) trained.
 #[derive(Debug)]
 pub struct Engine {
@@ -64,7 +74,7 @@ pub struct Engine {
     processor: Processor,
     files: TextFiles,
     prefixes: PrefixCache,
-    clips: Mutex<HashMap<ClipKey, Tensor>>,
+    clips: Mutex<HashMap<ClipKey, Seen>>,
     clip_budget: usize,
     ingest: IngestOptions,
     fingerprint: String,
@@ -78,16 +88,19 @@ impl Engine {
 
     /// Opens a model whose files are in memory.
     pub fn open(dir: ModelDir, options: &EngineOptions) -> Result<Self, EngineError> {
-        let tensors = Weights::Checkpoint(Box::new(dir.files.tensors));
-        Self::build(&dir.files.config, tensors, dir.text, dir.processor, options)
+        let ModelFiles { config, processors, tensors } = dir.files;
+        let tensors = Weights::Checkpoint(Box::new(tensors));
+        Self::build(&config, tensors, dir.text, &processors, dir.processor, options)
     }
 
-    /// Builds a model from a config and a source of weights.
+    /// Builds a model from a config and a source of weights. `processors` say how it is shown pictures,
+    /// `processor` how it looks at clips where that is not as `processors` say.
     pub fn build(
         config: &Value,
         weights: Weights,
         files: TextFiles,
-        processor: Processor,
+        processors: &Processors,
+        processor: Option<Processor>,
         options: &EngineOptions,
     ) -> Result<Self, EngineError> {
         let dtype = match options.dtype.as_str() {
@@ -101,8 +114,10 @@ impl Engine {
             }
         };
         let device = device::select(&options.device)?;
-        let model = Model::new(config, weights, dtype, &device)?;
-        let text = TextModel::new(&files, model.placeholder())?;
+        let model = Model::new(config, processors, weights, dtype, &device)?;
+        let text = TextModel::new(&files, Some(&model))?;
+        let own = || model.policy().map(|policy| Processor { policy });
+        let processor = processor.or_else(own).unwrap_or_default();
         let mut engine = Self {
             model,
             text,
@@ -206,75 +221,98 @@ impl Engine {
         Ok(())
     }
 
-    fn lock_clips(&self) -> std::sync::MutexGuard<'_, HashMap<ClipKey, Tensor>> {
+    fn lock_clips(&self) -> std::sync::MutexGuard<'_, HashMap<ClipKey, Seen>> {
         self.clips.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     /// A conversation as tokens.
     pub fn prompt(&self, messages: &[Message]) -> Result<Prompt, EngineError> {
-        self.text.prompt(messages, |media| Ok(self.model.video_tokens(self.frames_of(media)?)?))
+        self.place(self.text.prompt(messages, |shown| self.plan(shown))?)
     }
 
-    fn frames_of(&self, media: &Media) -> Result<usize, EngineError> {
+    /// A text without a chat template as tokens; the template's marks in it are places of `shown`.
+    pub fn raw_prompt(&self, text: &str, shown: Vec<Shown>) -> Result<Prompt, EngineError> {
+        self.place(self.text.raw(text, shown, |shown| self.plan(shown))?)
+    }
+
+    fn place(&self, mut prompt: Prompt) -> Result<Prompt, EngineError> {
+        let plans: Vec<&Plan> = prompt.visuals.iter().map(|visual| &visual.plan).collect();
+        prompt.coordinates = self.model.coordinates(&prompt.ids, &plans)?;
+        Ok(prompt)
+    }
+
+    /// What stands for a picture or a clip: by the number of its frames where that says it all, else it
+    /// is read.
+    fn plan(&self, shown: &Shown) -> Result<Plan, EngineError> {
+        let plan = self.planned_frames(shown).and_then(|frames| self.model.plan_of_count(frames));
+        plan.map_or_else(|| Ok(self.see(shown)?.plan), Ok)
+    }
+
+    /// Frames that the policy of a clip names by number.
+    fn planned_frames(&self, shown: &Shown) -> Option<usize> {
         use savi_schema::FrameSampling::{Count, Fps, Times};
-        match &self.processor.policy(media).sampling {
-            Count { frames, .. } => Ok(*frames),
-            Times { times } => Ok(times.len()),
-            Fps { .. } => Err(EngineError::Media {
-                clip: media.source.clone(),
-                reason: "this model takes a fixed number of frames; use a count or explicit times"
-                    .to_owned(),
-            }),
+        match (&self.processor.policy(&shown.media).sampling, shown.kind) {
+            (Count { frames, .. }, VisualKind::Video) => Some(*frames),
+            (Times { times }, VisualKind::Video) => Some(times.len()),
+            (Fps { .. }, VisualKind::Video) | (_, VisualKind::Image) => None,
         }
     }
 
-    /// Visual tokens of a clip, computed once per clip and policy.
-    pub fn clip(&self, media: &Media) -> Result<Tensor, EngineError> {
-        let key = self.processor.key(media);
-        if let Some(tokens) = self.lock_clips().get(&key) {
-            return Ok(tokens.clone());
+    /// Visual tokens of a picture or a clip, computed once for each and each policy.
+    pub fn clip(&self, shown: &Shown) -> Result<Tensor, EngineError> {
+        Ok(self.see(shown)?.tokens)
+    }
+
+    fn see(&self, shown: &Shown) -> Result<Seen, EngineError> {
+        let key = self.processor.key(shown);
+        if let Some(seen) = self.lock_clips().get(&key) {
+            return Ok(seen.clone());
         }
-        let clip = self.processor.read(media, &self.ingest)?;
-        let frames: Vec<_> = clip.frames.into_iter().map(|frame| frame.image).collect();
-        if frames.len() != self.frames_of(media)? {
-            return Err(EngineError::Media {
-                clip: media.source.clone(),
-                reason: format!(
-                    "gave {} frames, {} were planned",
-                    frames.len(),
-                    self.frames_of(media)?
-                ),
-            });
+        let media =
+            |reason: String| EngineError::Media { clip: shown.media.source.clone(), reason };
+        let visual = self.processor.read(shown, &self.ingest)?;
+        if let Some(planned) = self.planned_frames(shown)
+            && visual.frames.len() != planned
+        {
+            let given = visual.frames.len();
+            return Err(media(format!("gave {given} frames, {planned} were planned")));
         }
-        let pixels = self.model.pixels(&frames)?;
+        let plan = self.model.plan(&visual).map_err(|error| media(error.to_string()))?;
+        let pixels = self.model.pixels(&visual).map_err(|error| media(error.to_string()))?;
         let tokens = self.model.encode(&[pixels], Mode::INFER)?.remove(0);
+        if tokens.dim(0)? != plan.len() {
+            let (seen, planned) = (tokens.dim(0)?, plan.len());
+            return Err(media(format!("gave {seen} visual tokens, {planned} were planned")));
+        }
+        let seen = Seen { plan, tokens };
         let mut clips = self.lock_clips();
         if clips.len() >= self.clip_budget {
             clips.clear();
         }
-        clips.insert(key, tokens.clone());
-        Ok(tokens)
+        clips.insert(key, seen.clone());
+        Ok(seen)
     }
 
     /// The prompt's start up to its last clip as a cached node, and how many tokens that is.
     fn prefix(&self, prompt: &Prompt) -> Result<(Option<Arc<KvNode>>, usize), EngineError> {
-        let Some((_, range)) = prompt.clips.last() else { return Ok((None, 0)) };
-        let end = range.end.min(prompt.ids.len() - 1);
-        let keys: Vec<ClipKey> =
-            prompt.clips.iter().map(|(media, _)| self.processor.key(media)).collect();
+        let Some(last) = prompt.visuals.last() else { return Ok((None, 0)) };
+        let end = last.range.end;
+        if end == prompt.ids.len() {
+            let reason = "a prompt has to go on with words after its last picture or clip";
+            return Err(EngineError::Conversation(reason.to_owned()));
+        }
+        let shown = || prompt.visuals.iter().map(|visual| &visual.shown);
+        let keys: Vec<ClipKey> = shown().map(|shown| self.processor.key(shown)).collect();
         let key = format!("{:?}{:?}", keys, &prompt.ids[..end]);
         if let Some(node) = self.prefixes.get(&key) {
             return Ok((Some(node), end));
         }
-        let clips = prompt
-            .clips
-            .iter()
-            .map(|(media, _)| self.clip(media))
-            .collect::<Result<Vec<_>, _>>()?;
+        let clips = shown().map(|shown| self.clip(shown)).collect::<Result<Vec<_>, _>>()?;
         let embeds = self.model.embed(&prompt.ids[..end], &clips, Mode::INFER)?;
         let mut node = self.model.cache_node(None, end);
-        let forest = Arc::new(Forest::sequence(end));
-        self.model.hidden_cached(&embeds, &forest, Mode::INFER, &mut [&mut node])?;
+        let mut forest = Forest::new();
+        prompt.start(end).root(&mut forest);
+        self.model.hidden_cached(&embeds, &Arc::new(forest), Mode::INFER, &mut [&mut node])?;
         let node = Arc::new(node);
         self.prefixes.insert(key, node.clone());
         Ok((Some(node), end))
@@ -290,10 +328,11 @@ impl Engine {
         for prompt in prompts {
             let (prefix, end) = self.prefix(prompt)?;
             let rest = &prompt.ids[end..];
-            forest.push(Parent::Cached(end), rest.len());
+            let node = self.model.cache_node(prefix, rest.len());
+            forest.push(node.after(), rest.len());
             ids.extend(rest);
             lasts.push(ids.len() as u32 - 1);
-            nodes.push(self.model.cache_node(prefix, rest.len()));
+            nodes.push(node);
         }
         let embeds = self.model.embed(&ids, &[], Mode::INFER)?;
         let mut rows: Vec<&mut KvNode> = nodes.iter_mut().collect();
@@ -360,7 +399,7 @@ impl Engine {
         let mut base = self.model.cache_node(node, rest.len());
         if rest.len() > 1 {
             let mut forest = Forest::new();
-            forest.push(Parent::Cached(end), rest.len() - 1);
+            forest.push(base.after(), rest.len() - 1);
             let embeds = self.model.embed(&rest[..rest.len() - 1], &[], Mode::INFER)?;
             self.model.hidden_cached(&embeds, &Arc::new(forest), Mode::INFER, &mut [&mut base])?;
         }
@@ -368,7 +407,7 @@ impl Engine {
         let (mut forest, mut ids, mut targets) = (Forest::new(), Vec::new(), Vec::new());
         let mut nodes = Vec::new();
         for continuation in continuations.iter().filter(|t| !t.is_empty()) {
-            forest.push(Parent::Cached(base.total()), continuation.len());
+            forest.push(base.after(), continuation.len());
             ids.extend(rest.last());
             ids.extend(&continuation[..continuation.len() - 1]);
             targets.extend(continuation);

@@ -35,8 +35,8 @@ pub struct ModelDir {
     pub files: ModelFiles,
     /// Tokenizer and chat template.
     pub text: TextFiles,
-    /// How the model looks at clips.
-    pub processor: Processor,
+    /// How the model looks at clips, where a file of our own says so.
+    pub processor: Option<Processor>,
 }
 
 impl ModelDir {
@@ -52,7 +52,7 @@ impl ModelDir {
         Ok(Self {
             files: ModelFiles::from_bytes(config, weights)?,
             text: TextFiles::chatml(tokenizer.to_vec(), template),
-            processor: parse("processor.json", processor)?,
+            processor: Some(parse("processor.json", processor)?),
         })
     }
 
@@ -61,8 +61,8 @@ impl ModelDir {
         let files = read_directory(dir)?;
         let text = TextFiles::read(dir, &files.config)?;
         let processor = match optional(dir, "processor.json")? {
-            Some(bytes) => parse("processor.json", &bytes)?,
-            None => Processor::default(),
+            Some(bytes) => Some(parse("processor.json", &bytes)?),
+            None => None,
         };
         Ok(Self { files, text, processor })
     }
@@ -70,7 +70,7 @@ impl ModelDir {
     /// Reads a GGUF file.
     pub fn read_gguf(path: &Path) -> Result<Self, EngineError> {
         let (files, metadata) = read_gguf(path)?;
-        Ok(Self { files, text: gguf::text(&metadata)?, processor: Processor::default() })
+        Ok(Self { files, text: gguf::text(&metadata)?, processor: None })
     }
 
     /// Finds a model by name: a directory, a GGUF file or `builtin:NAME`.

@@ -23,5 +23,5 @@ pub use clip::ClipEmbedder;
 pub use engine::{Engine, EngineOptions};
 pub use error::EngineError;
 pub use files::{ModelDir, StoredDType};
-pub use media::{ClipKey, Processor};
-pub use text::{Prompt, TextFiles, TextModel, train_tokenizer};
+pub use media::{ClipKey, Processor, Shown};
+pub use text::{Prompt, PromptVisual, TextFiles, TextModel, train_tokenizer};

@@ -1,7 +1,10 @@
-//! Clips of a prompt: how this model looks at them, and their frames.
+//! Pictures and clips of a prompt: how this model looks at them, and their frames.
 
-use savi_schema::{Clip, CountRule, Media, MediaPolicy};
-use savi_video_ingest::{IngestOptions, read_clip};
+use std::path::Path;
+
+use savi_models::{Visual, VisualKind};
+use savi_schema::{CountRule, Media, MediaPolicy};
+use savi_video_ingest::{IngestOptions, read_clip, read_picture};
 use serde::{Deserialize, Serialize};
 
 use crate::EngineError;
@@ -20,7 +23,16 @@ impl Default for Processor {
     }
 }
 
-/// What identifies a clip's frames: its source and how it is looked at.
+/// A picture or a clip that a message shows.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Shown {
+    /// Which of both.
+    pub kind: VisualKind,
+    /// Where it is, and how it is looked at.
+    pub media: Media,
+}
+
+/// What identifies the frames of a picture or a clip: its source and how it is looked at.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ClipKey(pub String);
 
@@ -30,17 +42,26 @@ impl Processor {
         media.policy.as_ref().unwrap_or(&self.policy)
     }
 
-    /// What identifies the frames that a prompt's clip gives.
-    pub fn key(&self, media: &Media) -> ClipKey {
-        let policy = serde_json::to_string(self.policy(media)).unwrap_or_default();
-        ClipKey(format!("{}\n{policy}", media.source))
+    /// What identifies the frames that a prompt's picture or clip gives.
+    pub fn key(&self, shown: &Shown) -> ClipKey {
+        let policy = match shown.kind {
+            VisualKind::Image => "picture".to_owned(),
+            VisualKind::Video => {
+                serde_json::to_string(self.policy(&shown.media)).unwrap_or_default()
+            }
+        };
+        ClipKey(format!("{}\n{policy}", shown.media.source))
     }
 
-    /// Reads a clip's frames.
-    pub fn read(&self, media: &Media, options: &IngestOptions) -> Result<Clip, EngineError> {
-        read_clip(&media.source, self.policy(media), options).map_err(|error| EngineError::Media {
-            clip: media.source.clone(),
-            reason: error.to_string(),
-        })
+    /// Reads a picture, or a clip's frames.
+    pub fn read(&self, shown: &Shown, options: &IngestOptions) -> Result<Visual, EngineError> {
+        let source = &shown.media.source;
+        let read = match shown.kind {
+            VisualKind::Image => read_picture(Path::new(source), options).map(Visual::image),
+            VisualKind::Video => {
+                read_clip(source, self.policy(&shown.media), options).map(Visual::from)
+            }
+        };
+        read.map_err(|error| EngineError::Media { clip: source.clone(), reason: error.to_string() })
     }
 }

@@ -1,5 +1,6 @@
 //! A small random model for tests of this crate and of those above it.
 
+use savi_models::Processors;
 use savi_nn::Weights;
 use serde_json::json;
 
@@ -27,5 +28,6 @@ pub fn random_engine(seed: u64, frames: usize) -> Result<Engine, EngineError> {
     let options = EngineOptions { device: "cpu".into(), ..EngineOptions::default() };
     let source = Weights::Random(seed);
     let text = TextFiles::chatml(tokenizer, TEMPLATE);
-    Engine::build(&config, source, text, Processor { policy }, &options)
+    let processors = Processors::default();
+    Engine::build(&config, source, text, &processors, Some(Processor { policy }), &options)
 }

@@ -1,8 +1,11 @@
-//! From conversations to tokens and back: tokenizer, chat template, clip placeholders.
+//! From conversations to tokens and back: tokenizer, chat template, placeholders of pictures and
+//! clips.
 
 use std::collections::HashMap;
 
 use minijinja::{Environment, context};
+use savi_models::{Mark, Model, Piece, Plan, VisualKind};
+use savi_nn::{Forest, Parent};
 use savi_schema::{Media, Message, Part};
 use serde_json::{Value, json};
 use tokenizers::models::bpe::{BPE, BpeTrainerBuilder};
@@ -15,19 +18,58 @@ use tokenizers::{
 };
 
 use crate::EngineError;
+use crate::media::Shown;
 
-/// Marks a clip in the rendered template; never part of a user's words.
-const CLIP_MARK: &str = "<video>";
 /// Ends a turn in the ChatML manner.
 const TURN_END: &str = "<|im_end|>";
 
-/// A conversation as tokens, each clip one placeholder run.
-#[derive(Debug, Clone, PartialEq)]
+/// A conversation as tokens.
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Prompt {
     /// Tokens up to where the assistant goes on.
     pub ids: Vec<u32>,
-    /// The clips, in order, with the range of their placeholders.
-    pub clips: Vec<(Media, std::ops::Range<usize>)>,
+    /// The pictures and clips, in the order of their placeholders.
+    pub visuals: Vec<PromptVisual>,
+    /// Positions on three axes, and where what follows goes on; none where the model's positions have
+    /// one.
+    pub coordinates: Option<(Vec<[u32; 3]>, u32)>,
+}
+
+/// A picture or a clip in a prompt.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PromptVisual {
+    /// What is shown.
+    pub shown: Shown,
+    /// What stands for it.
+    pub plan: Plan,
+    /// From its first placeholder to behind its last.
+    pub range: std::ops::Range<usize>,
+}
+
+impl Prompt {
+    /// The first `len` tokens, which hold all pictures and clips.
+    pub fn start(&self, len: usize) -> Self {
+        let coordinates = self.coordinates.as_ref().map(|(coordinates, next)| {
+            (coordinates[..len].to_vec(), next - (self.ids.len() - len) as u32)
+        });
+        Self { ids: self.ids[..len].to_vec(), visuals: self.visuals.clone(), coordinates }
+    }
+
+    /// Appends the tokens to a forest as a new root.
+    pub fn root(&self, forest: &mut Forest) -> usize {
+        match &self.coordinates {
+            Some((coordinates, next)) => forest.push_at(Parent::Root, coordinates, *next),
+            None => forest.push(Parent::Root, self.ids.len()),
+        }
+    }
+}
+
+/// Words by which a chat template shows pictures and clips, and the placeholders for their tokens.
+#[derive(Debug, Clone, Default)]
+struct Marks {
+    image: Option<String>,
+    video: Option<String>,
+    placeholders: Vec<u32>,
 }
 
 /// What a model's files say about its text.
@@ -61,21 +103,22 @@ pub struct TextModel {
     eos: Option<String>,
     /// Tokens that have a meaning of their own, in words.
     special: Vec<String>,
-    placeholder: Option<u32>,
+    marks: Marks,
+    /// Whether the template wants a message as a list of parts even where it is words alone.
+    parts: bool,
     turn_end: Option<u32>,
     ends: Vec<u32>,
 }
 
 impl std::fmt::Debug for TextModel {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("TextModel").field("placeholder", &self.placeholder).finish_non_exhaustive()
+        f.debug_struct("TextModel").field("marks", &self.marks).finish_non_exhaustive()
     }
 }
 
 impl TextModel {
-    /// Reads a tokenizer and a chat template; `placeholder` stands for a visual token, where the model
-    /// takes any.
-    pub fn new(files: &TextFiles, placeholder: Option<u32>) -> Result<Self, EngineError> {
+    /// Reads a tokenizer and a chat template; `model` says what stands for pictures and clips.
+    pub fn new(files: &TextFiles, model: Option<&Model>) -> Result<Self, EngineError> {
         let malformed =
             |file: &str, reason: String| EngineError::Malformed { file: file.to_owned(), reason };
         let mut tokenizer = Tokenizer::from_bytes(&files.tokenizer)
@@ -92,10 +135,20 @@ impl TextModel {
             bos: files.bos.clone(),
             eos: files.eos.clone(),
             special,
-            placeholder,
+            marks: Marks::default(),
+            parts: false,
             turn_end: None,
             ends: files.eos_ids.clone(),
         };
+        if let Some(model) = model {
+            let word = |kind| match model.mark(kind)? {
+                Mark::Token(id) => text.tokenizer.id_to_token(id),
+                Mark::Word(word) => Some(word),
+            };
+            let (image, video) = (word(VisualKind::Image), word(VisualKind::Video));
+            text.marks = Marks { image, video, placeholders: model.placeholders() };
+        }
+        text.parts = text.wants_parts();
         let eos = files.eos.as_deref().and_then(|eos| text.tokenizer.token_to_id(eos));
         text.turn_end = text.template_end().or(eos).or(files.eos_ids.first().copied());
         for end in [text.turn_end, eos].into_iter().flatten() {
@@ -109,12 +162,27 @@ impl TextModel {
     /// The special token that the template puts after an assistant's words.
     fn template_end(&self) -> Option<u32> {
         const WORDS: &str = "Qzxq";
-        let turn = |role: &str| json!({"role": role, "content": WORDS});
+        let turn = |role: &str| json!({"role": role, "content": self.content(WORDS)});
         let text = self.render(&[turn("user"), turn("assistant")], false).ok()?;
         let rest = &text[text.rfind(WORDS)? + WORDS.len()..];
         let first = *self.encode(rest).ok()?.first()?;
         let word = self.tokenizer.id_to_token(first)?;
         self.special.contains(&word).then_some(first)
+    }
+
+    /// Whether the template passes over words that are not in a list of parts.
+    fn wants_parts(&self) -> bool {
+        const WORDS: &str = "Qzxq";
+        let shows = |content: Value| {
+            let rendered = self.render(&[json!({"role": "user", "content": content})], false);
+            rendered.is_ok_and(|text| text.contains(WORDS))
+        };
+        !shows(json!(WORDS)) && shows(json!([{"type": "text", "text": WORDS}]))
+    }
+
+    /// Words as the template wants them.
+    fn content(&self, words: &str) -> Value {
+        if self.parts { json!([{"type": "text", "text": words}]) } else { json!(words) }
     }
 
     fn render(&self, messages: &[Value], go_on: bool) -> Result<String, EngineError> {
@@ -133,9 +201,9 @@ impl TextModel {
         rendered.map_err(|e| EngineError::Conversation(format!("chat template: {e:#}")))
     }
 
-    /// The token that stands for a visual token, where the model takes any.
-    pub fn placeholder(&self) -> Option<u32> {
-        self.placeholder
+    /// The tokens that stand for visual tokens.
+    pub fn placeholders(&self) -> &[u32] {
+        &self.marks.placeholders
     }
 
     /// Whether the model ends its turn or its text with this token.
@@ -154,12 +222,14 @@ impl TextModel {
     }
 
     /// Tokens of a text on its own, without a chat template: with what the tokenizer puts around texts.
-    pub fn raw(&self, text: &str) -> Result<Prompt, EngineError> {
-        let encoding = self
-            .tokenizer
-            .encode_fast(text, true)
-            .map_err(|e| EngineError::Conversation(e.to_string()))?;
-        Ok(Prompt { ids: encoding.get_ids().to_vec(), clips: Vec::new() })
+    /// Marks in it are places of `shown`, in order.
+    pub fn raw(
+        &self,
+        text: &str,
+        shown: Vec<Shown>,
+        plan: impl FnMut(&Shown) -> Result<Plan, EngineError>,
+    ) -> Result<Prompt, EngineError> {
+        self.expand(text, shown, true, plan)
     }
 
     /// Words of tokens, special tokens left out.
@@ -178,75 +248,128 @@ impl TextModel {
         Ok(ids)
     }
 
-    /// A conversation up to where the assistant goes on. `tokens` gives a clip's number of
-    /// placeholders.
+    /// A conversation up to where the assistant goes on. `plan` says what stands for a picture or a
+    /// clip.
     pub fn prompt(
         &self,
         messages: &[Message],
-        mut tokens: impl FnMut(&Media) -> Result<usize, EngineError>,
+        plan: impl FnMut(&Shown) -> Result<Plan, EngineError>,
     ) -> Result<Prompt, EngineError> {
-        let mut media = Vec::new();
-        let rendered: Vec<Value> = messages
-            .iter()
-            .map(|message| {
-                let content: Vec<Value> = message
-                    .content
-                    .iter()
-                    .map(|part| match part {
-                        Part::Text { text } => {
-                            let of_model = self.special.iter().map(String::as_str);
-                            let mut special = of_model.chain([CLIP_MARK]);
-                            if let Some(token) = special.find(|&token| text.contains(token)) {
-                                return Err(EngineError::Conversation(format!(
-                                    "the text {text:?} contains the special token {token}"
-                                )));
+        let mut shown = Vec::new();
+        let mut show = |kind, media: &Media| {
+            shown.push(Shown { kind, media: media.clone() });
+            json!({"type": if kind == VisualKind::Image { "image" } else { "video" }})
+        };
+        let mut rendered = Vec::with_capacity(messages.len());
+        for message in messages {
+            let mut content = Vec::with_capacity(message.content.len());
+            for part in &message.content {
+                content.push(match part {
+                    Part::Text { text } => {
+                        self.refuse_special(text)?;
+                        json!({"type": "text", "text": text})
+                    }
+                    Part::Video(clip) => show(VisualKind::Video, clip),
+                    Part::Image(image) => show(VisualKind::Image, image),
+                });
+            }
+            let words = message.content.iter().all(|part| matches!(part, Part::Text { .. }));
+            let content =
+                if words { self.content(&message.words()) } else { Value::Array(content) };
+            rendered.push(json!({"role": message.role, "content": content}));
+        }
+        self.expand(&self.render(&rendered, true)?, shown, false, plan)
+    }
+
+    /// Words of people never hold tokens that mean something.
+    fn refuse_special(&self, text: &str) -> Result<(), EngineError> {
+        let marks = [&self.marks.image, &self.marks.video].into_iter().flatten();
+        let mut special = self.special.iter().chain(marks);
+        match special.find(|token| text.contains(token.as_str())) {
+            None => Ok(()),
+            Some(token) => Err(EngineError::Conversation(format!(
+                "the text {text:?} contains the special token {token}"
+            ))),
+        }
+    }
+
+    /// Puts what stands for pictures and clips in the places of their marks, and makes tokens of it all.
+    fn expand(
+        &self,
+        text: &str,
+        shown: Vec<Shown>,
+        around: bool,
+        mut plan: impl FnMut(&Shown) -> Result<Plan, EngineError>,
+    ) -> Result<Prompt, EngineError> {
+        let (images, videos): (Vec<Shown>, Vec<Shown>) =
+            shown.into_iter().partition(|shown| shown.kind == VisualKind::Image);
+        let mut kinds = [
+            (&self.marks.image, "pictures", images.len(), images.into_iter()),
+            (&self.marks.video, "clips", videos.len(), videos.into_iter()),
+        ];
+        let (mut expanded, mut rest) = (String::new(), text);
+        let mut planned: Vec<(Shown, Plan)> = Vec::new();
+        loop {
+            let places = kinds.iter_mut().filter_map(|(mark, name, count, left)| {
+                let mark = mark.as_deref()?;
+                Some((rest.find(mark)?, mark, *name, *count, left))
+            });
+            let Some((at, mark, name, count, left)) = places.min_by_key(|place| place.0) else {
+                break;
+            };
+            let Some(next) = left.next() else {
+                return Err(EngineError::Conversation(format!(
+                    "the prompt has more places for {name} ({mark}) than the {count} that are given"
+                )));
+            };
+            expanded.push_str(&rest[..at]);
+            rest = &rest[at + mark.len()..];
+            let plan = plan(&next)?;
+            for piece in &plan.pieces {
+                match piece {
+                    Piece::Words(words) => expanded.push_str(words),
+                    Piece::Tokens { id, count } => {
+                        let word = self.tokenizer.id_to_token(*id).ok_or_else(|| {
+                            EngineError::Malformed {
+                                file: "tokenizer.json".to_owned(),
+                                reason: format!("has no token {id}, which stands for pictures"),
                             }
-                            Ok(json!({"type": "text", "text": text}))
-                        }
-                        Part::Video(clip) => {
-                            media.push(clip.clone());
-                            Ok(json!({"type": "video"}))
-                        }
-                        Part::Image(image) => Err(EngineError::Conversation(format!(
-                            "{}: still pictures are not supported by this model",
-                            image.source
-                        ))),
-                    })
-                    .collect::<Result<_, _>>()?;
-                let only_text =
-                    message.content.iter().all(|part| matches!(part, Part::Text { .. }));
-                let content =
-                    if only_text { Value::String(message.words()) } else { Value::Array(content) };
-                Ok(json!({"role": message.role, "content": content}))
-            })
-            .collect::<Result<_, EngineError>>()?;
-        let text = self.render(&rendered, true)?;
-        let mut prompt = Prompt { ids: Vec::new(), clips: Vec::new() };
-        let pieces: Vec<&str> = text.split(CLIP_MARK).collect();
-        if pieces.len() != media.len() + 1 {
-            return Err(EngineError::Conversation(format!(
-                "the chat template shows {} of {} clips",
-                pieces.len() - 1,
-                media.len()
-            )));
-        }
-        for (i, piece) in pieces.iter().enumerate() {
-            if !piece.is_empty() {
-                prompt.ids.extend(self.encode(piece)?);
+                        })?;
+                        expanded.push_str(&word.repeat(*count));
+                    }
+                }
             }
-            if let Some(clip) = media.get(i) {
-                let Some(placeholder) = self.placeholder else {
-                    return Err(EngineError::Conversation(format!(
-                        "{}: this model reads text alone, not clips",
-                        clip.source
-                    )));
+            planned.push((next, plan));
+        }
+        expanded.push_str(rest);
+        for (mark, name, count, left) in kinds {
+            if left.len() > 0 {
+                let reason = match mark {
+                    None => format!("this model does not take {name}"),
+                    Some(mark) => format!(
+                        "the prompt has places ({mark}) for {} of {count} {name}",
+                        count - left.len()
+                    ),
                 };
-                let start = prompt.ids.len();
-                prompt.ids.resize(start + tokens(clip)?, placeholder);
-                prompt.clips.push((clip.clone(), start..prompt.ids.len()));
+                return Err(EngineError::Conversation(reason));
             }
         }
-        Ok(prompt)
+        let encoding = self
+            .tokenizer
+            .encode_fast(expanded, around)
+            .map_err(|e| EngineError::Conversation(e.to_string()))?;
+        let ids = encoding.get_ids().to_vec();
+        let mut places = ids
+            .iter()
+            .enumerate()
+            .filter_map(|(at, id)| self.marks.placeholders.contains(id).then_some(at));
+        let mut visuals = Vec::with_capacity(planned.len());
+        for (shown, plan) in planned {
+            let own: Vec<usize> = places.by_ref().take(plan.len()).collect();
+            let (Some(first), Some(last)) = (own.first(), own.last()) else { continue };
+            visuals.push(PromptVisual { range: *first..last + 1, shown, plan });
+        }
+        Ok(Prompt { ids, visuals, coordinates: None })
     }
 }
 
@@ -275,7 +398,7 @@ pub fn train_tokenizer(
         file: "corpus".to_owned(),
         reason: e.to_string(),
     };
-    let special: Vec<AddedToken> = ["<|endoftext|>", "<|im_start|>", TURN_END, CLIP_MARK]
+    let special: Vec<AddedToken> = ["<|endoftext|>", "<|im_start|>", TURN_END, "<video>"]
         .into_iter()
         .map(|token| AddedToken::from(token, true))
         .collect();

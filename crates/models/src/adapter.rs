@@ -148,7 +148,7 @@ mod tests {
     use savi_nn::{Forest, Weights, check};
 
     use super::*;
-    use crate::{Model, read_directory};
+    use crate::{Model, Processors, read_directory};
 
     fn golden() -> PathBuf {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/goldens/lora")
@@ -157,7 +157,8 @@ mod tests {
     fn base() -> Model {
         let files = read_directory(&golden().join("base")).unwrap();
         let weights = Weights::Checkpoint(Box::new(files.tensors));
-        Model::new(&files.config, weights, DType::F32, &Device::Cpu).unwrap()
+        Model::new(&files.config, &Processors::default(), weights, DType::F32, &Device::Cpu)
+            .unwrap()
     }
 
     /// PEFT's adapter: on, off and merged, in values and gradients.

@@ -24,15 +24,18 @@ pub enum ModelError {
         reason: String,
     },
     /// The config asks for something that is not supported.
-    #[error("config.json: {key} = {value} is not supported (supported: {supported})")]
+    #[error("{key} = {value} is not supported (supported: {supported})")]
     Unsupported {
-        /// The config's key.
+        /// The file and its key.
         key: String,
         /// Its value.
         value: String,
         /// What would be.
         supported: String,
     },
+    /// The model has nothing to see with.
+    #[error("this model reads text alone, not pictures or clips")]
+    Blind,
     /// A frame could not be scaled.
     #[error(transparent)]
     Resample(#[from] savi_schema::ResampleError),

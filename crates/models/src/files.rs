@@ -6,17 +6,19 @@ use std::path::{Path, PathBuf};
 
 use candle_core::safetensors::MmapedSafetensors;
 use candle_core::{Device, Tensor};
-use savi_nn::{Params, TensorSource};
+use savi_nn::{Params, TensorSource, Weights};
 use serde_json::Value;
 
-use crate::ModelError;
 use crate::gguf::{GgufModel, Metadata};
+use crate::{ModelError, Processors};
 
 /// A model as files, before it is built.
 #[derive(Debug)]
 pub struct ModelFiles {
     /// `config.json`.
     pub config: Value,
+    /// How its pictures are prepared.
+    pub processors: Processors,
     /// Its tensors.
     pub tensors: TensorFiles,
 }
@@ -33,7 +35,8 @@ impl ModelFiles {
             .map_err(|e| malformed(path, e))?;
         let places = tensors.keys().map(|name| (name.clone(), 0)).collect();
         let shards = vec![Shard { path: path.to_owned(), data: Data::Memory(tensors) }];
-        Ok(Self { config, tensors: TensorFiles { shards, places } })
+        let tensors = TensorFiles { shards, places };
+        Ok(Self { config, processors: Processors::default(), tensors })
     }
 }
 
@@ -159,10 +162,19 @@ fn malformed(path: &Path, error: candle_core::Error) -> ModelError {
 /// Reads `config.json` of a directory and maps its safetensors: one file, or shards by their index.
 pub fn read_directory(dir: &Path) -> Result<ModelFiles, ModelError> {
     let config = read_json(&dir.join("config.json"))?;
+    let optional = |name: &str| {
+        let path = dir.join(name);
+        if path.exists() { read_json(&path) } else { Ok(Value::Null) }
+    };
+    let processors = Processors {
+        image: optional("preprocessor_config.json")?,
+        video: optional("video_preprocessor_config.json")?,
+        whole: optional("processor_config.json")?,
+    };
     let index = dir.join("model.safetensors.index.json");
     if !index.exists() {
         let tensors = TensorFiles::open(&dir.join("model.safetensors"))?;
-        return Ok(ModelFiles { config, tensors });
+        return Ok(ModelFiles { config, processors, tensors });
     }
     let bad = |reason: String| ModelError::Malformed { path: index.clone(), reason };
     let value = read_json(&index)?;
@@ -190,7 +202,7 @@ pub fn read_directory(dir: &Path) -> Result<ModelFiles, ModelError> {
         }
         places.insert(tensor.clone(), *number);
     }
-    Ok(ModelFiles { config, tensors: TensorFiles { shards, places } })
+    Ok(ModelFiles { config, processors, tensors: TensorFiles { shards, places } })
 }
 
 /// Reads a model from a GGUF file, and the file's metadata; its tensors are dequantised one by one, when
@@ -199,7 +211,43 @@ pub fn read_gguf(path: &Path) -> Result<(ModelFiles, Metadata), ModelError> {
     let (model, config, metadata) = GgufModel::open(path)?;
     let places = model.names().map(|name| (name.to_owned(), 0)).collect();
     let shards = vec![Shard { path: path.to_owned(), data: Data::Gguf(model) }];
-    Ok((ModelFiles { config, tensors: TensorFiles { shards, places } }, metadata))
+    let processors = Processors::default();
+    let tensors = TensorFiles { shards, places };
+    Ok((ModelFiles { config, processors, tensors }, metadata))
+}
+
+/// A checkpoint under the names that a family has here: the first pair whose first part begins a name
+/// of the file has its second part in that place.
+pub(crate) fn renamed(source: Weights, starts: &[(&str, &str)]) -> Weights {
+    let Weights::Checkpoint(source) = source else { return source };
+    let here = |name: &str| {
+        let pair = starts.iter().find(|(from, _)| name.starts_with(from));
+        pair.map(|(from, to)| format!("{to}{}", &name[from.len()..]))
+    };
+    let pairs = source.names().into_iter().filter_map(|name| Some((here(&name)?, name)));
+    let files = pairs.collect();
+    Weights::Checkpoint(Box::new(Renamed { source, files }))
+}
+
+#[derive(Debug)]
+struct Renamed {
+    source: Box<dyn TensorSource>,
+    /// Names in the file by those here, where they differ.
+    files: HashMap<String, String>,
+}
+
+impl TensorSource for Renamed {
+    fn tensor(&self, name: &str, shape: &[usize]) -> candle_core::Result<Option<Tensor>> {
+        let name = self.files.get(name).map_or(name, String::as_str);
+        self.source.tensor(name, shape)
+    }
+
+    fn names(&self) -> Vec<String> {
+        let here: HashMap<&str, &str> =
+            self.files.iter().map(|(here, file)| (file.as_str(), here.as_str())).collect();
+        let names = self.source.names().into_iter();
+        names.map(|name| here.get(name.as_str()).map_or(name.clone(), |&n| n.to_owned())).collect()
+    }
 }
 
 /// Closes the checkpoint of a model that was built from it, and refuses tensors that the config has

@@ -1,7 +1,7 @@
 //! Model families on [`savi_nn`]: decoders, vision towers, connectors and their assembly, loaded
 //! from and saved to Hugging Face directories.
 //!
-//! This crate turns frames into pixel tensors and says how many placeholder tokens a clip takes;
+//! This crate turns pictures and frames into pixel tensors and says what stands for them in a prompt;
 //! it knows no tokenizer, no chat template and no training loop. A config value that is not
 //! supported is refused by name.
 
@@ -14,9 +14,11 @@ mod files;
 mod gguf;
 mod llava;
 mod model;
+mod processing;
 mod reader;
 mod rope;
 mod siglip;
+mod visual;
 
 pub use adapter::{attach_adapter, merge_adapters, read_adapter, write_adapter};
 pub use config::{LlavaOnevisionConfig, SiglipConfig};
@@ -24,5 +26,7 @@ pub use decoder::{Activation, Biases, DecoderConfig, LayerConfig, Projections};
 pub use error::ModelError;
 pub use files::{ModelFiles, TensorFiles, read_directory, read_gguf, write_safetensors};
 pub use gguf::{GgmlType, Gguf, Metadata};
-pub use model::{Model, Pixels};
+pub use model::Model;
+pub use processing::Processors;
 pub use rope::Rope;
+pub use visual::{Mark, Piece, Pixels, Plan, TokenGrid, Visual, VisualKind};

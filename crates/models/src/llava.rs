@@ -3,17 +3,28 @@
 
 use std::sync::Arc;
 
-use candle_core::{Device, Result as TensorResult, Tensor, bail};
+use candle_core::{Result as TensorResult, Tensor, bail};
 use savi_nn::layers::{Linear, Mode};
 use savi_nn::{Init, Params, Weight};
-use savi_schema::{Resampling, RgbImage, resample};
+use savi_schema::Resampling;
 use serde_json::Value;
 
 use crate::decoder::Decoder;
 use crate::files::close;
-use crate::model::{Pixels, Vision};
+use crate::model::Vision;
+use crate::processing::{Normalise, Processors, scaled};
 use crate::siglip::Siglip;
+use crate::visual::{Mark, Pixels, Plan, Visual, VisualKind};
 use crate::{LlavaOnevisionConfig, ModelError};
+
+/// Starts of names in files of transformers 5, and of those that are published.
+pub(crate) const RENAMES: &[(&str, &str)] = &[
+    ("model.language_model.", "language_model.model."),
+    ("lm_head.", "language_model.lm_head."),
+    ("model.multi_modal_projector.", "multi_modal_projector."),
+    ("model.image_newline", "image_newline"),
+    ("model.vision_tower.", "vision_tower."),
+];
 
 /// What sees in a LLaVA-OneVision.
 #[derive(Debug)]
@@ -27,7 +38,11 @@ pub(crate) struct LlavaOnevision {
 
 impl LlavaOnevision {
     /// The parts of the model that `config` describes.
-    pub(crate) fn new(config: &Value, params: &Params) -> Result<(Self, Decoder), ModelError> {
+    pub(crate) fn new(
+        config: &Value,
+        _processors: &Processors,
+        params: &Params,
+    ) -> Result<(Self, Decoder), ModelError> {
         let config = LlavaOnevisionConfig::parse(config)?;
         let (vision, width) = (&config.vision_config, config.text_config.hidden_size);
         let tower = Siglip::new(params, "vision_tower.vision_model.", vision)?;
@@ -88,49 +103,30 @@ impl LlavaOnevision {
 }
 
 impl Vision for LlavaOnevision {
-    fn placeholder(&self) -> u32 {
-        self.config.video_token_index
+    fn mark(&self, _kind: VisualKind) -> Mark {
+        Mark::Token(self.config.video_token_index)
     }
 
-    fn video_tokens(&self, frames: usize) -> usize {
-        frames * self.pooled_side().pow(2) + 1
+    fn placeholders(&self) -> Vec<u32> {
+        vec![self.config.video_token_index]
     }
 
-    /// To [-1, 1].
-    fn pixels(&self, frames: &[RgbImage], params: &Params) -> Result<Pixels, ModelError> {
-        let size = self.config.vision_config.image_size;
-        let mut values = Vec::with_capacity(frames.len() * 3 * size * size);
-        for frame in frames {
-            let scaled = resample(frame, size as u32, size as u32, Resampling::Bicubic)?;
-            for channel in 0..3 {
-                values.extend(
-                    scaled
-                        .data
-                        .iter()
-                        .skip(channel)
-                        .step_by(3)
-                        .map(|&b| (f32::from(b) / 255.0 - 0.5) / 0.5),
-                );
-            }
-        }
-        let images = Tensor::from_vec(values, (frames.len(), 3, size, size), &Device::Cpu)?;
-        Ok(self.patches(&images, params)?)
+    fn plan_of_count(&self, frames: usize) -> Option<Plan> {
+        let count = frames * self.pooled_side().pow(2) + 1;
+        Some(Plan::tokens(self.config.video_token_index, count))
     }
 
-    fn patches(&self, images: &Tensor, params: &Params) -> TensorResult<Pixels> {
-        let (frames, channels, height, _) = images.dims4()?;
+    fn plan(&self, visual: &Visual) -> Result<Plan, ModelError> {
+        let count = visual.frames.len() * self.pooled_side().pow(2) + 1;
+        Ok(Plan::tokens(self.config.video_token_index, count))
+    }
+
+    fn pixels(&self, visual: &Visual) -> Result<Pixels, ModelError> {
+        let side = self.config.vision_config.image_size as u32;
+        let frames = scaled(&visual.frames, (side, side), Resampling::Bicubic)?;
+        let images = Normalise::HALF.tensor(&frames)?;
         let patch = self.config.vision_config.patch_size;
-        let side = self.config.vision_config.side();
-        if channels != 3 || height != side * patch {
-            bail!("frames {:?} do not fit a tower of {} pixels", images.dims(), side * patch);
-        }
-        let patches = images
-            .reshape(vec![frames, 3, side, patch, side, patch])?
-            .permute(vec![0, 2, 4, 1, 3, 5])?
-            .reshape((frames * side * side, 3 * patch * patch))?
-            .to_dtype(params.dtype())?
-            .to_device(params.device())?;
-        Ok(Pixels { patches, frames })
+        Ok(Pixels::cut(visual.kind, &images, patch, visual.size())?)
     }
 
     fn encode(&self, clips: &[Pixels], mode: Mode) -> TensorResult<Vec<Tensor>> {
@@ -138,7 +134,7 @@ impl Vision for LlavaOnevision {
         let features = self.tower.forward(&Tensor::cat(&patches, 0)?, mode)?;
         let projected = self.linear_1.forward(&features, mode)?.gelu_erf()?;
         let projected = self.linear_2.forward(&projected, mode)?;
-        let frames = clips.iter().map(|c| c.frames).sum();
+        let frames = clips.iter().map(|c| c.grids.len()).sum();
         let pooled = self.pool(&projected, frames)?;
         let newline = self.newline.tensor(mode.train).unsqueeze(0)?;
         let per_frame = self.pooled_side().pow(2);
@@ -146,8 +142,8 @@ impl Vision for LlavaOnevision {
         clips
             .iter()
             .map(|clip| {
-                let tokens = pooled.narrow(0, start, clip.frames * per_frame)?;
-                start += clip.frames * per_frame;
+                let tokens = pooled.narrow(0, start, clip.grids.len() * per_frame)?;
+                start += clip.grids.len() * per_frame;
                 Tensor::cat(&[&tokens, &newline], 0)
             })
             .collect()

@@ -8,42 +8,45 @@ use candle_core::{DType, Device, Result as TensorResult, Tensor, bail};
 use savi_nn::attention::KvNode;
 use savi_nn::layers::Mode;
 use savi_nn::{Forest, Params, Weights};
-use savi_schema::RgbImage;
+use savi_schema::MediaPolicy;
 use serde_json::Value;
 
 use crate::decoder::{Decoder, DecoderConfig};
 use crate::families::decoder_config;
-use crate::files::close;
-use crate::llava::LlavaOnevision;
+use crate::files::{close, renamed};
+use crate::llava::{self, LlavaOnevision};
+use crate::processing::Processors;
 use crate::reader::Reader;
+use crate::visual::{Mark, Pixels, Plan, Visual, VisualKind};
 use crate::{LlavaOnevisionConfig, ModelError};
 
-/// Frames as flattened, normalised patches `[frames * patches, 3 * patch * patch]`.
-#[derive(Debug, Clone)]
-pub struct Pixels {
-    /// The patches.
-    pub patches: Tensor,
-    /// Number of frames.
-    pub frames: usize,
-}
-
-/// What turns clips into tokens of a decoder's width.
+/// What turns pictures and clips into tokens of a decoder's width.
 pub(crate) trait Vision: Debug + Send + Sync {
-    /// The token that stands for one visual token of a clip.
-    fn placeholder(&self) -> u32;
+    /// How the chat template shows one, before its plan takes that place.
+    fn mark(&self, kind: VisualKind) -> Mark;
 
-    /// Placeholder tokens that a clip of `frames` frames takes.
-    fn video_tokens(&self, frames: usize) -> usize;
+    /// The tokens that stand for visual tokens.
+    fn placeholders(&self) -> Vec<u32>;
 
-    /// Scales frames and normalises them.
-    fn pixels(&self, frames: &[RgbImage], params: &Params) -> Result<Pixels, ModelError>;
+    /// The plan of a clip of so many frames, where their number says it all.
+    fn plan_of_count(&self, _frames: usize) -> Option<Plan> {
+        None
+    }
 
-    /// Cuts normalised frames `[frames, 3, height, width]` into flattened patches.
-    fn patches(&self, images: &Tensor, params: &Params) -> TensorResult<Pixels>;
+    /// What stands in the prompt.
+    fn plan(&self, visual: &Visual) -> Result<Plan, ModelError>;
 
-    /// Visual tokens `[video_tokens, width]` of each clip. Clips of one call share one pass; a clip's
-    /// tokens do not depend on the others.
-    fn encode(&self, clips: &[Pixels], mode: Mode) -> TensorResult<Vec<Tensor>>;
+    /// Scales, cuts and normalises, as the family's processor does; f32 on the CPU.
+    fn pixels(&self, visual: &Visual) -> Result<Pixels, ModelError>;
+
+    /// Visual tokens `[plan.len(), width]` of each. Those of one call share passes; one's tokens do not
+    /// depend on the others.
+    fn encode(&self, pixels: &[Pixels], mode: Mode) -> TensorResult<Vec<Tensor>>;
+
+    /// How the family looks at clips, where its files say so.
+    fn policy(&self) -> Option<MediaPolicy> {
+        None
+    }
 }
 
 /// A model.
@@ -56,18 +59,24 @@ pub struct Model {
 }
 
 impl Model {
-    /// Builds the model that `config` (a Hugging Face `config.json`) describes.
+    /// Builds the model that `config` (a Hugging Face `config.json`) describes. `processors` say how it
+    /// is shown pictures; what they leave out is the family's own.
     pub fn new(
         config: &Value,
+        processors: &Processors,
         source: Weights,
         dtype: DType,
         device: &Device,
     ) -> Result<Self, ModelError> {
-        let params = Params::new(source, dtype, device);
         let family = config.get("model_type").and_then(Value::as_str);
+        let source = match family {
+            Some("llava_onevision") => renamed(source, llava::RENAMES),
+            _ => source,
+        };
+        let params = Params::new(source, dtype, device);
         let (vision, decoder): (Option<Box<dyn Vision>>, Decoder) = match family {
             Some("llava_onevision") => {
-                let (vision, decoder) = LlavaOnevision::new(config, &params)?;
+                let (vision, decoder) = LlavaOnevision::new(config, processors, &params)?;
                 (Some(Box::new(vision)), decoder)
             }
             _ => {
@@ -103,70 +112,136 @@ impl Model {
         &self.params
     }
 
-    /// The token that stands for one visual token of a clip; none where the model reads words alone.
-    pub fn placeholder(&self) -> Option<u32> {
-        self.vision.as_ref().map(|vision| vision.placeholder())
+    /// The tokens that stand for visual tokens; none where the model reads words alone.
+    pub fn placeholders(&self) -> Vec<u32> {
+        self.vision.as_ref().map_or_else(Vec::new, |vision| vision.placeholders())
     }
 
-    fn vision(&self) -> TensorResult<&dyn Vision> {
-        match &self.vision {
-            Some(vision) => Ok(&**vision),
-            None => bail!("this model reads text alone, not clips"),
+    /// How a chat template shows a picture or a clip; none where the model reads words alone.
+    pub fn mark(&self, kind: VisualKind) -> Option<Mark> {
+        self.vision.as_ref().map(|vision| vision.mark(kind))
+    }
+
+    /// How the model's own files want clips to be looked at.
+    pub fn policy(&self) -> Option<MediaPolicy> {
+        self.vision.as_ref().and_then(|vision| vision.policy())
+    }
+
+    fn vision(&self) -> Result<&dyn Vision, ModelError> {
+        self.vision.as_deref().ok_or(ModelError::Blind)
+    }
+
+    /// What stands in a prompt for a clip of so many frames, where their number says it all.
+    pub fn plan_of_count(&self, frames: usize) -> Option<Plan> {
+        self.vision.as_ref().and_then(|vision| vision.plan_of_count(frames))
+    }
+
+    /// What stands in a prompt for a picture or a clip.
+    pub fn plan(&self, visual: &Visual) -> Result<Plan, ModelError> {
+        self.vision()?.plan(visual)
+    }
+
+    /// What the tower is given of a picture or a clip; f32 on the CPU.
+    pub fn pixels(&self, visual: &Visual) -> Result<Pixels, ModelError> {
+        if visual.frames.iter().any(|frame| frame.width == 0 || frame.height == 0)
+            || visual.frames.is_empty()
+        {
+            return Err(ModelError::Unsupported {
+                key: "frames".to_owned(),
+                value: "none, or one without pixels".to_owned(),
+                supported: "at least one of at least one pixel".to_owned(),
+            });
+        }
+        self.vision()?.pixels(visual)
+    }
+
+    /// Visual tokens `[plan.len(), width]` of each picture or clip. Those of one call share passes
+    /// through the tower; one's tokens do not depend on the others.
+    pub fn encode(&self, pixels: &[Pixels], mode: Mode) -> TensorResult<Vec<Tensor>> {
+        let (dtype, device) = (self.params.dtype(), self.params.device());
+        let placed: Vec<Pixels> = pixels
+            .iter()
+            .map(|of| {
+                let patches = of.patches.to_dtype(dtype)?.to_device(device)?;
+                Ok(Pixels { patches, ..of.clone() })
+            })
+            .collect::<TensorResult<_>>()?;
+        match self.vision() {
+            Ok(vision) => vision.encode(&placed, mode),
+            Err(error) => bail!("{error}"),
         }
     }
 
-    /// Placeholder tokens that a clip of `frames` frames takes.
-    pub fn video_tokens(&self, frames: usize) -> TensorResult<usize> {
-        Ok(self.vision()?.video_tokens(frames))
-    }
-
-    /// Scales frames to the size that the model looks at and normalises them.
-    pub fn pixels(&self, frames: &[RgbImage]) -> Result<Pixels, ModelError> {
-        self.vision()?.pixels(frames, &self.params)
-    }
-
-    /// Cuts normalised frames `[frames, 3, height, width]` into flattened patches.
-    pub fn patches(&self, images: &Tensor) -> TensorResult<Pixels> {
-        self.vision()?.patches(images, &self.params)
-    }
-
-    /// Visual tokens `[video_tokens, width]` of each clip. Clips of one call share one pass through
-    /// the tower; a clip's tokens do not depend on the others.
-    pub fn encode(&self, clips: &[Pixels], mode: Mode) -> TensorResult<Vec<Tensor>> {
-        self.vision()?.encode(clips, mode)
-    }
-
-    /// Embeddings `[ids, width]`; each run of video placeholders takes the next clip's tokens.
-    pub fn embed(&self, ids: &[u32], clips: &[Tensor], mode: Mode) -> TensorResult<Tensor> {
-        let text = self.decoder.embed(ids, mode)?;
-        let Some(placeholder) = self.placeholder() else {
-            if clips.is_empty() {
-                return Ok(text);
+    /// Positions on three axes of a prompt whose pictures and clips have these plans, in the order of
+    /// their placeholders, and where what follows goes on; none where the model's positions have one
+    /// axis. Words go on one by one; a picture's tokens lie on its grid, and what follows it goes on
+    /// after its longer side (transformers 5, `get_rope_index`; the models' authors went on after the
+    /// largest position on any axis, which is later only for clips longer than they are wide).
+    pub fn coordinates(
+        &self,
+        ids: &[u32],
+        plans: &[&Plan],
+    ) -> Result<Option<(Vec<[u32; 3]>, u32)>, ModelError> {
+        if !self.config().ropes.iter().any(|rope| rope.has_axes()) {
+            return Ok(None);
+        }
+        let placeholders = self.placeholders();
+        let mut grids = plans.iter();
+        let mut all: Vec<[u32; 3]> = Vec::with_capacity(ids.len());
+        let mut next = 0u32;
+        while all.len() < ids.len() {
+            if !placeholders.contains(&ids[all.len()]) {
+                all.push([next; 3]);
+                next += 1;
+                continue;
             }
-            bail!("this model reads text alone, not clips");
-        };
-        let mut pieces: Vec<Tensor> = Vec::new();
-        let (mut at, mut clips) = (0, clips.iter());
-        while at < ids.len() {
-            let is_clip = ids[at] == placeholder;
-            let mut len =
-                ids[at..].iter().take_while(|&&id| (id == placeholder) == is_clip).count();
-            if is_clip {
-                let Some(tokens) = clips.next() else {
-                    bail!("there are more clips in the tokens than given");
-                };
-                if len < tokens.dim(0)? {
-                    bail!("a clip of {} tokens has {len} placeholders", tokens.dim(0)?);
+            let plan = grids.next().filter(|plan| plan.len() <= ids.len() - all.len());
+            let Some((grid, 1)) = plan.and_then(|plan| Some((plan.grid?, plan.pieces.len())))
+            else {
+                return Err(ModelError::Unsupported {
+                    key: "placeholders of the prompt".to_owned(),
+                    value: "more than its pictures and clips have".to_owned(),
+                    supported: "one run for each".to_owned(),
+                });
+            };
+            for frame in 0..grid.frames {
+                let time = (frame as f64 * grid.interval) as u32;
+                for row in 0..grid.rows as u32 {
+                    let columns = 0..grid.columns as u32;
+                    all.extend(columns.map(|column| [next + time, next + row, next + column]));
                 }
-                len = tokens.dim(0)?;
-                pieces.push(tokens.clone());
-            } else {
-                pieces.push(text.narrow(0, at, len)?);
             }
-            at += len;
+            next += grid.rows.max(grid.columns) as u32;
         }
-        if clips.next().is_some() {
-            bail!("there are fewer clips in the tokens than given");
+        Ok(Some((all, next)))
+    }
+
+    /// Embeddings `[ids, width]`; the placeholders take the visual tokens of `visuals` one after the
+    /// other.
+    pub fn embed(&self, ids: &[u32], visuals: &[Tensor], mode: Mode) -> TensorResult<Tensor> {
+        let text = self.decoder.embed(ids, mode)?;
+        let placeholders = self.placeholders();
+        let count = visuals.iter().map(|tokens| tokens.dim(0)).sum::<TensorResult<usize>>()?;
+        let places = ids.iter().filter(|id| placeholders.contains(id)).count();
+        if places != count {
+            bail!("{places} placeholders in the tokens for {count} visual tokens");
+        }
+        if count == 0 {
+            return Ok(text);
+        }
+        let visual = Tensor::cat(visuals, 0)?.to_dtype(text.dtype())?;
+        let mut pieces: Vec<Tensor> = Vec::new();
+        let (mut at, mut taken) = (0, 0);
+        while at < ids.len() {
+            let seen = placeholders.contains(&ids[at]);
+            let run = ids[at..].iter().take_while(|id| placeholders.contains(id) == seen).count();
+            if seen {
+                pieces.push(visual.narrow(0, taken, run)?);
+                taken += run;
+            } else {
+                pieces.push(text.narrow(0, at, run)?);
+            }
+            at += run;
         }
         if pieces.len() == 1 { Ok(pieces.remove(0)) } else { Tensor::cat(&pieces, 0) }
     }
@@ -202,7 +277,7 @@ impl Model {
     ) -> TensorResult<Tensor> {
         let hidden = self.decoder.forward(embeds, forest, mode, Some(rows))?;
         for (row, segment) in rows.iter_mut().zip(forest.segments()) {
-            row.commit(segment.range.len());
+            row.commit(segment);
         }
         Ok(hidden)
     }

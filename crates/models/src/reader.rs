@@ -51,6 +51,7 @@ const LARGEST: usize = 1 << 31;
 /// a checkpoint is ever passed over in silence.
 #[derive(Debug)]
 pub(crate) struct Reader<'a> {
+    file: &'static str,
     path: String,
     map: &'a Map<String, Value>,
     read: RefCell<BTreeSet<String>>,
@@ -59,15 +60,20 @@ pub(crate) struct Reader<'a> {
 impl<'a> Reader<'a> {
     /// The config itself.
     pub(crate) fn new(value: &'a Value) -> Result<Self, ModelError> {
-        Self::at(String::new(), value)
+        Self::of_file("config.json", value)
     }
 
-    fn at(path: String, value: &'a Value) -> Result<Self, ModelError> {
+    /// The object of another file.
+    pub(crate) fn of_file(file: &'static str, value: &'a Value) -> Result<Self, ModelError> {
+        Self::at(file, String::new(), value)
+    }
+
+    fn at(file: &'static str, path: String, value: &'a Value) -> Result<Self, ModelError> {
         let Some(map) = value.as_object() else {
-            let what = if path.is_empty() { "the config" } else { &path };
-            return Err(malformed(format!("{what} is not an object")));
+            let what = if path.is_empty() { "what it holds" } else { &path };
+            return Err(malformed(file, format!("{what} is not an object")));
         };
-        Ok(Self { path, map, read: RefCell::default() })
+        Ok(Self { file, path, map, read: RefCell::default() })
     }
 
     /// The full name of a key, as errors give it.
@@ -82,7 +88,7 @@ impl<'a> Reader<'a> {
 
     /// An object within, if it is there.
     pub(crate) fn object(&self, key: &str) -> Result<Option<Self>, ModelError> {
-        self.value(key).map(|value| Self::at(self.name(key), value)).transpose()
+        self.value(key).map(|value| Self::at(self.file, self.name(key), value)).transpose()
     }
 
     /// A value; null is none.
@@ -94,12 +100,13 @@ impl<'a> Reader<'a> {
             Some(x) => serde_json::from_value(Value::from(x as i64)).map_err(|_| error),
             None => Err(error),
         });
-        parsed.map(Some).map_err(|e| malformed(format!("{}: {e}", self.name(key))))
+        parsed.map(Some).map_err(|e| malformed(self.file, format!("{}: {e}", self.name(key))))
     }
 
     /// A value that the family needs.
     pub(crate) fn require<T: DeserializeOwned>(&self, key: &str) -> Result<T, ModelError> {
-        self.get(key)?.ok_or_else(|| malformed(format!("{} is missing", self.name(key))))
+        let missing = || malformed(self.file, format!("{} is missing", self.name(key)));
+        self.get(key)?.ok_or_else(missing)
     }
 
     /// A size that must be at least 1; `default` where it is absent.
@@ -177,7 +184,7 @@ impl<'a> Reader<'a> {
         supported: impl std::fmt::Display,
     ) -> ModelError {
         ModelError::Unsupported {
-            key: self.name(key),
+            key: format!("{}: {}", self.file, self.name(key)),
             value: value.to_string(),
             supported: supported.to_string(),
         }
@@ -196,6 +203,6 @@ impl<'a> Reader<'a> {
     }
 }
 
-fn malformed(reason: String) -> ModelError {
-    ModelError::Malformed { path: "config.json".into(), reason }
+fn malformed(file: &str, reason: String) -> ModelError {
+    ModelError::Malformed { path: file.into(), reason }
 }

@@ -15,6 +15,8 @@ pub struct Rope {
     /// Elements of a head that are rotated: the first ones.
     rotary_dim: usize,
     theta: f64,
+    /// Pairs that turn with time, row and column (M-RoPE); without it all turn with the first.
+    sections: Option<[usize; 3]>,
     kind: Kind,
 }
 
@@ -65,6 +67,8 @@ pub(crate) struct RopeShape {
     pub(crate) original: Option<usize>,
     /// Whether every scaled rope is a LongRoPE, whatever older files call it.
     pub(crate) long_only: bool,
+    /// Whether positions have three axes.
+    pub(crate) axes: bool,
 }
 
 impl RopeShape {
@@ -77,6 +81,7 @@ impl RopeShape {
             partial: false,
             original: None,
             long_only: false,
+            axes: false,
         }
     }
 }
@@ -105,8 +110,14 @@ impl Rope {
     ) -> Result<Self, ModelError> {
         let Some(keys) = keys else {
             let rotary_dim = rotary(shape, partial.unwrap_or(1.0), "partial_rotary_factor")?;
+            if shape.axes {
+                return Err(ModelError::Malformed {
+                    path: "config.json".into(),
+                    reason: "rope_scaling.mrope_section is missing".to_owned(),
+                });
+            }
             let kind = Kind::Default;
-            return Ok(Self { head_dim: shape.head_dim, rotary_dim, theta, kind });
+            return Ok(Self { head_dim: shape.head_dim, rotary_dim, theta, sections: None, kind });
         };
         let theta = keys.positive("rope_theta")?.unwrap_or(theta);
         let partial = keys.positive("partial_rotary_factor")?.or(partial).unwrap_or(1.0);
@@ -142,6 +153,7 @@ impl Rope {
         let stretch = shape.max_positions as f64 / original as f64;
         let kind = match name.as_str() {
             "default" => Kind::Default,
+            "mrope" if shape.axes => Kind::Default,
             "linear" => Kind::Linear { factor: factor()? },
             "dynamic" => Kind::Dynamic { factor: factor()?, original: shape.max_positions },
             "llama3" => Kind::Llama3 {
@@ -182,8 +194,19 @@ impl Rope {
                 return Err(keys.unsupported("rope_type", other, supported));
             }
         };
+        let sections = if shape.axes {
+            let sections: [usize; 3] = keys.require("mrope_section")?;
+            let sum = sections.iter().try_fold(0usize, |sum, &n| sum.checked_add(n));
+            if sum != Some(rotary_dim / 2) {
+                let supported = format!("three numbers that add up to {}", rotary_dim / 2);
+                return Err(keys.unsupported("mrope_section", format!("{sections:?}"), supported));
+            }
+            Some(sections)
+        } else {
+            None
+        };
         keys.finish()?;
-        Ok(Self { head_dim: shape.head_dim, rotary_dim, theta, kind })
+        Ok(Self { head_dim: shape.head_dim, rotary_dim, theta, sections, kind })
     }
 
     /// Frequencies of the rotated pairs in a sequence of `len` tokens, and the factor on cosines and
@@ -247,12 +270,30 @@ impl Rope {
         }
     }
 
+    /// Whether positions have three axes.
+    pub(crate) fn has_axes(&self) -> bool {
+        self.sections.is_some()
+    }
+
+    /// Appends the angles of a token: position times frequency, in f32 as the reference has it.
+    fn turn(&self, at: &[u32; 3], inverse: &[f32], angles: &mut Vec<f32>) {
+        let [time, row, _] = self.sections.unwrap_or([inverse.len(), 0, 0]);
+        angles.extend(inverse.iter().enumerate().map(|(pair, frequency)| {
+            let axis = usize::from(pair >= time) + usize::from(pair >= time + row);
+            at[axis] as f32 * frequency
+        }));
+    }
+
     /// Rotations of a pass. Frequencies that depend on a sequence's length have to be the same for
     /// all branches that share a prompt, and those with which cached tokens were rotated.
     pub(crate) fn table(&self, forest: &Forest) -> TensorResult<RopeTable> {
         if matches!(self.regime(0), 0) && self.regime(usize::MAX) == 0 {
             let (inverse, gain) = self.frequencies(0);
-            return Ok(RopeTable::new(forest.positions(), &inverse, self.head_dim, gain));
+            let mut angles = Vec::with_capacity(forest.len() * inverse.len());
+            for at in forest.coordinates() {
+                self.turn(at, &inverse, &mut angles);
+            }
+            return Ok(RopeTable::of_angles(&angles, inverse.len(), self.head_dim, gain));
         }
         let segments = forest.segments();
         let mut has_child = vec![false; segments.len()];
@@ -265,7 +306,7 @@ impl Rope {
         for (index, segment) in segments.iter().enumerate() {
             let total = segment.offset + segment.range.len();
             let regime = self.regime(total);
-            if let Parent::Cached(past) = segment.parent
+            if let Parent::Cached { tokens: past, .. } = segment.parent
                 && past > 0
                 && self.regime(past) != regime
             {
@@ -292,8 +333,7 @@ impl Rope {
             let (inverse, factor) = self.frequencies(total);
             gain = factor;
             for token in segment.range.clone() {
-                let position = forest.positions()[token] as f32;
-                angles.extend(inverse.iter().map(|f| position * f));
+                self.turn(&forest.coordinates()[token], &inverse, &mut angles);
             }
         }
         Ok(RopeTable::of_angles(&angles, self.rotary_dim / 2, self.head_dim, gain))

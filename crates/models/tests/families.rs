@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Result, Tensor};
-use savi_models::Model;
+use savi_models::{Model, Processors};
 use savi_nn::attention::KvNode;
+use savi_nn::check::Drawn;
 use savi_nn::layers::Mode;
-use savi_nn::{Forest, Parent, TensorSource, Weights};
+use savi_nn::{Forest, Parent, Weights};
 use serde_json::Value;
 
 /// Of the largest logit.
@@ -21,45 +22,19 @@ fn golden(file: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/goldens/families").join(file)
 }
 
-/// Weights from their names and shapes, as `make.py` draws them.
-#[derive(Debug)]
-struct Drawn;
-
-impl TensorSource for Drawn {
-    fn tensor(&self, name: &str, shape: &[usize]) -> Result<Option<Tensor>> {
-        let mut key = 0xcbf2_9ce4_8422_2325_u64;
-        for byte in name.bytes() {
-            key = (key ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-        }
-        let unit = |i: u64| {
-            let x = key.wrapping_add((i + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-            let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-            ((x ^ (x >> 31)) >> 40) as f32 / (1 << 23) as f32 - 1.0
-        };
-        let inputs: usize = shape[1..].iter().product();
-        let (offset, scale) = match shape.len() {
-            1 if name.contains("norm") && name.ends_with("weight") => (1.0, 0.3),
-            1 => (0.0, 0.2),
-            _ if name.contains("embed") => (0.0, 1.0),
-            _ => (0.0, (1.3 * (3.0 / inputs as f64).sqrt()) as f32),
-        };
-        let count: usize = shape.iter().product();
-        let values: Vec<f32> = (0..count as u64).map(|i| offset + scale * unit(i)).collect();
-        Tensor::from_vec(values, shape, &Device::Cpu).map(Some)
-    }
-
-    fn names(&self) -> Vec<String> {
-        Vec::new()
-    }
-}
-
 fn cases() -> BTreeMap<String, Value> {
     serde_json::from_slice(&std::fs::read(golden("cases.json")).unwrap()).unwrap()
 }
 
 fn model(config: &Value, dtype: DType) -> Model {
-    Model::new(config, Weights::Checkpoint(Box::new(Drawn)), dtype, &Device::Cpu).unwrap()
+    Model::new(
+        config,
+        &Processors::default(),
+        Weights::Checkpoint(Box::new(Drawn)),
+        dtype,
+        &Device::Cpu,
+    )
+    .unwrap()
 }
 
 fn io(case: &str) -> Result<HashMap<String, Tensor>> {
@@ -141,7 +116,7 @@ fn greedy_decoding_from_the_cache_equals_the_reference() -> Result<()> {
         for (want, gap) in ids(&io["generated"])?.into_iter().zip(gaps) {
             let mut forest = Forest::new();
             if fixed {
-                forest.push(Parent::Cached(node.total()), fresh.len());
+                forest.push(node.after(), fresh.len());
             } else {
                 node = model.cache_node(None, 8);
                 fresh.clone_from(&line);

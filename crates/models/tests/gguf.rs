@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Result, Tensor};
-use savi_models::{GgmlType, Gguf, Model, read_gguf};
+use savi_models::{GgmlType, Gguf, Model, Processors, read_gguf};
 use savi_nn::Weights;
 
 fn golden(file: &str) -> PathBuf {
@@ -68,7 +68,9 @@ fn a_file_gives_the_model_that_was_converted() -> Result<()> {
             compared += 1;
         }
         let weights = Weights::Checkpoint(Box::new(files.tensors));
-        let model = Model::new(&files.config, weights, DType::F32, &Device::Cpu).unwrap();
+        let model =
+            Model::new(&files.config, &Processors::default(), weights, DType::F32, &Device::Cpu)
+                .unwrap();
         assert_eq!(model.config().layers.len(), 2);
     }
     assert_eq!(compared, want.len());

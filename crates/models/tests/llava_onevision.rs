@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use candle_core::{D, DType, Device, IndexOp, Result, Tensor};
-use savi_models::{Model, read_directory};
+use savi_models::{Model, Pixels, Processors, Visual, VisualKind, read_directory};
 use savi_nn::layers::Mode;
-use savi_nn::{Forest, Parent, Weights, check};
+use savi_nn::{Forest, Weights, check};
 use savi_schema::RgbImage;
 
 /// f32 against f32 with another order of summation.
@@ -20,7 +20,12 @@ fn golden() -> PathBuf {
 fn load(dtype: DType) -> Model {
     let files = read_directory(&golden().join("model")).unwrap();
     let weights = Weights::Checkpoint(Box::new(files.tensors));
-    Model::new(&files.config, weights, dtype, &Device::Cpu).unwrap()
+    Model::new(&files.config, &Processors::default(), weights, dtype, &Device::Cpu).unwrap()
+}
+
+/// Normalised frames as a clip.
+fn frames(images: &Tensor, patch: usize) -> Result<Pixels> {
+    Pixels::cut(VisualKind::Video, images, patch, (1, 1))
 }
 
 struct Io {
@@ -40,10 +45,10 @@ fn io() -> Result<Io> {
 #[test]
 fn features_and_logits_equal_the_reference() -> Result<()> {
     let (model, io) = (load(DType::F32), io()?);
-    let pixels = model.patches(&io.tensors["pixel_values_videos"].i(0)?)?;
+    let pixels = frames(&io.tensors["pixel_values_videos"].i(0)?, 8)?;
     let clips = model.encode(&[pixels], Mode::INFER)?;
     check::close(&clips[0], &io.tensors["video_features"].i(0)?, TOLERANCE)?;
-    assert_eq!(clips[0].dim(0)?, model.video_tokens(4)?);
+    assert_eq!(clips[0].dim(0)?, model.plan_of_count(4).unwrap().len());
     let embeds = model.embed(&io.ids, &clips, Mode::INFER)?;
     let forest = Arc::new(Forest::sequence(io.ids.len()));
     let hidden = model.hidden(&embeds, &forest, Mode::INFER)?;
@@ -54,7 +59,7 @@ fn features_and_logits_equal_the_reference() -> Result<()> {
 fn log_probabilities_and_gradients_equal_the_reference() -> Result<()> {
     let (model, io) = (load(DType::F32), io()?);
     model.params().set_trains(|_| true);
-    let pixels = model.patches(&io.tensors["pixel_values_videos"].i(0)?)?;
+    let pixels = frames(&io.tensors["pixel_values_videos"].i(0)?, 8)?;
     let clips = model.encode(&[pixels], Mode::TRAIN)?;
     let embeds = model.embed(&io.ids, &clips, Mode::TRAIN)?;
     let n = io.ids.len();
@@ -81,7 +86,7 @@ fn log_probabilities_and_gradients_equal_the_reference() -> Result<()> {
 #[test]
 fn greedy_decoding_from_the_cache_equals_generate() -> Result<()> {
     let (model, io) = (load(DType::F32), io()?);
-    let pixels = model.patches(&io.tensors["pixel_values_videos"].i(0)?)?;
+    let pixels = frames(&io.tensors["pixel_values_videos"].i(0)?, 8)?;
     let clips = model.encode(&[pixels], Mode::INFER)?;
     let mut node = model.cache_node(None, 16);
     let mut ids = io.ids[..io.prompt].to_vec();
@@ -92,7 +97,7 @@ fn greedy_decoding_from_the_cache_equals_generate() -> Result<()> {
         let clips = if got.is_empty() { clips.as_slice() } else { &[] };
         let embeds = model.embed(&ids, clips, Mode::INFER)?;
         let mut forest = Forest::new();
-        forest.push(Parent::Cached(node.total()), ids.len());
+        forest.push(node.after(), ids.len());
         let hidden =
             model.hidden_cached(&embeds, &Arc::new(forest), Mode::INFER, &mut [&mut node])?;
         let last = hidden.narrow(0, ids.len() - 1, 1)?;
@@ -109,7 +114,7 @@ fn bf16_is_close_to_f32() -> Result<()> {
     let io = io()?;
     let logits = |dtype| {
         let model = load(dtype);
-        let pixels = model.patches(&io.tensors["pixel_values_videos"].i(0)?)?;
+        let pixels = frames(&io.tensors["pixel_values_videos"].i(0)?, 8)?;
         let clips = model.encode(&[pixels], Mode::INFER)?;
         let embeds = model.embed(&io.ids, &clips, Mode::INFER)?;
         let forest = Arc::new(Forest::sequence(io.ids.len()));
@@ -144,25 +149,27 @@ fn frames_become_the_pixels_of_the_reference_processor() -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let path = root.join("tests/goldens/preprocess/frames.safetensors");
     let golden = candle_core::safetensors::load(path, &Device::Cpu)?;
-    let frames = &golden["frames"];
-    let (count, height, width, _) = frames.dims4()?;
-    let frames: Vec<RgbImage> = (0..count)
+    let given = &golden["frames"];
+    let (count, height, width, _) = given.dims4()?;
+    let images: Vec<RgbImage> = (0..count)
         .map(|i| {
-            let data = frames.i(i)?.flatten_all()?.to_vec1::<u8>()?;
+            let data = given.i(i)?.flatten_all()?.to_vec1::<u8>()?;
             Ok(RgbImage::new(width as u32, height as u32, data).unwrap())
         })
         .collect::<Result<_>>()?;
     // The built-in model's tower takes pictures of the golden's size.
     let files = read_directory(&root.join("datasets/builtin-tiny")).unwrap();
     let weights = Weights::Checkpoint(Box::new(files.tensors));
-    let model = Model::new(&files.config, weights, DType::F32, &Device::Cpu).unwrap();
-    let pixels = model.pixels(&frames).unwrap();
-    assert_eq!(pixels.frames, count);
+    let model =
+        Model::new(&files.config, &Processors::default(), weights, DType::F32, &Device::Cpu)
+            .unwrap();
+    let pixels = model.pixels(&Visual::frames(images)).unwrap();
+    assert_eq!(pixels.grids.len(), count);
     // The reference rounds to 8 bits as we do; a pixel may fall on the other side of a half.
     let level = 2.0 / 255.0;
     for (name, tolerance) in [("pixels", 1.01 * level), ("processor", 1.01 * level)] {
-        check::close(&pixels.patches, &model.patches(&golden[name])?.patches, tolerance)?;
-        let apart = (&pixels.patches - &model.patches(&golden[name])?.patches)?;
+        check::close(&pixels.patches, &frames(&golden[name], 8)?.patches, tolerance)?;
+        let apart = (&pixels.patches - &frames(&golden[name], 8)?.patches)?;
         let mean = apart.abs()?.mean_all()?.to_scalar::<f32>()?;
         assert!(mean < 1e-4, "{name}: {mean} on average");
     }

@@ -4,6 +4,8 @@
 use candle_core::{DType, Device, Result, Tensor, Var, bail};
 use rand::Rng;
 
+use crate::params::TensorSource;
+
 /// A tensor of about standard normal draws that depends on `name` alone.
 pub fn normal(shape: &[usize], name: &str, dtype: DType) -> Result<Tensor> {
     let mut rng = crate::rng::stream(0, &["check", name]);
@@ -11,6 +13,40 @@ pub fn normal(shape: &[usize], name: &str, dtype: DType) -> Result<Tensor> {
         .map(|_| (0..12).map(|_| rng.random::<f64>()).sum::<f64>() - 6.0)
         .collect();
     Tensor::from_vec(draws, shape, &Device::Cpu)?.to_dtype(dtype)
+}
+
+/// Weights from their names and shapes, as the goldens' `drawn` makes them: splitmix64 over (FNV-1a of
+/// the name, index), 24 bits each.
+#[derive(Debug)]
+pub struct Drawn;
+
+impl TensorSource for Drawn {
+    fn tensor(&self, name: &str, shape: &[usize]) -> Result<Option<Tensor>> {
+        let mut key = 0xcbf2_9ce4_8422_2325_u64;
+        for byte in name.bytes() {
+            key = (key ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+        let unit = |i: u64| {
+            let x = key.wrapping_add((i + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+            let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            ((x ^ (x >> 31)) >> 40) as f32 / (1 << 23) as f32 - 1.0
+        };
+        let inputs: usize = shape[1..].iter().product();
+        let (offset, scale) = match shape.len() {
+            1 if name.contains("norm") && name.ends_with("weight") => (1.0, 0.3),
+            1 => (0.0, 0.2),
+            _ if name.contains("embed") => (0.0, 1.0),
+            _ => (0.0, (1.3 * (3.0 / inputs as f64).sqrt()) as f32),
+        };
+        let count: usize = shape.iter().product();
+        let values: Vec<f32> = (0..count as u64).map(|i| offset + scale * unit(i)).collect();
+        Tensor::from_vec(values, shape, &Device::Cpu).map(Some)
+    }
+
+    fn names(&self) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 /// Fails unless both agree within `tolerance` relative to the larger of 1 and the value.

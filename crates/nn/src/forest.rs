@@ -19,8 +19,13 @@ pub enum Parent {
     Root,
     /// An earlier segment of the same pass.
     Segment(usize),
-    /// This many tokens that are already in the cache.
-    Cached(usize),
+    /// Tokens that are already in the cache: how many they are, and the position after them.
+    Cached {
+        /// Tokens before it.
+        tokens: usize,
+        /// Position of its first token.
+        position: u32,
+    },
 }
 
 /// A run of consecutive tokens of a pass.
@@ -30,8 +35,10 @@ pub struct Segment {
     pub parent: Parent,
     /// Its tokens in the pass.
     pub range: Range<usize>,
-    /// Logical tokens before it: the position of its first token.
+    /// Logical tokens before it.
     pub offset: usize,
+    /// The position after its last token, where what follows goes on.
+    pub next: u32,
     /// Whether a token sees only itself and what is before it in the segment.
     pub causal: bool,
     /// The root segment of its tree.
@@ -45,14 +52,14 @@ type Masks = Vec<(Option<usize>, Tensor)>;
 #[derive(Debug, Clone, Default)]
 pub struct Forest {
     segments: Vec<Segment>,
-    positions: Vec<u32>,
+    coordinates: Vec<[u32; 3]>,
     /// What [`Forest::mask`] made, by window, for the layers that ask again.
     masks: Arc<Mutex<Masks>>,
 }
 
 impl PartialEq for Forest {
     fn eq(&self, other: &Self) -> bool {
-        self.segments == other.segments && self.positions == other.positions
+        self.segments == other.segments && self.coordinates == other.coordinates
     }
 }
 
@@ -121,20 +128,35 @@ impl Forest {
         Ok(mask)
     }
 
+    /// Appends a causal segment whose tokens have positions on three axes of their own (time, row,
+    /// column: tokens of pictures); what follows it goes on at `next` on all of them. Gives its number.
+    ///
+    /// # Panics
+    /// When the parent segment does not exist yet.
+    pub fn push_at(&mut self, parent: Parent, coordinates: &[[u32; 3]], next: u32) -> usize {
+        let index = self.add(parent, coordinates.len(), true);
+        let segment = &mut self.segments[index];
+        segment.next = next;
+        self.coordinates[segment.range.clone()].copy_from_slice(coordinates);
+        index
+    }
+
     fn add(&mut self, parent: Parent, len: usize, causal: bool) -> usize {
         let index = self.segments.len();
-        let (offset, root) = match parent {
-            Parent::Root => (0, index),
-            Parent::Cached(past) => (past, index),
+        let (offset, first, root) = match parent {
+            Parent::Root => (0, 0, index),
+            Parent::Cached { tokens, position } => (tokens, position, index),
             Parent::Segment(above) => {
                 let above = &self.segments[above];
-                (above.offset + above.range.len(), above.root)
+                (above.offset + above.range.len(), above.next, above.root)
             }
         };
         self.masks = Arc::default();
-        let start = self.positions.len();
-        self.positions.extend((offset..offset + len).map(|p| p as u32));
-        self.segments.push(Segment { parent, range: start..start + len, offset, causal, root });
+        let start = self.coordinates.len();
+        let next = first + len as u32;
+        self.coordinates.extend((first..next).map(|p| [p; 3]));
+        let range = start..start + len;
+        self.segments.push(Segment { parent, range, offset, next, causal, root });
         index
     }
 
@@ -143,19 +165,20 @@ impl Forest {
         &self.segments
     }
 
-    /// Logical position of each token.
-    pub fn positions(&self) -> &[u32] {
-        &self.positions
+    /// Position of each token on three axes: all the same for words; time, row and column for tokens
+    /// of pictures in models that tell them apart (M-RoPE).
+    pub fn coordinates(&self) -> &[[u32; 3]] {
+        &self.coordinates
     }
 
     /// Number of tokens.
     pub fn len(&self) -> usize {
-        self.positions.len()
+        self.coordinates.len()
     }
 
     /// Whether there are no tokens.
     pub fn is_empty(&self) -> bool {
-        self.positions.is_empty()
+        self.coordinates.is_empty()
     }
 
     /// Token ranges of this pass that every token of `segment` sees before its own segment, from
@@ -195,12 +218,22 @@ mod tests {
         let a = forest.push(Parent::Segment(prompt), 2);
         forest.push(Parent::Segment(prompt), 2);
         let deep = forest.push(Parent::Segment(a), 1);
-        assert_eq!(forest.positions(), [0, 1, 2, 3, 4, 3, 4, 5]);
+        let first: Vec<u32> = forest.coordinates().iter().map(|at| at[0]).collect();
+        assert_eq!(first, [0, 1, 2, 3, 4, 3, 4, 5]);
         assert_eq!(forest.ancestors(deep), [0..3, 3..5]);
         assert!(forest.sees(5, 2) && forest.sees(6, 5) && forest.sees(7, 4));
         assert!(
             !forest.sees(5, 4) && !forest.sees(5, 6) && !forest.sees(2, 3) && !forest.sees(7, 5)
         );
         assert_eq!(forest.segments()[deep].root, prompt);
+    }
+    #[test]
+    fn words_go_on_after_the_positions_of_a_picture() {
+        let mut forest = Forest::new();
+        let after = Parent::Cached { tokens: 9, position: 4 };
+        let picture = forest.push_at(after, &[[4, 4, 4], [4, 4, 5], [4, 5, 4], [4, 5, 5]], 6);
+        forest.push(Parent::Segment(picture), 2);
+        assert_eq!(forest.coordinates()[4..], [[6; 3], [7; 3]]);
+        assert_eq!((forest.segments()[1].offset, forest.segments()[1].next), (13, 8));
     }
 }

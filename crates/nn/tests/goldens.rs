@@ -149,7 +149,8 @@ fn operations_follow_torch_in_values_and_gradients() -> Result<()> {
     let positions: Vec<u32> =
         data["rope.in.positions"].to_vec1::<i64>()?.into_iter().map(|p| p as u32).collect();
     let inverse: Vec<f32> = (0..8).map(|i| 1.0 / 10_000f32.powf(2.0 * i as f32 / 16.0)).collect();
-    let table = RopeTable::new(&positions, &inverse, 16, 1.0);
+    let angles = positions.iter().flat_map(|&p| inverse.iter().map(move |f| p as f32 * f));
+    let table = RopeTable::of_angles(&angles.collect::<Vec<_>>(), inverse.len(), 16, 1.0);
     let two_rows = |x: &Tensor| x.transpose(1, 2)?.reshape((2, 10, 48));
     check_case(&data, "rope", &["x"], two_rows, |t| {
         Tensor::stack(&[ops::rope(&t[0].i(0)?, &table)?, ops::rope(&t[0].i(1)?, &table)?], 0)

@@ -94,7 +94,7 @@ fn step_part(
 ) -> Result<Part, TrainError> {
     let packed = Packed::new(part.iter().map(|&i| &trees[i]));
     let clips =
-        packed.clips.iter().map(|media| engine.clip(media)).collect::<Result<Vec<_>, _>>()?;
+        packed.clips.iter().map(|shown| engine.clip(shown)).collect::<Result<Vec<_>, _>>()?;
     let policy = packed.logps(engine, &clips, Mode::TRAIN)?.to_dtype(DType::F32)?;
     let reference = packed.logps(engine, &clips, Mode::REFERENCE)?.to_dtype(DType::F32)?;
     let device = policy.device();

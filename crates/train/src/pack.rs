@@ -4,10 +4,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use candle_core::{Result as TensorResult, Tensor};
-use savi_engine::{Engine, Prompt};
+use savi_engine::{Engine, Prompt, Shown};
 use savi_nn::layers::Mode;
 use savi_nn::{Forest, Parent};
-use savi_schema::{Media, Message};
+use savi_schema::Message;
 
 use crate::TrainError;
 
@@ -25,10 +25,8 @@ pub struct Branch {
 pub struct Tree {
     /// Whose record it is.
     pub id: String,
-    /// Tokens that all branches share.
-    pub root: Vec<u32>,
-    /// Clips in the root.
-    pub clips: Vec<Media>,
+    /// Tokens that all branches share, with the pictures and clips.
+    pub root: Prompt,
     /// What follows it.
     pub branches: Vec<Branch>,
 }
@@ -61,9 +59,8 @@ impl Tree {
             shared = shared.min(common).min(prompt.ids.len() - 1);
         }
         for (prompt, _) in &parts {
-            if prompt.clips.len() != first.clips.len()
-                || prompt.clips.iter().zip(&first.clips).any(|(a, b)| a != b)
-                || prompt.clips.iter().any(|(_, range)| range.end > shared)
+            if prompt.visuals != first.visuals
+                || prompt.visuals.iter().any(|visual| visual.range.end > shared)
             {
                 return Err(record(
                     "its conversations must show the same clips before they part".to_owned(),
@@ -72,8 +69,7 @@ impl Tree {
         }
         Ok(Self {
             id: id.to_owned(),
-            root: first.ids[..shared].to_vec(),
-            clips: first.clips.iter().map(|(media, _)| media.clone()).collect(),
+            root: first.start(shared),
             branches: parts
                 .iter()
                 .map(|(prompt, completion)| Branch {
@@ -82,6 +78,11 @@ impl Tree {
                 })
                 .collect(),
         })
+    }
+
+    /// The pictures and clips in the order of their placeholders.
+    pub fn shown(&self) -> impl Iterator<Item = &Shown> {
+        self.root.visuals.iter().map(|visual| &visual.shown)
     }
 }
 
@@ -100,8 +101,8 @@ pub struct Packed {
     pub branch_of: Vec<u32>,
     /// Number of branches.
     pub branches: usize,
-    /// The clips in the order of their placeholders.
-    pub clips: Vec<Media>,
+    /// The pictures and clips in the order of their placeholders.
+    pub clips: Vec<Shown>,
 }
 
 impl Packed {
@@ -118,9 +119,9 @@ impl Packed {
         };
         let mut forest = Forest::new();
         for tree in trees {
-            packed.clips.extend(tree.clips.iter().cloned());
-            let root = forest.push(Parent::Root, tree.root.len());
-            packed.ids.extend(&tree.root);
+            packed.clips.extend(tree.shown().cloned());
+            let root = tree.root.root(&mut forest);
+            packed.ids.extend(&tree.root.ids);
             for branch in &tree.branches {
                 let start = packed.ids.len();
                 forest.push(Parent::Segment(root), branch.ids.len());

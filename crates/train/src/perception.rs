@@ -10,8 +10,8 @@ use std::sync::Arc;
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Tensor};
 use rayon::prelude::*;
-use savi_engine::Engine;
-use savi_models::Pixels;
+use savi_engine::{Engine, PromptVisual};
+use savi_models::{Pixels, Visual};
 use savi_nn::layers::Mode;
 use savi_nn::ops::{gathered_logps, rms_norm};
 use savi_nn::{Forest, Parent};
@@ -126,7 +126,7 @@ pub fn perceive(
         let batch: Vec<(LabelledFrames, Pixels)> = source(step, records)?
             .into_par_iter()
             .map(|record| {
-                let pixels = engine.model().pixels(&record.frames)?;
+                let pixels = engine.model().pixels(&Visual::frames(record.frames.clone()))?;
                 check(engine, &heads, &record)?;
                 Ok((record, pixels))
             })
@@ -157,7 +157,10 @@ pub fn perceive(
 /// Refuses labels that do not fit the frames or the heads.
 fn check(engine: &Engine, heads: &Heads, record: &LabelledFrames) -> Result<(), TrainError> {
     let fail = |reason: String| Err(TrainError::Record { id: record.id.clone(), reason });
-    let tokens = engine.model().video_tokens(record.frames.len())? - 1;
+    let Some(plan) = engine.model().plan_of_count(record.frames.len()) else {
+        return fail("the model gives frames no fixed number of tokens".to_owned());
+    };
+    let tokens = plan.len() - 1;
     if record.labels.len() != heads.heads.len() {
         return fail(format!("{} heads have {} labels", heads.heads.len(), record.labels.len()));
     }
@@ -213,7 +216,7 @@ fn pass(
     for (record, _) in part {
         let media = Media { source: record.id.clone(), policy: None };
         let prompt = engine.prompt(&[Message::about_video(media, "")])?;
-        let Some((_, range)) = prompt.clips.first() else {
+        let Some(PromptVisual { range, .. }) = prompt.visuals.first() else {
             return Err(TrainError::Nothing("clips"));
         };
         let start = ids.len();

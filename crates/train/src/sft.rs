@@ -7,7 +7,7 @@ use candle_core::{DType, Tensor};
 use rand::seq::SliceRandom;
 use rayon::prelude::*;
 use savi_engine::Engine;
-use savi_models::{Pixels, attach_adapter, write_adapter};
+use savi_models::{Pixels, Visual, attach_adapter, write_adapter};
 use savi_nn::layers::Mode;
 use savi_objectives::nll;
 use savi_schema::{Example, Message, RgbImage};
@@ -50,11 +50,8 @@ pub fn sft(
             .into_iter()
             .map(|i| {
                 let tree = tree(engine, &examples[i])?;
-                let clips = tree
-                    .clips
-                    .iter()
-                    .map(|media| engine.clip(media))
-                    .collect::<Result<Vec<_>, _>>()?;
+                let clips = tree.shown().map(|shown| engine.clip(shown));
+                let clips = clips.collect::<Result<Vec<_>, _>>()?;
                 Ok(Work { tree, clips: Clips::Encoded(clips), kinds: Vec::new() })
             })
             .collect()
@@ -86,7 +83,7 @@ pub fn sft_stream(
                 let pixels = sample
                     .clips
                     .iter()
-                    .map(|f| engine.model().pixels(f))
+                    .map(|frames| engine.model().pixels(&Visual::frames(frames.clone())))
                     .collect::<Result<Vec<_>, _>>()?;
                 Ok(Work { tree, clips: Clips::Pixels(pixels), kinds: sample.kinds })
             })

@@ -4,6 +4,7 @@
 use std::cmp::Ordering;
 use std::path::{Path, PathBuf};
 
+use image::ImageDecoder;
 use savi_schema::{ClipMetadata, RgbImage};
 
 use crate::plan::{Plan, TIME_TOLERANCE, plan, slot_start};
@@ -84,9 +85,17 @@ pub(crate) fn read(request: &Request<'_>) -> Result<Finished, IngestError> {
 }
 
 fn open(path: &Path, request: &Request<'_>) -> Result<RgbImage, IngestError> {
+    let image = read_picture(path, request.options)?;
+    let Some((width, height)) = request.policy.size else { return Ok(image) };
+    savi_schema::resample(&image, width, height, request.policy.resampling)
+        .map_err(|source| IngestError::Resample { file: path.display().to_string(), source })
+}
+
+/// Reads a still picture, upright by its EXIF orientation; transparency is dropped.
+pub fn read_picture(path: &Path, options: &IngestOptions) -> Result<RgbImage, IngestError> {
     let file = path.display().to_string();
     let fail = |reason: String| IngestError::Picture { file: file.clone(), reason };
-    let limits = &request.options.limits;
+    let limits = &options.limits;
     let mut reader = image::ImageReader::open(path)
         .and_then(image::ImageReader::with_guessed_format)
         .map_err(|e| fail(e.to_string()))?;
@@ -95,13 +104,14 @@ fn open(path: &Path, request: &Request<'_>) -> Result<RgbImage, IngestError> {
     bounds.max_image_height = Some(limits.max_side);
     bounds.max_alloc = Some(limits.max_pixels.saturating_mul(16));
     reader.limits(bounds);
-    let picture = reader.decode().map_err(|e| fail(e.to_string()))?.into_rgb8();
+    let mut decoder = reader.into_decoder().map_err(|e| fail(e.to_string()))?;
+    let orientation = decoder.orientation().map_err(|e| fail(e.to_string()))?;
+    let mut picture =
+        image::DynamicImage::from_decoder(decoder).map_err(|e| fail(e.to_string()))?;
+    picture.apply_orientation(orientation);
+    let picture = picture.into_rgb8();
     let (width, height) = picture.dimensions();
-    let image = RgbImage::new(width, height, picture.into_raw())
-        .ok_or_else(|| fail("bad size".to_owned()))?;
-    let Some((width, height)) = request.policy.size else { return Ok(image) };
-    savi_schema::resample(&image, width, height, request.policy.resampling)
-        .map_err(|source| IngestError::Resample { file, source })
+    RgbImage::new(width, height, picture.into_raw()).ok_or_else(|| fail("bad size".to_owned()))
 }
 
 fn metadata(pictures: &[PathBuf]) -> Result<ClipMetadata, IngestError> {

@@ -26,7 +26,7 @@ mod source;
 #[cfg(feature = "video")]
 pub use av::{ClipWriter, WriterOptions};
 pub use error::IngestError;
-pub use folder::FOLDER_FPS;
+pub use folder::{FOLDER_FPS, read_picture};
 pub use options::{IngestOptions, Limits};
 pub use plan::plan_times;
 pub use read::{probe, read_clip, read_clips};

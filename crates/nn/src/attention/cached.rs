@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use super::Heads;
 use super::dense::masked;
 use super::kernel::{Span, attend};
-use crate::Forest;
+use crate::forest::{Forest, Parent, Segment};
 use crate::host::with_slices;
 
 /// Keys and values of one layer of one node.
@@ -27,6 +27,8 @@ pub struct KvNode {
     parent: Option<Arc<KvNode>>,
     past: usize,
     len: usize,
+    /// Where what follows goes on.
+    position: u32,
     layers: Vec<LayerKv>,
 }
 
@@ -39,12 +41,13 @@ impl KvNode {
         device: &Device,
     ) -> Self {
         let past = parent.as_ref().map_or(0, |p| p.past + p.len);
+        let position = parent.as_ref().map_or(0, |p| p.position);
         let layer = if device.is_cpu() {
             LayerKv::Host { keys: Vec::new(), values: Vec::new(), capacity: capacity.max(1) }
         } else {
             LayerKv::Device(None)
         };
-        Self { parent, past, len: 0, layers: vec![layer; layers] }
+        Self { parent, past, len: 0, position, layers: vec![layer; layers] }
     }
 
     /// Tokens up to and including this node.
@@ -76,9 +79,15 @@ impl KvNode {
             .sum()
     }
 
-    /// Makes the tokens that a pass has appended to every layer part of the node.
-    pub fn commit(&mut self, tokens: usize) {
-        self.len += tokens;
+    /// What a segment that continues this node comes after.
+    pub fn after(&self) -> Parent {
+        Parent::Cached { tokens: self.total(), position: self.position }
+    }
+
+    /// Makes the tokens of `segment`, which a pass has appended to every layer, part of the node.
+    pub fn commit(&mut self, segment: &Segment) {
+        self.len += segment.range.len();
+        self.position = segment.next;
     }
 
     fn chain(&self) -> Vec<&KvNode> {
@@ -267,7 +276,7 @@ fn cached_device(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Parent, attention::tree, check};
+    use crate::{attention::tree, check};
 
     /// Prefill in chunks, fork, decode token by token: the bits of one packed pass.
     #[test]
@@ -295,7 +304,7 @@ mod tests {
         let pass = |nodes: &mut [&mut KvNode], rows: &[Vec<u32>]| -> Result<Vec<Vec<f32>>> {
             let mut forest = Forest::new();
             for (node, rows) in nodes.iter().zip(rows) {
-                forest.push(Parent::Cached(node.total()), rows.len());
+                forest.push(node.after(), rows.len());
             }
             let flat: Vec<u32> = rows.concat();
             let out = cached(
@@ -307,8 +316,8 @@ mod tests {
                 0,
                 nodes,
             )?;
-            for (node, rows) in nodes.iter_mut().zip(rows) {
-                node.commit(rows.len());
+            for (node, segment) in nodes.iter_mut().zip(forest.segments()) {
+                node.commit(segment);
             }
             out.to_vec2()
         };

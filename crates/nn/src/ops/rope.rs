@@ -21,13 +21,6 @@ pub struct RopeTable {
 }
 
 impl RopeTable {
-    /// Angles `position * inverse[i]`, computed in f32 as the reference does; `gain` multiplies
-    /// cosines and sines.
-    pub fn new(positions: &[u32], inverse: &[f32], head_dim: usize, gain: f32) -> Self {
-        let angles = positions.iter().flat_map(|&p| inverse.iter().map(move |f| p as f32 * f));
-        Self::of_angles(&angles.collect::<Vec<_>>(), inverse.len(), head_dim, gain)
-    }
-
     /// Given angles, `[tokens, half]`.
     pub fn of_angles(angles: &[f32], half: usize, head_dim: usize, gain: f32) -> Self {
         Self {
@@ -135,7 +128,8 @@ mod tests {
     fn equals_the_composed_form_and_has_its_gradient() -> Result<()> {
         let x = check::normal(&[3, 16], "x", DType::F64)?;
         for (inverse, gain) in [(&[1.0, 0.1, 0.01, 0.001][..], 1.0), (&[1.0, 0.3, 0.1], 1.25)] {
-            let table = RopeTable::new(&[0, 5, 9], inverse, 8, gain);
+            let angles = [0.0f32, 5.0, 9.0].iter().flat_map(|p| inverse.iter().map(move |f| p * f));
+            let table = RopeTable::of_angles(&angles.collect::<Vec<_>>(), inverse.len(), 8, gain);
             check::close(&rope(&x, &table)?, &composed(&x, &table, &Device::Cpu)?, 1e-12)?;
             let weight = check::normal(&[3, 16], "weight", DType::F64)?;
             check::gradient(std::slice::from_ref(&x), 1e-7, |t| {
