@@ -14,7 +14,49 @@ use savi_schema::{Completion, FinishReason, Sampling};
 
 use crate::EngineError;
 use crate::sample::draw;
-use crate::text::TextModel;
+use crate::text::{Prompt, TextModel};
+
+/// A prompt in the cache and the logits after its last token.
+pub(crate) type Prefilled = (Arc<KvNode>, Vec<f32>);
+
+/// A prompt that is computed whole, for models whose tokens are rotated by the length of the sequence.
+#[derive(Debug)]
+pub(crate) struct Whole {
+    pub(crate) prompt: Prompt,
+    pub(crate) visuals: Vec<Tensor>,
+}
+
+impl Whole {
+    /// The prompt and what was drawn after it, in a new node.
+    pub(crate) fn fill(&self, model: &Model, drawn: &[u32]) -> Result<Prefilled> {
+        let (embeds, forest, count) = self.pass(model, drawn)?;
+        let mut node = model.cache_node(None, count);
+        let rows: &mut [&mut KvNode] = &mut [&mut node];
+        let hidden = model.hidden_cached(&embeds, &forest, Mode::INFER, rows)?;
+        let logits = host_logits(model, &hidden.narrow(0, count - 1, 1)?)?;
+        Ok((Arc::new(node), logits.into_iter().next().unwrap_or_default()))
+    }
+
+    /// Log-probabilities of a continuation.
+    pub(crate) fn score(&self, model: &Model, tokens: &[u32]) -> Result<Vec<f32>> {
+        if tokens.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (embeds, forest, count) = self.pass(model, tokens)?;
+        let hidden = model.hidden(&embeds, &forest, Mode::INFER)?;
+        let before = hidden.narrow(0, count - tokens.len() - 1, tokens.len())?;
+        model.logps(&before, tokens, Mode::INFER)?.to_dtype(DType::F32)?.to_vec1()
+    }
+
+    /// Embeddings of the prompt and of words after it as one segment, and their number.
+    fn pass(&self, model: &Model, after: &[u32]) -> Result<(Tensor, Arc<Forest>, usize)> {
+        let prompt = self.prompt.followed_by(after);
+        let mut forest = Forest::new();
+        prompt.root(&mut forest);
+        let embeds = model.embed(&prompt.ids, &self.visuals, Mode::INFER)?;
+        Ok((embeds, Arc::new(forest), prompt.ids.len()))
+    }
+}
 
 /// One continuation that is being decoded.
 #[derive(Debug)]
@@ -26,6 +68,8 @@ pub(crate) struct Row {
     logps: Vec<f32>,
     finish: Option<FinishReason>,
     text: String,
+    /// Its prompt, where the cache holds for one length only.
+    whole: Option<Arc<Whole>>,
 }
 
 impl Row {
@@ -47,11 +91,30 @@ impl Row {
             logps: Vec::new(),
             finish: (sampling.max_tokens == 0).then_some(FinishReason::Length),
             text: String::new(),
+            whole: None,
         };
         if row.finish.is_none() {
             row.take(logits.to_vec(), text)?;
         }
         Ok(row)
+    }
+
+    /// The row, whose prompt is computed anew where the cache does not hold for a longer sequence.
+    pub(crate) fn computed_whole(self, whole: Option<Arc<Whole>>) -> Self {
+        Self { whole, ..self }
+    }
+
+    /// The logits after its last token, computed anew where what is cached does not hold for a sequence
+    /// that is one longer; none where the row goes on from its cache.
+    fn renew(&mut self, model: &Model) -> Result<Option<Vec<f32>>> {
+        let tokens = self.node.total();
+        let Some(whole) = self.whole.as_ref().filter(|_| model.rotates_anew(tokens, tokens + 1))
+        else {
+            return Ok(None);
+        };
+        let (node, logits) = whole.fill(model, &self.ids)?;
+        self.node = model.cache_node(Some(node), 32);
+        Ok(Some(logits))
     }
 
     fn take(
@@ -108,16 +171,28 @@ pub(crate) fn run(
         if row.finish.is_some() { done[i] = Some(row.finished()) } else { active.push((i, row)) }
     }
     while !active.is_empty() {
+        let mut logits = Vec::with_capacity(active.len());
+        for (_, row) in &mut active {
+            logits.push(row.renew(model)?);
+        }
         let mut forest = Forest::new();
-        let mut last = Vec::with_capacity(active.len());
-        for (_, row) in &active {
+        let (mut last, mut nodes) = (Vec::new(), Vec::<&mut KvNode>::new());
+        for ((_, row), _) in active.iter_mut().zip(&logits).filter(|(_, logits)| logits.is_none()) {
             forest.push(row.node.after(), 1);
             last.extend(row.ids.last().copied());
+            nodes.push(&mut row.node);
         }
-        let embeds = model.embed(&last, &[], Mode::INFER)?;
-        let mut nodes: Vec<&mut KvNode> = active.iter_mut().map(|(_, row)| &mut row.node).collect();
-        let hidden = model.hidden_cached(&embeds, &Arc::new(forest), Mode::INFER, &mut nodes)?;
-        let logits = host_logits(model, &hidden)?;
+        let stepped = if last.is_empty() {
+            Vec::new()
+        } else {
+            let embeds = model.embed(&last, &[], Mode::INFER)?;
+            let hidden =
+                model.hidden_cached(&embeds, &Arc::new(forest), Mode::INFER, &mut nodes)?;
+            host_logits(model, &hidden)?
+        };
+        let mut stepped = stepped.into_iter();
+        let logits: Vec<Vec<f32>> =
+            logits.into_iter().filter_map(|own| own.or_else(|| stepped.next())).collect();
         let mut next = Vec::with_capacity(active.len());
         active
             .par_iter_mut()

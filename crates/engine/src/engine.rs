@@ -20,14 +20,11 @@ use savi_video_ingest::IngestOptions;
 use serde_json::{Value, json};
 
 use crate::EngineError;
-use crate::decode::{Row, host_logits, run};
+use crate::decode::{Prefilled, Row, Whole, host_logits, run};
 use crate::files::{ModelDir, StoredDType};
 use crate::media::{ClipKey, Processor, Shown};
 use crate::prefix::PrefixCache;
 use crate::text::{Prompt, TextFiles, TextModel};
-
-/// A prompt in the cache and the logits after its last token.
-type Prefilled = (Arc<KvNode>, Vec<f32>);
 
 /// Rows that decode together; more wait for their turn.
 const MAX_ROWS: usize = 192;
@@ -318,6 +315,18 @@ impl Engine {
         Ok((Some(node), end))
     }
 
+    /// Whether what is cached holds for sequences of one length only (RoPE of types `dynamic` and
+    /// `longrope`): prompts then share nothing.
+    fn depends_on_length(&self) -> bool {
+        self.model.rotates_anew(0, usize::MAX)
+    }
+
+    /// A prompt that is computed whole.
+    fn whole(&self, prompt: &Prompt) -> Result<Whole, EngineError> {
+        let visuals = prompt.visuals.iter().map(|visual| self.clip(&visual.shown));
+        Ok(Whole { prompt: prompt.clone(), visuals: visuals.collect::<Result<_, _>>()? })
+    }
+
     /// Fills one node per prompt with the tokens after its prefix, in one pass; gives the nodes and
     /// the logits after their last tokens.
     fn prefill(&self, prompts: &[Prompt]) -> Result<Vec<Prefilled>, EngineError> {
@@ -349,13 +358,26 @@ impl Engine {
         prompts: &[Prompt],
     ) -> Result<Vec<Vec<Completion>>, EngineError> {
         let mut rows = Vec::new();
-        for ((node, logits), request) in self.prefill(prompts)?.into_iter().zip(requests) {
+        let whole = self.depends_on_length();
+        let wholes = prompts
+            .iter()
+            .map(|prompt| if whole { self.whole(prompt).map(Some) } else { Ok(None) });
+        let wholes = wholes.collect::<Result<Vec<_>, _>>()?;
+        let filled = if whole {
+            let filled = wholes.iter().flatten().map(|whole| whole.fill(&self.model, &[]));
+            filled.collect::<Result<Vec<_>, _>>()?
+        } else {
+            self.prefill(prompts)?
+        };
+        for (((node, logits), request), whole) in filled.into_iter().zip(requests).zip(wholes) {
+            let whole = whole.map(Arc::new);
             for (index, sampling) in request.samplings.iter().enumerate() {
                 let rng = savi_nn::rng::stream(
                     request.seed,
                     &["sample", &request.id, &index.to_string()],
                 );
-                rows.push(Row::new(&self.model, &self.text, node.clone(), &logits, sampling, rng)?);
+                let row = Row::new(&self.model, &self.text, node.clone(), &logits, sampling, rng)?;
+                rows.push(row.computed_whole(whole.clone()));
             }
         }
         let mut completions = run(&self.model, &self.text, rows)?.into_iter();
@@ -393,6 +415,14 @@ impl Engine {
         if let Some(id) = prompt.ids.iter().chain(continuations.iter().flatten()).find(known) {
             let reason = format!("token {id} is outside the vocabulary of {}", config.vocab_size);
             return Err(EngineError::Conversation(reason));
+        }
+        if self.depends_on_length() {
+            let whole = self.whole(prompt)?;
+            let score = |token_ids: Vec<u32>| {
+                let logps = whole.score(&self.model, &token_ids)?;
+                Ok(TokenScore { token_ids, logps })
+            };
+            return continuations.into_iter().map(score).collect();
         }
         let (node, end) = self.prefix(prompt)?;
         let rest = &prompt.ids[end..];

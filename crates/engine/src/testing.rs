@@ -2,7 +2,7 @@
 
 use savi_models::Processors;
 use savi_nn::Weights;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{Engine, EngineError, EngineOptions, Processor, TextFiles, train_tokenizer};
 
@@ -30,4 +30,22 @@ pub fn random_engine(seed: u64, frames: usize) -> Result<Engine, EngineError> {
     let text = TextFiles::chatml(tokenizer, TEMPLATE);
     let processors = Processors::default();
     Engine::build(&config, source, text, &processors, Some(Processor { policy }), &options)
+}
+
+/// A Llama of a few thousand random weights; `more` are further keys of its config.
+pub fn random_text_engine(seed: u64, more: &Value) -> Result<Engine, EngineError> {
+    let corpus = ["which way does the red circle move", "user assistant left right up down"];
+    let tokenizer = train_tokenizer(corpus.iter().map(ToString::to_string), 300)?;
+    let mut config = json!({
+        "model_type": "llama", "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 300,
+        "max_position_embeddings": 512, "rms_norm_eps": 1e-6,
+    });
+    if let (Some(config), Some(more)) = (config.as_object_mut(), more.as_object()) {
+        config.extend(more.clone());
+    }
+    let options = EngineOptions { device: "cpu".into(), ..EngineOptions::default() };
+    let text = TextFiles::chatml(tokenizer, TEMPLATE);
+    let processors = Processors::default();
+    Engine::build(&config, Weights::Random(seed), text, &processors, None, &options)
 }

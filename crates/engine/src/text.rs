@@ -55,6 +55,15 @@ impl Prompt {
         Self { ids: self.ids[..len].to_vec(), visuals: self.visuals.clone(), coordinates }
     }
 
+    /// The prompt and words after it.
+    pub fn followed_by(&self, words: &[u32]) -> Self {
+        let coordinates = self.coordinates.as_ref().map(|(coordinates, next)| {
+            let end = next + words.len() as u32;
+            (coordinates.iter().copied().chain((*next..end).map(|at| [at; 3])).collect(), end)
+        });
+        Self { ids: [&self.ids, words].concat(), visuals: self.visuals.clone(), coordinates }
+    }
+
     /// Appends the tokens to a forest as a new root.
     pub fn root(&self, forest: &mut Forest) -> usize {
         match &self.coordinates {

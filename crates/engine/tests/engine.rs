@@ -3,7 +3,8 @@
 
 use std::path::Path;
 
-use savi_engine::{Engine, StoredDType, testing::random_engine};
+use savi_engine::testing::{random_engine, random_text_engine};
+use savi_engine::{Engine, Prompt, StoredDType};
 use savi_schema::{
     Completion, Generate, Media, Message, Request, Role, Sampling, Score, ScoreRequest,
 };
@@ -135,4 +136,47 @@ fn bad_requests_say_what_is_wrong() {
     assert!(engine.generate(&[long]).unwrap_err().to_string().contains("do not fit"));
     let unknown = Engine::load("no/such/model", &Default::default()).unwrap_err().to_string();
     assert!(unknown.contains("no/such/model"), "{unknown}");
+}
+
+/// Where tokens are rotated by the length of the sequence, every drawn token has the log-probability
+/// that it has after all before it, computed whole: beyond the training length, too.
+#[test]
+fn sequences_outgrow_the_length_that_their_rotation_was_made_for() {
+    let dynamic = serde_json::json!({
+        "max_position_embeddings": 512,
+        "rope_scaling": {"type": "yarn", "factor": 2.0, "original_max_position_embeddings": 32},
+    });
+    let long = serde_json::json!({"rope_scaling": {
+        "type": "longrope", "original_max_position_embeddings": 26,
+        "short_factor": [1.0, 1.1, 1.3, 1.5], "long_factor": [1.2, 2.0, 3.0, 4.0],
+    }});
+    for (config, crosses) in [(dynamic, false), (long, true)] {
+        let engine = random_text_engine(3, &config).unwrap();
+        assert_eq!(engine.model().rotates_anew(20, 40), crosses);
+        let request = Request {
+            id: "a".to_owned(),
+            messages: vec![Message::text(Role::User, "left right up")],
+            samplings: vec![
+                Sampling { temperature: 1.0, max_tokens: 14, ..Sampling::default() };
+                2
+            ],
+            seed: 5,
+        };
+        let prompt = engine.prompt(&request.messages).unwrap();
+        assert!((14..26).contains(&prompt.ids.len()), "{}", prompt.ids.len());
+        for completion in &all(&engine, std::slice::from_ref(&request))[0] {
+            assert!(!crosses || prompt.ids.len() + completion.token_ids.len() > 28);
+            for (i, &token) in completion.token_ids.iter().enumerate() {
+                let ids = [&prompt.ids, &completion.token_ids[..i]].concat();
+                // A sequence is scored with the rotation of its whole length, the last token included.
+                if engine.model().rotates_anew(ids.len(), ids.len() + 1) {
+                    continue;
+                }
+                let before = Prompt { ids, ..Prompt::default() };
+                let score = &engine.score_tokens(&before, vec![vec![token]]).unwrap()[0];
+                let apart = (score.logps[0] - completion.logps[i]).abs();
+                assert!(apart < 1e-5, "token {i}: {apart}");
+            }
+        }
+    }
 }

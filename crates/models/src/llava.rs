@@ -103,8 +103,12 @@ impl LlavaOnevision {
 }
 
 impl Vision for LlavaOnevision {
-    fn mark(&self, _kind: VisualKind) -> Mark {
-        Mark::Token(self.config.video_token_index)
+    fn mark(&self, kind: VisualKind) -> Mark {
+        match kind {
+            // Still pictures are not taken: no tokenizer has this token.
+            VisualKind::Image => Mark::Token(u32::MAX),
+            VisualKind::Video => Mark::Token(self.config.video_token_index),
+        }
     }
 
     fn placeholders(&self) -> Vec<u32> {

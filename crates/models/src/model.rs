@@ -97,6 +97,12 @@ impl Model {
         }
     }
 
+    /// Whether tokens are rotated otherwise in sequences of `to` tokens than in those of `from`: what was
+    /// cached for the one cannot be gone on from in the other.
+    pub fn rotates_anew(&self, from: usize, to: usize) -> bool {
+        self.config().ropes.iter().any(|rope| rope.regime(from) != rope.regime(to))
+    }
+
     /// The decoder's shape.
     pub fn config(&self) -> &DecoderConfig {
         self.decoder.config()

@@ -262,7 +262,7 @@ impl Rope {
     }
 
     /// What the frequencies of a sequence of `len` tokens depend on; equal regimes, equal frequencies.
-    fn regime(&self, len: usize) -> usize {
+    pub(crate) fn regime(&self, len: usize) -> usize {
         match &self.kind {
             Kind::Dynamic { original, .. } => len.max(*original),
             Kind::LongRope { original, .. } => usize::from(len > *original),
