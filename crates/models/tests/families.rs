@@ -98,7 +98,7 @@ fn logits_and_gradients_equal_the_reference() -> Result<()> {
         }
         assert_eq!(compared, wanted, "{case}");
     }
-    assert_eq!(with_gradients, 7);
+    assert_eq!(with_gradients, 8);
     Ok(())
 }
 

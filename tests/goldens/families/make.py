@@ -231,8 +231,15 @@ CASES = {
 LONG_INPUT = {"phi3-long": 31, "phi3-partial": 27}
 
 
-def internlm2(config: dict) -> tuple[dict, dict[str, torch.Tensor]]:
-    """A Llama's config and state from InternLM2's names and its grouped matrix."""
+def internlm2(config: dict) -> tuple[dict, dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """A Llama's config and state from InternLM2's names and its grouped matrix, and the tensors under
+    their own names, to which gradients flow back."""
+    own_names = {}
+
+    def drawn(name: str, shape: tuple[int, ...]) -> torch.Tensor:
+        own_names[name] = globals()["drawn"](name, shape).requires_grad_(True)
+        return own_names[name]
+
     width, heads, groups = (config[k] for k in ("hidden_size", "num_attention_heads", "num_key_value_heads"))
     dim, inner = width // heads, config["intermediate_size"]
     state = {}
@@ -247,7 +254,7 @@ def internlm2(config: dict) -> tuple[dict, dict[str, torch.Tensor]]:
             grouped = wqkv.view(groups, heads // groups + 2, dim, *tail)
             pieces = grouped[:, :-2], grouped[:, -2], grouped[:, -1]
             for name, piece in zip("qkv", pieces):
-                state[f"{ours}self_attn.{name}_proj.{part}"] = piece.reshape(-1, *tail).clone()
+                state[f"{ours}self_attn.{name}_proj.{part}"] = piece.reshape(-1, *tail)
             wo = drawn(f"{theirs}attention.wo.{part}", (width, *((heads * dim,) if tail else ())))
             state[f"{ours}self_attn.o_proj.{part}"] = wo
         for name, own, shape in (("w1", "gate", (inner, width)), ("w3", "up", (inner, width)), ("w2", "down", (width, inner))):
@@ -255,13 +262,14 @@ def internlm2(config: dict) -> tuple[dict, dict[str, torch.Tensor]]:
         state[f"{ours}input_layernorm.weight"] = drawn(f"{theirs}attention_norm.weight", (width,))
         state[f"{ours}post_attention_layernorm.weight"] = drawn(f"{theirs}ffn_norm.weight", (width,))
     llama = {k: v for k, v in config.items() if k != "bias"}
-    return llama | dict(model_type="llama", attention_bias=config["bias"]), state
+    return llama | dict(model_type="llama", attention_bias=config["bias"]), state, own_names
 
 
-def build(config: dict) -> torch.nn.Module:
-    state = None
+def build(config: dict) -> tuple[torch.nn.Module, dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """A model, its state and the tensors that gradients are asked for."""
+    state, own_names = None, None
     if config["model_type"] == "internlm2":
-        config, state = internlm2(config)
+        config, state, own_names = internlm2(config)
     config = json.loads(json.dumps(config))
     model = AutoModelForCausalLM.from_config(
         AutoConfig.for_model(**config), attn_implementation="eager", dtype=torch.float32
@@ -271,7 +279,9 @@ def build(config: dict) -> torch.nn.Module:
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.copy_(state[name])
-    return model.eval()
+    if own_names is None:
+        state = own_names = dict(model.named_parameters())
+    return model.eval(), state, own_names
 
 
 def ids(name: str, length: int) -> torch.Tensor:
@@ -280,14 +290,15 @@ def ids(name: str, length: int) -> torch.Tensor:
 
 
 def run(name: str, config: dict, gradients: bool) -> dict[str, torch.Tensor]:
-    model = build(config)
+    model, state, own_names = build(config)
     tokens = ids(name, LENGTH)
-    logits = model(tokens[None], use_cache=False).logits[0]
+    arguments = dict(input_ids=tokens[None], use_cache=False)
+    logits = torch.func.functional_call(model, state, (), arguments).logits[0]
     logps = logits.log_softmax(-1)[-9:-1].gather(1, tokens[-8:, None])[:, 0]
     out = {"input_ids": tokens, "logits": logits.detach(), "logps": logps.detach()}
     if gradients:
         logps.sum().backward()
-        for parameter, value in model.named_parameters():
+        for parameter, value in own_names.items():
             out[f"grad.{parameter}"] = value.grad
     with torch.no_grad():
         line, picked, gaps = tokens[:6], [], []
@@ -311,7 +322,7 @@ def main() -> None:
     families = set()
     for name, config in CASES.items():
         family = config["model_type"]
-        first = family not in families and family != "internlm2"
+        first = family not in families
         families.add(family)
         save_file(run(name, config, first), out / f"{name}.safetensors")
         print(name, (out / f"{name}.safetensors").stat().st_size)
