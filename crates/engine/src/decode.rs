@@ -13,7 +13,7 @@ use savi_nn::ops::log_normaliser;
 use savi_schema::{Completion, FinishReason, Sampling};
 
 use crate::EngineError;
-use crate::sample::draw;
+use crate::sample::{Context, Drawn, draw};
 use crate::text::{Prompt, TextModel};
 
 /// A prompt in the cache and the logits after its last token.
@@ -64,8 +64,10 @@ pub(crate) struct Row {
     node: KvNode,
     sampling: Sampling,
     rng: ChaCha8Rng,
+    prompt: Arc<[u32]>,
     ids: Vec<u32>,
     logps: Vec<f32>,
+    sampling_logps: Vec<f32>,
     finish: Option<FinishReason>,
     text: String,
     /// Its prompt, where the cache holds for one length only.
@@ -77,8 +79,8 @@ impl Row {
     pub(crate) fn new(
         model: &Model,
         text: &TextModel,
-        parent: Arc<KvNode>,
-        logits: &[f32],
+        (parent, logits): (Arc<KvNode>, &[f32]),
+        prompt: Arc<[u32]>,
         sampling: &Sampling,
         rng: ChaCha8Rng,
     ) -> std::result::Result<Self, EngineError> {
@@ -87,8 +89,10 @@ impl Row {
             node: model.cache_node(Some(parent), room),
             sampling: sampling.clone(),
             rng,
+            prompt,
             ids: Vec::new(),
             logps: Vec::new(),
+            sampling_logps: Vec::new(),
             finish: (sampling.max_tokens == 0).then_some(FinishReason::Length),
             text: String::new(),
             whole: None,
@@ -117,22 +121,24 @@ impl Row {
         Ok(Some(logits))
     }
 
-    fn take(
-        &mut self,
-        mut logits: Vec<f32>,
-        text: &TextModel,
-    ) -> std::result::Result<(), EngineError> {
+    fn take(&mut self, logits: Vec<f32>, text: &TextModel) -> std::result::Result<(), EngineError> {
         let (max, log_sum) = log_normaliser(&logits);
-        // The stand-in for visual tokens is no word: it is never drawn.
-        for &token in text.placeholders() {
-            if let Some(logit) = logits.get_mut(token as usize) {
-                *logit = f32::NEG_INFINITY;
-            }
-        }
-        let token = draw(&logits, &self.sampling, &mut self.rng);
+        let context = Context {
+            prompt: &self.prompt,
+            generated: &self.ids,
+            // The stand-ins for visual tokens are no words.
+            banned: text.placeholders(),
+            ends: text.ends(),
+        };
+        let Drawn { token, logp } = draw(logits.clone(), &self.sampling, context, &mut self.rng);
+        let Some(logit) = logits.get(token as usize) else {
+            let reason = format!("token {token} is outside the vocabulary of {}", logits.len());
+            return Err(EngineError::Conversation(reason));
+        };
         self.ids.push(token);
-        self.logps.push(logits[token as usize] - max - log_sum);
-        if text.ends(token) {
+        self.logps.push(logit - max - log_sum);
+        self.sampling_logps.push(logp);
+        if text.ends().contains(&token) || self.sampling.stop_token_ids.contains(&token) {
             self.finish = Some(FinishReason::Stop);
         } else if self.ids.len() >= self.sampling.max_tokens {
             self.finish = Some(FinishReason::Length);
@@ -154,6 +160,7 @@ impl Row {
             text: self.text,
             token_ids: self.ids,
             logps: self.logps,
+            sampling_logps: self.sampling_logps,
             finish_reason: self.finish.unwrap_or(FinishReason::Length),
         }
     }

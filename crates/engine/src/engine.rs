@@ -369,14 +369,23 @@ impl Engine {
         } else {
             self.prefill(prompts)?
         };
-        for (((node, logits), request), whole) in filled.into_iter().zip(requests).zip(wholes) {
+        let filled = filled.into_iter().zip(requests).zip(prompts).zip(wholes);
+        for ((((node, logits), request), prompt), whole) in filled {
             let whole = whole.map(Arc::new);
+            let prompt: Arc<[u32]> = prompt.ids.as_slice().into();
             for (index, sampling) in request.samplings.iter().enumerate() {
                 let rng = savi_nn::rng::stream(
                     request.seed,
                     &["sample", &request.id, &index.to_string()],
                 );
-                let row = Row::new(&self.model, &self.text, node.clone(), &logits, sampling, rng)?;
+                let row = Row::new(
+                    &self.model,
+                    &self.text,
+                    (node.clone(), &logits),
+                    prompt.clone(),
+                    sampling,
+                    rng,
+                )?;
                 rows.push(row.computed_whole(whole.clone()));
             }
         }
@@ -480,6 +489,10 @@ impl Generate for Engine {
                 let request = &requests[end];
                 let prompt =
                     self.prompt(&request.messages).map_err(|e| e.for_request(&request.id))?;
+                for sampling in &request.samplings {
+                    let bad = |reason| GenerateError::BadRequest { id: request.id.clone(), reason };
+                    sampling.check().map_err(bad)?;
+                }
                 let longest = request.samplings.iter().map(|s| s.max_tokens).max().unwrap_or(0);
                 if prompt.ids.is_empty() || prompt.ids.len() + longest > limit {
                     return Err(GenerateError::BadRequest {

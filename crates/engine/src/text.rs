@@ -215,9 +215,9 @@ impl TextModel {
         &self.marks.placeholders
     }
 
-    /// Whether the model ends its turn or its text with this token.
-    pub fn ends(&self, token: u32) -> bool {
-        self.ends.contains(&token)
+    /// The tokens with which the model ends its turn or its text.
+    pub fn ends(&self) -> &[u32] {
+        &self.ends
     }
 
     /// Tokens of plain words; special tokens written in them stay words only as far as the

@@ -246,6 +246,7 @@ mod tests {
                 text,
                 token_ids: Vec::new(),
                 logps: Vec::new(),
+                sampling_logps: Vec::new(),
                 finish_reason: FinishReason::Stop,
             };
             let replies = |request: &Request| {

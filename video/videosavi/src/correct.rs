@@ -180,6 +180,7 @@ mod tests {
                     text: text.to_owned(),
                     token_ids: Vec::new(),
                     logps: Vec::new(),
+                    sampling_logps: Vec::new(),
                     finish_reason: FinishReason::Stop,
                 }]
             };

@@ -100,6 +100,7 @@ impl Generate for Scripted {
                     text: self.write(request, sample),
                     token_ids: vec![1, 2],
                     logps: vec![-0.5, -0.25],
+                    sampling_logps: Vec::new(),
                     finish_reason: FinishReason::Stop,
                 })
                 .collect()
