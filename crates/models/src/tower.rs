@@ -54,6 +54,7 @@ impl TowerConfig {
             }
         };
         config.only("attention_dropout", 0.0)?;
+        config.only("is_encoder_decoder", false)?;
         config.only("num_channels", 3)?;
         // The pooling head and the projection to the space of texts are no part of what a language model
         // is given; published files have the size of a vocabulary among the tower's keys.

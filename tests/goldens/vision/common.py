@@ -107,15 +107,16 @@ def spaced(values: torch.Tensor, most: int) -> tuple[torch.Tensor, int]:
 
 def write(out: Path, name: str, model, processor, turns: list[dict], published, *, features, files: dict,
           template: str, call: dict | None = None, gradients=lambda name: True, config: dict | None = None,
-          pixels=None, nested: bool = False) -> None:
+          scaled: bool = False, pixels=None, nested: bool = False) -> None:
     """Runs a case and adds it to `out`.
 
     `published` gives the name of a parameter in published checkpoints; `features(inputs)` the visual
     tokens `[tokens, width]` in the order of the prompt; `files` the contents of the processor files by
     the keys `image`, `video`, `whole`; `template` the chat template; `call` more arguments of the
     processor's call; `config` the model's config where it is to be stored in another layout than
-    transformers' own; `pixels(inputs)` the pixel values, pictures first, where the processor pads them;
-    `nested` gives the pictures as those of one conversation, as `apply_chat_template` does.
+    transformers' own; `scaled` says that pictures are scaled, for which the tests allow more;
+    `pixels(inputs)` the pixel values, pictures first, where the processor pads them; `nested` gives the pictures as those
+    of one conversation, as `apply_chat_template` does.
     """
     out.mkdir(parents=True, exist_ok=True)
     draw(model, published)
@@ -192,7 +193,7 @@ def write(out: Path, name: str, model, processor, turns: list[dict], published, 
     config = config or json.loads(model.config.to_json_string(use_diff=False))
     all_cases[name] = dict(
         config=plain(config), processors=files, template=template, messages=turns, tokens=len(visual),
-        pixel_step=pixel_step, pixel_count=pixels.numel(), feature_step=feature_step, saved=names,
+        pixel_step=pixel_step, pixel_count=pixels.numel(), feature_step=feature_step, saved=names, scaled=scaled,
     )
     cases.write_text(json.dumps(all_cases, indent=1, sort_keys=True) + "\n")
     if not (out / "tokenizer.json").exists():

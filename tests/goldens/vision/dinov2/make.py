@@ -9,7 +9,7 @@ python make.py --out DIR writes `cases.json` and for each case NAME `NAME.safete
 
 with
 
-    pixels       [n]                             every `pixel_step`-th of the processor's pixel values, flattened
+    pixels       [pictures, 3, height, width]    the processor's pixel values, as far as patches reach
     features     [pictures, tokens, width]       the last hidden states
     grad.NAME    [<= 48]                         of (features * drawn("loss")).sum(), evenly spaced elements
     size.NAME    [1]                             the largest element of that gradient
@@ -69,14 +69,15 @@ def case(out, cases, name, model, look, pictures) -> None:
     patch = model.config.patch_size
     kept = pixels[..., : pixels.shape[-2] // patch * patch, : pixels.shape[-1] // patch * patch]
     values = {}
-    values["pixels"], step = spaced(kept, 4000)
+    values["pixels"] = kept.clone()
     for parameter in model.parameters():
         parameter.requires_grad_(True)
     features = model(pixels).last_hidden_state
     values["features"] = features.detach().clone()
     (features * drawn("loss", tuple(features.flatten(0, 1).shape)).view_as(features)).sum().backward()
     for inner, parameter in model.named_parameters():
-        if parameter.grad is None or "gate_proj" in inner or "up_proj" in inner:
+        # A key's bias changes all scores of a query alike, and no probability: its gradient is nothing but rounding.
+        if parameter.grad is None or "gate_proj" in inner or "up_proj" in inner or "k_proj.bias" in inner:
             continue
         values[f"grad.{published(inner)}"], _ = spaced(parameter.grad, 48)
         values[f"size.{published(inner)}"] = parameter.grad.abs().max()[None].clone()
@@ -88,7 +89,7 @@ def case(out, cases, name, model, look, pictures) -> None:
                 values[f"size.{inner}.weights_in.{kind}"] = grad.abs().max()[None].clone()
     save_file({key: value.contiguous() for key, value in values.items()}, out / f"{name}.safetensors")
     cases[name] = dict(
-        config=plain(json.loads(model.config.to_json_string(use_diff=False))), pictures=pictures, pixel_step=step,
+        config=plain(json.loads(model.config.to_json_string(use_diff=False))), pictures=pictures,
         preprocessor=json.loads(processor.to_json_string()), saved=saved_names(model),
     )
     print(name, tuple(features.shape), (out / f"{name}.safetensors").stat().st_size)

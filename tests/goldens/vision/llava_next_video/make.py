@@ -2,14 +2,15 @@
 
 python make.py --out DIR writes, drawn from names:
 
-    clips      two clips of 7 frames, averaged over squares of 2; as the published models are shaped
+    clips      two clips of 7 frames, averaged over squares of 2; shaped and scaled as the published
+               models have it
     picture    a wide picture of odd size in tiles, and a clip of one frame; the largest of each square, two states of
                the tower side by side, tied embeddings; processor files as older versions wrote them
     two        a tall picture and a small one, and a clip of 16 frames; a learned pooling over squares of 3, of 5 by 5
                patches; the tower of SigLIP, a Mistral, pictures scaled beyond what is cut out of them
 
 The processor counts a clip's tokens as if squares of 2 were pooled and sides even; for `two` it is given the count of the
-model. Pictures are prepared by the processor on Pillow. Clips have none: theirs is torchvision's, which rounds half a
+model. But for `clips`, pictures are scaled to the nearest pixel, which is the same everywhere. Pictures are prepared by the processor on Pillow. Clips have none: theirs is torchvision's, which rounds half a
 level elsewhere: of the pixel values of a clip here at most 0.46 % differ from Pillow's, each by one level of 255.
 """
 
@@ -33,6 +34,7 @@ TEXT = dict(
     vocab_size=VOCABULARY, max_position_embeddings=2048,
 )
 TOWER = dict(hidden_size=24, intermediate_size=40, num_hidden_layers=3, num_attention_heads=2)
+NEAREST = 0
 
 
 class Processor(LlavaNextVideoProcessor):
@@ -46,7 +48,8 @@ class Processor(LlavaNextVideoProcessor):
         return self.video_token * (side * side * len(frames))
 
 
-def case(out, name, turns, text, vision, pinpoints, size=None, stride=2, older=False, **config) -> None:
+def case(out, name, turns, text, vision, pinpoints, size=None, stride=2, older=False, resample=NEAREST,
+         **config) -> None:
     torch.manual_seed(0)
     class_token = vision.model_type == "clip_vision_model"
     config = LlavaNextVideoConfig(
@@ -56,7 +59,7 @@ def case(out, name, turns, text, vision, pinpoints, size=None, stride=2, older=F
     )
     model = LlavaNextVideoForConditionalGeneration._from_config(config, attn_implementation="eager")
     side = vision.image_size
-    look = dict(size=dict(shortest_edge=size or side), crop_size=dict(height=side, width=side))
+    look = dict(size=dict(shortest_edge=size or side), crop_size=dict(height=side, width=side), resample=resample)
     kind = LlavaNextVideoProcessor if stride == 2 else Processor
     processor = kind(
         image_processor=LlavaNextImageProcessorPil(image_grid_pinpoints=pinpoints, **look),
@@ -68,7 +71,8 @@ def case(out, name, turns, text, vision, pinpoints, size=None, stride=2, older=F
     )
     processor.stride = stride
     count = tiles_of(pinpoints, side)
-    run(out, name, model, processor, turns, lambda h, w, pictures: count(h, w), older=older)
+    run(out, name, model, processor, turns, lambda height, width, _: count(height, width), older=older,
+        scaled=resample != NEAREST)
 
 
 def main() -> None:
@@ -80,7 +84,7 @@ def main() -> None:
     turns = messages(("user", video("a", 45, 33, 7), video("b", 29, 40, 7), "What moves?"))
     case(
         out, "clips", turns, LlamaConfig(**TEXT | dict(num_key_value_heads=4)),
-        CLIPVisionConfig(**TOWER, image_size=32, patch_size=8, projection_dim=16), [[32, 64], [64, 32], [64, 64]],
+        CLIPVisionConfig(**TOWER, image_size=32, patch_size=8, projection_dim=16), [[32, 64], [64, 32], [64, 64]], resample=3,
     )
 
     turns = messages(("system", "See."), ("user", image("c", 61, 30), "and ", video("d", 32, 32, 1), "Same?"))
@@ -94,12 +98,12 @@ def main() -> None:
 
     turns = messages(
         ("user", image("e", 33, 97), image("f", 25, 22), "or "), ("assistant", "Yes."),
-        ("user", video("g", 60, 41, 16), "Which?"),
+        ("user", video("g", 61, 41, 16), "Which?"),
     )
     case(
         out, "two", turns, MistralConfig(**TEXT, sliding_window=64),
         SiglipVisionConfig(**TOWER, image_size=40, patch_size=8, vision_use_head=False),
-        [[40, 80], [80, 40], [120, 40], [80, 80]], size=44, stride=3, spatial_pool_mode="conv",
+        [[40, 80], [80, 40], [120, 40], [80, 80]], size=48, stride=3, spatial_pool_mode="conv",
         vision_feature_layer=1,
     )
 
