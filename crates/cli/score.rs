@@ -106,7 +106,7 @@ fn prompt(engine: &Engine, args: &Args) -> anyhow::Result<Prompt> {
         (Some(text), _) if args.raw => {
             let of = |kind, sources: &[String]| -> Vec<Shown> {
                 let media = sources.iter().map(|source| args.media(source));
-                media.map(|media| Shown { kind, media }).collect()
+                media.map(|media| Shown { kind, media, pictures: 0 }).collect()
             };
             let shown = [of(VisualKind::Image, &args.image), of(VisualKind::Video, &args.video)];
             return Ok(engine.raw_prompt(text, shown.concat()).map_err(|e| BadInput(e.into()))?);

@@ -30,6 +30,8 @@ pub struct Shown {
     pub kind: VisualKind,
     /// Where it is, and how it is looked at.
     pub media: Media,
+    /// How many pictures the prompt has.
+    pub pictures: usize,
 }
 
 /// What identifies the frames of a picture or a clip: its source and how it is looked at.
@@ -45,6 +47,7 @@ impl Processor {
     /// What identifies the frames that a prompt's picture or clip gives.
     pub fn key(&self, shown: &Shown) -> ClipKey {
         let policy = match shown.kind {
+            VisualKind::Image if shown.pictures > 1 => "one of several pictures".to_owned(),
             VisualKind::Image => "picture".to_owned(),
             VisualKind::Video => {
                 serde_json::to_string(self.policy(&shown.media)).unwrap_or_default()
@@ -57,7 +60,8 @@ impl Processor {
     pub fn read(&self, shown: &Shown, options: &IngestOptions) -> Result<Visual, EngineError> {
         let source = &shown.media.source;
         let read = match shown.kind {
-            VisualKind::Image => read_picture(Path::new(source), options).map(Visual::image),
+            VisualKind::Image => read_picture(Path::new(source), options)
+                .map(|image| Visual { pictures: shown.pictures, ..Visual::image(image) }),
             VisualKind::Video => {
                 read_clip(source, self.policy(&shown.media), options).map(Visual::from)
             }

@@ -266,7 +266,7 @@ impl TextModel {
     ) -> Result<Prompt, EngineError> {
         let mut shown = Vec::new();
         let mut show = |kind, media: &Media| {
-            shown.push(Shown { kind, media: media.clone() });
+            shown.push(Shown { kind, media: media.clone(), pictures: 0 });
             json!({"type": if kind == VisualKind::Image { "image" } else { "video" }})
         };
         let mut rendered = Vec::with_capacity(messages.len());
@@ -310,8 +310,11 @@ impl TextModel {
         around: bool,
         mut plan: impl FnMut(&Shown) -> Result<Plan, EngineError>,
     ) -> Result<Prompt, EngineError> {
-        let (images, videos): (Vec<Shown>, Vec<Shown>) =
-            shown.into_iter().partition(|shown| shown.kind == VisualKind::Image);
+        let pictures = shown.iter().filter(|shown| shown.kind == VisualKind::Image).count();
+        let (images, videos): (Vec<Shown>, Vec<Shown>) = shown
+            .into_iter()
+            .map(|shown| Shown { pictures, ..shown })
+            .partition(|shown| shown.kind == VisualKind::Image);
         let mut kinds = [
             (&self.marks.image, "pictures", images.len(), images.into_iter()),
             (&self.marks.video, "clips", videos.len(), videos.into_iter()),

@@ -75,7 +75,7 @@ pub struct LayerConfig {
     pub rope: usize,
 }
 
-/// Activation of a gated MLP.
+/// Activation of an MLP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Activation {
     /// x sigmoid(x).
@@ -86,6 +86,21 @@ pub enum Activation {
     GeluTanh,
     /// max(x, 0).
     Relu,
+    /// x sigmoid(1.702 x).
+    QuickGelu,
+}
+
+impl Activation {
+    /// Elementwise.
+    pub(crate) fn forward(self, x: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::Silu => x.silu(),
+            Self::Gelu => x.gelu_erf(),
+            Self::GeluTanh => gelu_tanh(x),
+            Self::Relu => x.relu(),
+            Self::QuickGelu => (x * 1.702)?.silu()? / 1.702,
+        }
+    }
 }
 
 /// Which projections have a bias.
@@ -473,9 +488,7 @@ impl GateUp {
         };
         match config.activation {
             Activation::Silu => swiglu(&gate, &up),
-            Activation::Gelu => gate.gelu_erf()? * up,
-            Activation::GeluTanh => gelu_tanh(&gate)? * up,
-            Activation::Relu => gate.relu()? * up,
+            other => other.forward(&gate)? * up,
         }
     }
 }

@@ -6,23 +6,26 @@
 //! supported is refused by name.
 
 mod adapter;
-mod config;
 mod decoder;
+mod dinov2;
 mod error;
 mod families;
 mod files;
 mod gguf;
+mod interpolate;
 mod llava;
+mod look;
 mod model;
 mod processing;
 mod reader;
 mod rope;
-mod siglip;
+mod tower;
 mod visual;
+mod vit;
 
 pub use adapter::{attach_adapter, merge_adapters, read_adapter, write_adapter};
-pub use config::{LlavaOnevisionConfig, SiglipConfig};
 pub use decoder::{Activation, Biases, DecoderConfig, LayerConfig, Projections};
+pub use dinov2::Dinov2;
 pub use error::ModelError;
 pub use files::{ModelFiles, TensorFiles, read_directory, read_gguf, write_safetensors};
 pub use gguf::{GgmlType, Gguf, Metadata};

@@ -11,14 +11,14 @@ use savi_nn::{Forest, Params, Weights};
 use savi_schema::MediaPolicy;
 use serde_json::Value;
 
+use crate::ModelError;
 use crate::decoder::{Decoder, DecoderConfig};
 use crate::families::decoder_config;
 use crate::files::{close, renamed};
-use crate::llava::{self, LlavaOnevision};
+use crate::llava::{self, Llava, LlavaConfig};
 use crate::processing::Processors;
 use crate::reader::Reader;
 use crate::visual::{Mark, Pixels, Plan, Visual, VisualKind};
-use crate::{LlavaOnevisionConfig, ModelError};
 
 /// What turns pictures and clips into tokens of a decoder's width.
 pub(crate) trait Vision: Debug + Send + Sync {
@@ -70,13 +70,13 @@ impl Model {
     ) -> Result<Self, ModelError> {
         let family = config.get("model_type").and_then(Value::as_str);
         let source = match family {
-            Some("llava_onevision") => renamed(source, llava::RENAMES),
+            Some("llava_onevision" | "llava_next_video") => renamed(source, llava::RENAMES),
             _ => source,
         };
         let params = Params::new(source, dtype, device);
         let (vision, decoder): (Option<Box<dyn Vision>>, Decoder) = match family {
-            Some("llava_onevision") => {
-                let (vision, decoder) = LlavaOnevision::new(config, processors, &params)?;
+            Some("llava_onevision" | "llava_next_video") => {
+                let (vision, decoder) = Llava::new(config, processors, &params)?;
                 (Some(Box::new(vision)), decoder)
             }
             _ => {
@@ -92,7 +92,7 @@ impl Model {
     /// The shape of the decoder of the model that `config` describes.
     pub fn decoder_config(config: &Value) -> Result<DecoderConfig, ModelError> {
         match config.get("model_type").and_then(Value::as_str) {
-            Some("llava_onevision") => Ok(LlavaOnevisionConfig::parse(config)?.text_config),
+            Some("llava_onevision" | "llava_next_video") => Ok(LlavaConfig::parse(config)?.text),
             _ => decoder_config(Reader::new(config)?, None),
         }
     }

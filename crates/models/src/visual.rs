@@ -25,17 +25,19 @@ pub struct Visual {
     /// What the clip's file says about itself; none of a picture, and where frames come without a
     /// file.
     pub metadata: Option<ClipMetadata>,
+    /// How many pictures the prompt has; some models look at one more closely than at several.
+    pub pictures: usize,
 }
 
 impl Visual {
     /// A still picture.
     pub fn image(image: RgbImage) -> Self {
-        Self { kind: VisualKind::Image, frames: vec![image], times: Vec::new(), metadata: None }
+        Self { kind: VisualKind::Image, pictures: 1, ..Self::frames(vec![image]) }
     }
 
     /// Frames without a file.
     pub fn frames(frames: Vec<RgbImage>) -> Self {
-        Self { kind: VisualKind::Video, frames, times: Vec::new(), metadata: None }
+        Self { kind: VisualKind::Video, frames, times: Vec::new(), metadata: None, pictures: 0 }
     }
 
     /// Size of the first frame, `(width, height)`.
@@ -48,7 +50,7 @@ impl From<Clip> for Visual {
     fn from(clip: Clip) -> Self {
         let times = clip.frames.iter().map(|frame| frame.time).collect();
         let frames = clip.frames.into_iter().map(|frame| frame.image).collect();
-        Self { kind: VisualKind::Video, frames, times, metadata: Some(clip.metadata) }
+        Self { times, metadata: Some(clip.metadata), ..Self::frames(frames) }
     }
 }
 

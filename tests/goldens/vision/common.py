@@ -106,13 +106,17 @@ def spaced(values: torch.Tensor, most: int) -> tuple[torch.Tensor, int]:
 
 
 def write(out: Path, name: str, model, processor, turns: list[dict], published, *, features, files: dict,
-          template: str, call: dict | None = None, gradients=lambda name: True) -> None:
+          template: str, call: dict | None = None, gradients=lambda name: True, config: dict | None = None,
+          scaled: bool = False, pixels=None, nested: bool = False) -> None:
     """Runs a case and adds it to `out`.
 
     `published` gives the name of a parameter in published checkpoints; `features(inputs)` the visual
     tokens `[tokens, width]` in the order of the prompt; `files` the contents of the processor files by
     the keys `image`, `video`, `whole`; `template` the chat template; `call` more arguments of the
-    processor's call.
+    processor's call; `config` the model's config where it is to be stored in another layout than
+    transformers' own; `scaled` says that pictures are scaled, for which the tests allow more;
+    `pixels(inputs)` the pixel values, pictures first, where the processor pads them; `nested` gives the pictures as those
+    of one conversation, as `apply_chat_template` does.
     """
     out.mkdir(parents=True, exist_ok=True)
     draw(model, published)
@@ -129,6 +133,8 @@ def write(out: Path, name: str, model, processor, turns: list[dict], published, 
     if images:
         from PIL import Image
         arguments["images"] = [Image.fromarray(i) for i in images]
+        if nested:
+            arguments["images"] = [arguments["images"]]
     if clips:
         arguments["videos"] = [list(frames(m)) for m in clips]
         arguments["video_metadata"] = [
@@ -152,7 +158,10 @@ def write(out: Path, name: str, model, processor, turns: list[dict], published, 
     if "mm_token_type_ids" in inputs:
         inputs["mm_token_type_ids"] = torch.cat([inputs["mm_token_type_ids"], torch.zeros_like(answer)], 1)
     ids = inputs["input_ids"][0]
-    pixels = torch.cat([inputs[key].float().flatten() for key in PIXELS if inputs.get(key) is not None])
+    if pixels is None:
+        pixels = torch.cat([inputs[key].float().flatten() for key in PIXELS if inputs.get(key) is not None])
+    else:
+        pixels = pixels(inputs)
     values = {"input_ids": ids.clone()}
     values["pixels"], pixel_step = spaced(pixels, MOST_PIXELS)
     with torch.no_grad():
@@ -181,10 +190,10 @@ def write(out: Path, name: str, model, processor, turns: list[dict], published, 
     names = sorted({key for key in saved_names(model)})
     cases = out / "cases.json"
     all_cases = json.loads(cases.read_text()) if cases.exists() else {}
-    config = json.loads(model.config.to_json_string(use_diff=False))
+    config = config or json.loads(model.config.to_json_string(use_diff=False))
     all_cases[name] = dict(
         config=plain(config), processors=files, template=template, messages=turns, tokens=len(visual),
-        pixel_step=pixel_step, pixel_count=pixels.numel(), feature_step=feature_step, saved=names,
+        pixel_step=pixel_step, pixel_count=pixels.numel(), feature_step=feature_step, saved=names, scaled=scaled,
     )
     cases.write_text(json.dumps(all_cases, indent=1, sort_keys=True) + "\n")
     if not (out / "tokenizer.json").exists():

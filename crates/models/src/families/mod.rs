@@ -16,7 +16,7 @@ use crate::reader::Reader;
 use crate::rope::{Rope, RopeShape};
 
 /// More layers are refused before anything is set aside for them.
-const MOST_LAYERS: usize = 10_000;
+pub(crate) const MOST_LAYERS: usize = 10_000;
 
 /// What a family's function gives.
 type Parsed = Result<DecoderConfig, ModelError>;
@@ -144,16 +144,22 @@ fn rope(
     Ok(vec![Rope::read(config, more(shape))?])
 }
 
-/// The activation of a gated MLP by its name in transformers.
-fn activation(config: &Reader<'_>, key: &str, default: &str) -> Result<Activation, ModelError> {
+/// The activation of an MLP by its name in transformers.
+pub(crate) fn activation(
+    config: &Reader<'_>,
+    key: &str,
+    default: &str,
+) -> Result<Activation, ModelError> {
     let name: Option<String> = config.get(key)?;
     match name.as_deref().unwrap_or(default) {
         "silu" | "swish" => Ok(Activation::Silu),
         "gelu" => Ok(Activation::Gelu),
         "gelu_pytorch_tanh" | "gelu_new" => Ok(Activation::GeluTanh),
         "relu" => Ok(Activation::Relu),
+        "quick_gelu" => Ok(Activation::QuickGelu),
         other => {
-            Err(config.unsupported(key, other, "silu, gelu, gelu_pytorch_tanh, gelu_new, relu"))
+            let known = "silu, gelu, gelu_pytorch_tanh, gelu_new, relu, quick_gelu";
+            Err(config.unsupported(key, other, known))
         }
     }
 }
