@@ -17,6 +17,7 @@ mod llava;
 mod look;
 mod model;
 mod processing;
+mod qwen_vl;
 mod reader;
 mod rope;
 mod tower;

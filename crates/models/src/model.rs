@@ -17,6 +17,7 @@ use crate::families::decoder_config;
 use crate::files::{close, renamed};
 use crate::llava::{self, Llava, LlavaConfig};
 use crate::processing::Processors;
+use crate::qwen_vl::{self, QwenVl, QwenVlConfig};
 use crate::reader::Reader;
 use crate::visual::{Mark, Pixels, Plan, Visual, VisualKind};
 
@@ -71,12 +72,17 @@ impl Model {
         let family = config.get("model_type").and_then(Value::as_str);
         let source = match family {
             Some("llava_onevision" | "llava_next_video") => renamed(source, llava::RENAMES),
+            Some("qwen2_vl" | "qwen2_5_vl") => renamed(source, qwen_vl::RENAMES),
             _ => source,
         };
         let params = Params::new(source, dtype, device);
         let (vision, decoder): (Option<Box<dyn Vision>>, Decoder) = match family {
             Some("llava_onevision" | "llava_next_video") => {
                 let (vision, decoder) = Llava::new(config, processors, &params)?;
+                (Some(Box::new(vision)), decoder)
+            }
+            Some("qwen2_vl" | "qwen2_5_vl") => {
+                let (vision, decoder) = QwenVl::new(config, processors, &params)?;
                 (Some(Box::new(vision)), decoder)
             }
             _ => {
@@ -93,6 +99,7 @@ impl Model {
     pub fn decoder_config(config: &Value) -> Result<DecoderConfig, ModelError> {
         match config.get("model_type").and_then(Value::as_str) {
             Some("llava_onevision" | "llava_next_video") => Ok(LlavaConfig::parse(config)?.text),
+            Some("qwen2_vl" | "qwen2_5_vl") => Ok(QwenVlConfig::parse(config)?.text),
             _ => decoder_config(Reader::new(config)?, None),
         }
     }
@@ -211,7 +218,8 @@ impl Model {
                 });
             };
             for frame in 0..grid.frames {
-                let time = (frame as f64 * grid.interval) as u32;
+                // In single precision, as the reference: it decides what is rounded down.
+                let time = (frame as f32 * grid.interval as f32) as u32;
                 for row in 0..grid.rows as u32 {
                     let columns = 0..grid.columns as u32;
                     all.extend(columns.map(|column| [next + time, next + row, next + column]));

@@ -176,6 +176,12 @@ impl<'a> Reader<'a> {
         self.read.borrow_mut().extend(keys.iter().map(|&key| key.to_owned()));
     }
 
+    /// Keys with the values that they have in `other`, which is the one that counts.
+    pub(crate) fn repeats(&self, other: &Self) {
+        let same = self.map.iter().filter(|(key, value)| other.map.get(*key) == Some(value));
+        self.read.borrow_mut().extend(same.map(|(key, _)| key.clone()));
+    }
+
     /// The error of a value that is not supported.
     pub(crate) fn unsupported(
         &self,

@@ -135,6 +135,12 @@ impl Rope {
             _ if shape.long_only => {
                 return Err(keys.unsupported("rope_type", name, "default and longrope"));
             }
+            // Their frequencies follow from the length of a sequence, which is not its number of tokens
+            // where pictures lie on a grid.
+            "dynamic" | "longrope" if shape.axes => {
+                let supported = "default, mrope, linear, yarn and llama3";
+                return Err(keys.unsupported("rope_type", name, supported));
+            }
             _ => name,
         };
         let original =

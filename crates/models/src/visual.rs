@@ -2,7 +2,7 @@
 //! what the tower is given.
 
 use candle_core::{Result as TensorResult, Tensor, bail};
-use savi_schema::{Clip, ClipMetadata, RgbImage};
+use savi_schema::{Clip, ClipMetadata, FrameSampling, MediaPolicy, RgbImage};
 
 /// A still picture or a clip.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -27,6 +27,8 @@ pub struct Visual {
     pub metadata: Option<ClipMetadata>,
     /// How many pictures the prompt has; some models look at one more closely than at several.
     pub pictures: usize,
+    /// Seconds of the clip that the frames stand for, where that is not the whole clip.
+    pub stretch: Option<f64>,
 }
 
 impl Visual {
@@ -37,7 +39,19 @@ impl Visual {
 
     /// Frames without a file.
     pub fn frames(frames: Vec<RgbImage>) -> Self {
-        Self { kind: VisualKind::Video, frames, times: Vec::new(), metadata: None, pictures: 0 }
+        let (kind, times) = (VisualKind::Video, Vec::new());
+        Self { kind, frames, times, metadata: None, stretch: None, pictures: 0 }
+    }
+
+    /// How many frames stand for a second of the clip; none where nothing is known of its time.
+    pub fn rate(&self) -> Option<f64> {
+        let count = self.frames.len() as f64;
+        let rate = match (self.stretch, &self.metadata) {
+            (Some(seconds), _) => count / seconds,
+            (None, Some(clip)) => count / clip.frame_count as f64 * clip.fps,
+            (None, None) => return None,
+        };
+        Some(rate).filter(|rate| rate.is_finite() && *rate > 0.0)
     }
 
     /// Size of the first frame, `(width, height)`.
@@ -48,9 +62,23 @@ impl Visual {
 
 impl From<Clip> for Visual {
     fn from(clip: Clip) -> Self {
-        let times = clip.frames.iter().map(|frame| frame.time).collect();
+        let times: Vec<f64> = clip.frames.iter().map(|frame| frame.time).collect();
         let frames = clip.frames.into_iter().map(|frame| frame.image).collect();
-        Self { times, metadata: Some(clip.metadata), ..Self::frames(frames) }
+        let MediaPolicy { sampling, start, end, .. } = &clip.policy;
+        let stretch = match (sampling, times.as_slice()) {
+            // Every frame stands for as long as they are apart.
+            (FrameSampling::Times { .. }, [first, .., last]) => {
+                let gaps = times.len() - 1;
+                Some((last - first).abs() * times.len() as f64 / gaps as f64)
+            }
+            _ if start.is_some() || end.is_some() => {
+                let whole = clip.metadata.duration;
+                Some(end.map_or(whole, |end| end.min(whole)) - start.unwrap_or(0.0))
+            }
+            _ => None,
+        };
+        let metadata = Some(clip.metadata);
+        Self { times, metadata, stretch: stretch.filter(|s| *s > 0.0), ..Self::frames(frames) }
     }
 }
 
@@ -154,5 +182,44 @@ impl Pixels {
             .permute(vec![0, 2, 4, 1, 3, 5])?
             .reshape((count * rows * columns, channels * patch * patch))?;
         Ok(Self { kind, patches, grids: vec![[1, rows, columns]; count], size })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn clip(policy: MediaPolicy, times: &[f64]) -> Visual {
+        let image = RgbImage::new(1, 1, vec![0; 3]).unwrap();
+        let frame = |&time: &f64| savi_schema::Frame {
+            time,
+            requested: time,
+            index: None,
+            image: image.clone(),
+        };
+        let metadata = ClipMetadata {
+            duration: 10.0,
+            width: 1,
+            height: 1,
+            fps: 5.0,
+            frame_count: 50,
+            rotation: 0,
+            codec: String::new(),
+        };
+        let frames = times.iter().map(frame).collect();
+        Clip { source: String::new(), metadata, policy, frames, partial: None }.into()
+    }
+
+    #[test]
+    fn the_rate_of_a_part_is_that_of_the_part() {
+        let mut policy = MediaPolicy::count(4, savi_schema::CountRule::Linspace);
+        let times = [0.0, 3.2, 6.4, 9.8];
+        assert_eq!(clip(policy.clone(), &times).rate(), Some(0.4));
+        (policy.start, policy.end) = (Some(2.0), Some(20.0));
+        assert_eq!(clip(policy, &times).rate(), Some(0.5));
+        let times = vec![1.0, 1.5, 2.0];
+        let policy = MediaPolicy::new(FrameSampling::Times { times: times.clone() });
+        assert_eq!(clip(policy, &times).rate(), Some(2.0));
+        assert_eq!(Visual::frames(Vec::new()).rate(), None);
     }
 }

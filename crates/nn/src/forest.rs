@@ -80,8 +80,13 @@ impl Forest {
 
     /// `count` sequences of `len` tokens that see all of themselves and nothing else.
     pub fn full(count: usize, len: usize) -> Self {
+        Self::full_of(std::iter::repeat_n(len, count))
+    }
+
+    /// Sequences of these lengths that see all of themselves and nothing else.
+    pub fn full_of(lengths: impl IntoIterator<Item = usize>) -> Self {
         let mut forest = Self::new();
-        for _ in 0..count {
+        for len in lengths {
             forest.add(Parent::Root, len, false);
         }
         forest
@@ -93,6 +98,14 @@ impl Forest {
     /// When the parent segment does not exist yet.
     pub fn push(&mut self, parent: Parent, len: usize) -> usize {
         self.add(parent, len, true)
+    }
+
+    /// The tokens of each sequence, where all are roots that see all of themselves.
+    pub(crate) fn apart(&self) -> Option<Vec<Range<usize>>> {
+        let apart = |segment: &Segment| segment.parent == Parent::Root && !segment.causal;
+        let ranges =
+            self.segments.iter().map(|segment| apart(segment).then(|| segment.range.clone()));
+        ranges.collect::<Option<Vec<_>>>().filter(|ranges| !ranges.is_empty())
     }
 
     /// What every token sees, as a matrix to add to scores: `[tokens, tokens]`, zero or minus infinity.

@@ -181,14 +181,17 @@ impl Params {
     }
 
     /// A convolution whose kernel covers its stride, as the matrix of a linear layer:
-    /// `[out, channels, height, width]` in the checkpoint, `[in, out]` here.
-    pub fn get_patch_matrix(
+    /// `[out, channels, height, width]` in the checkpoint (of patches that reach over time
+    /// `[out, channels, time, height, width]`), `[in, out]` here.
+    pub fn get_patch_matrix<const N: usize>(
         &self,
         name: &str,
-        stored: [usize; 4],
+        stored: [usize; N],
         init: Init,
     ) -> Result<Arc<Weight>> {
-        let [outputs, rest @ ..] = stored;
+        let Some((&outputs, rest)) = stored.split_first() else {
+            bail!("{name}: a convolution has dimensions");
+        };
         let inputs = rest.iter().product();
         self.load(name, name, &[inputs, outputs], init, Some(&stored))
     }

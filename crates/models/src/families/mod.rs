@@ -46,14 +46,25 @@ pub(crate) fn decoder_config(config: Reader<'_>, usual: Option<&str>) -> Parsed 
         let known: Vec<&str> = FAMILIES.iter().map(|(family, _)| *family).collect();
         return Err(config.unsupported("model_type", name, known.join(", ")));
     };
+    let parsed = common(&config, *read)?;
+    config.finish()?;
+    Ok(parsed)
+}
+
+/// Refuses what no decoder here does, and reads the rest.
+fn common(config: &Reader<'_>, read: Family) -> Parsed {
     config.never("quantization_config")?;
     config.only("is_encoder_decoder", false)?;
     config.only("add_cross_attention", false)?;
     config.only("attention_dropout", 0.0)?;
     config.ignore(&["is_decoder"]);
-    let parsed = read(&config)?;
-    config.finish()?;
-    Ok(parsed)
+    read(config)
+}
+
+/// The decoder of a Qwen2-VL or Qwen2.5-VL. Its keys stand among others in older files, so it is left to
+/// the caller to refuse those that nobody has read.
+pub(crate) fn qwen_vl(config: &Reader<'_>) -> Parsed {
+    common(config, qwen::qwen2_vl)
 }
 
 /// What a family has where its config is silent.

@@ -303,6 +303,7 @@ mod tests {
         for (heads, forest) in [
             (plain, forest()),
             (plain, Arc::new(Forest::full(3, 17))),
+            (Heads::new(2, 1, 80), Arc::new(Forest::full_of([64, 1, 32, 32, 7]))),
             (Heads { window: Some(9), ..plain }, forest()),
             (Heads { window: Some(71), softcap, ..plain }, forest()),
             (Heads { softcap, ..plain }, Arc::new(Forest::full(2, 33))),
