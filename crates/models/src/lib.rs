@@ -19,6 +19,7 @@ mod model;
 mod processing;
 mod reader;
 mod rope;
+mod smolvlm;
 mod tower;
 mod visual;
 mod vit;
