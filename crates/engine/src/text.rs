@@ -108,6 +108,8 @@ impl TextFiles {
 pub struct TextModel {
     tokenizer: Tokenizer,
     template: Option<Environment<'static>>,
+    /// Of conversations with clips, where it is another.
+    clip_template: Option<Environment<'static>>,
     bos: Option<String>,
     eos: Option<String>,
     /// Tokens that have a meaning of their own, in words.
@@ -141,6 +143,7 @@ impl TextModel {
         let mut text = Self {
             tokenizer,
             template,
+            clip_template: None,
             bos: files.bos.clone(),
             eos: files.eos.clone(),
             special,
@@ -155,6 +158,7 @@ impl TextModel {
                 Mark::Word(word) => Some(word),
             };
             let (image, video) = (word(VisualKind::Image), word(VisualKind::Video));
+            text.clip_template = model.clip_template().map(environment).transpose()?;
             text.marks = Marks { image, video, placeholders: model.placeholders() };
         }
         text.parts = text.wants_parts();
@@ -195,7 +199,16 @@ impl TextModel {
     }
 
     fn render(&self, messages: &[Value], go_on: bool) -> Result<String, EngineError> {
-        let Some(template) = &self.template else {
+        self.render_by(self.template.as_ref(), messages, go_on)
+    }
+
+    fn render_by(
+        &self,
+        template: Option<&Environment<'static>>,
+        messages: &[Value],
+        go_on: bool,
+    ) -> Result<String, EngineError> {
+        let Some(template) = template else {
             let reason = "this model has no chat template; give the prompt raw";
             return Err(EngineError::Conversation(reason.to_owned()));
         };
@@ -287,7 +300,10 @@ impl TextModel {
                 if words { self.content(&message.words()) } else { Value::Array(content) };
             rendered.push(json!({"role": message.role, "content": content}));
         }
-        self.expand(&self.render(&rendered, true)?, shown, false, plan)
+        let clips = shown.iter().any(|shown| shown.kind == VisualKind::Video);
+        let other = self.clip_template.as_ref().filter(|_| clips);
+        let text = self.render_by(other.or(self.template.as_ref()), &rendered, true)?;
+        self.expand(&text, shown, false, plan)
     }
 
     /// Words of people never hold tokens that mean something.

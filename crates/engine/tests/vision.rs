@@ -23,7 +23,8 @@ const SCALED: f64 = 5e-3;
 /// Of the largest element of a gradient.
 const GRADIENTS: f64 = 1e-3;
 /// Folders of goldens.
-const FAMILIES: &[&str] = &["llava_next_video", "llava_onevision", "qwen2_5_vl", "qwen2_vl"];
+const FAMILIES: &[&str] =
+    &["llava_next_video", "llava_onevision", "qwen2_5_vl", "qwen2_vl", "smolvlm"];
 
 fn folder(family: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/goldens/vision").join(family)

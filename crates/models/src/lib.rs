@@ -20,6 +20,7 @@ mod processing;
 mod qwen_vl;
 mod reader;
 mod rope;
+mod smolvlm;
 mod tower;
 mod visual;
 mod vit;

@@ -10,7 +10,7 @@ use crate::reader::Reader;
 use crate::visual::VisualKind;
 
 /// Keys that say how files are read and tensors are made, not what is in them.
-const IDLE: &[&str] = &[
+pub(crate) const IDLE: &[&str] = &[
     "auto_map",
     "data_format",
     "device",

@@ -19,6 +19,7 @@ use crate::llava::{self, Llava, LlavaConfig};
 use crate::processing::Processors;
 use crate::qwen_vl::{self, QwenVl, QwenVlConfig};
 use crate::reader::Reader;
+use crate::smolvlm::{SmolVlm, SmolVlmConfig};
 use crate::visual::{Mark, Pixels, Plan, Visual, VisualKind};
 
 /// What turns pictures and clips into tokens of a decoder's width.
@@ -43,6 +44,11 @@ pub(crate) trait Vision: Debug + Send + Sync {
     /// Visual tokens `[plan.len(), width]` of each. Those of one call share passes; one's tokens do not
     /// depend on the others.
     fn encode(&self, pixels: &[Pixels], mode: Mode) -> TensorResult<Vec<Tensor>>;
+
+    /// The chat template of conversations with clips, where it is not the files' own.
+    fn clip_template(&self) -> Option<&'static str> {
+        None
+    }
 
     /// How the family looks at clips, where its files say so.
     fn policy(&self) -> Option<MediaPolicy> {
@@ -85,6 +91,10 @@ impl Model {
                 let (vision, decoder) = QwenVl::new(config, processors, &params)?;
                 (Some(Box::new(vision)), decoder)
             }
+            Some("smolvlm" | "idefics3") => {
+                let (vision, decoder) = SmolVlm::new(config, processors, &params)?;
+                (Some(Box::new(vision)), decoder)
+            }
             _ => {
                 let config = decoder_config(Reader::new(config)?, None)?;
                 let decoder = Decoder::new(&params, "", &config)?;
@@ -100,6 +110,7 @@ impl Model {
         match config.get("model_type").and_then(Value::as_str) {
             Some("llava_onevision" | "llava_next_video") => Ok(LlavaConfig::parse(config)?.text),
             Some("qwen2_vl" | "qwen2_5_vl") => Ok(QwenVlConfig::parse(config)?.text),
+            Some("smolvlm" | "idefics3") => Ok(SmolVlmConfig::parse(config)?.text),
             _ => decoder_config(Reader::new(config)?, None),
         }
     }
@@ -133,6 +144,11 @@ impl Model {
     /// How a chat template shows a picture or a clip; none where the model reads words alone.
     pub fn mark(&self, kind: VisualKind) -> Option<Mark> {
         self.vision.as_ref().map(|vision| vision.mark(kind))
+    }
+
+    /// The chat template of conversations with clips, where it is not the one of the model's files.
+    pub fn clip_template(&self) -> Option<&'static str> {
+        self.vision.as_ref().and_then(|vision| vision.clip_template())
     }
 
     /// How the model's own files want clips to be looked at.

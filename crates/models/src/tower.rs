@@ -41,16 +41,33 @@ pub(crate) struct TowerConfig {
 pub(crate) const SIGLIP: &str = "siglip_vision_model";
 /// The `model_type` of CLIP's tower.
 pub(crate) const CLIP: &str = "clip_vision_model";
+/// The `model_type` of the SigLIP of Idefics3 and SmolVLM.
+pub(crate) const IDEFICS3: &str = "idefics3_vision";
 
 impl TowerConfig {
     /// Reads a config; `usual` is the `model_type` of one that names none.
     pub(crate) fn read(config: Reader<'_>, usual: &str) -> Result<Self, ModelError> {
         let kind: Option<String> = config.get("model_type")?;
-        let (class_token, patch, eps, act) = match kind.as_deref().unwrap_or(usual) {
-            SIGLIP => (false, 16, 1e-6, "gelu_pytorch_tanh"),
-            CLIP => (true, 32, 1e-5, "quick_gelu"),
+        let named = kind.as_deref().unwrap_or(usual);
+        let (class_token, [width, heads, patch], eps, act) = match named {
+            IDEFICS3 | "idefics3" | "smolvlm" | "smolvlm_vision" if usual == IDEFICS3 => {
+                // What pictures are scaled to stands in the processor's files.
+                config.ignore(&[
+                    "max_image_size",
+                    "size",
+                    "tie_word_embeddings",
+                    "use_base_siglip",
+                ]);
+                (false, [1152, 16, 32], 1e-6, "gelu_pytorch_tanh")
+            }
+            SIGLIP if usual != IDEFICS3 => (false, [768, 12, 16], 1e-6, "gelu_pytorch_tanh"),
+            CLIP if usual != IDEFICS3 => (true, [768, 12, 32], 1e-5, "quick_gelu"),
             other => {
-                return Err(config.unsupported("model_type", other, format!("{SIGLIP}, {CLIP}")));
+                let known = match usual {
+                    IDEFICS3 => "idefics3, idefics3_vision, smolvlm, smolvlm_vision".to_owned(),
+                    _ => format!("{SIGLIP}, {CLIP}"),
+                };
+                return Err(config.unsupported("model_type", other, known));
             }
         };
         config.only("attention_dropout", 0.0)?;
@@ -64,10 +81,10 @@ impl TowerConfig {
             &["vision_use_head"]
         });
         let tower = Self {
-            hidden_size: config.size("hidden_size", Some(768))?,
+            hidden_size: config.size("hidden_size", Some(width))?,
             intermediate_size: config.size("intermediate_size", Some(3072))?,
             num_hidden_layers: config.size("num_hidden_layers", Some(12))?,
-            num_attention_heads: config.size("num_attention_heads", Some(12))?,
+            num_attention_heads: config.size("num_attention_heads", Some(heads))?,
             image_size: config.size("image_size", Some(224))?,
             patch_size: config.size("patch_size", Some(patch))?,
             layer_norm_eps: config.positive("layer_norm_eps")?.unwrap_or(eps),
@@ -119,8 +136,8 @@ pub(crate) struct Tower {
     positions: Arc<Weight>,
     before: Option<Norm>,
     blocks: Vec<Block>,
-    /// Part of the checkpoint, but not of the features that language models take.
-    _post: Norm,
+    /// In the LLaVAs part of the checkpoint, but not of the features.
+    post: Norm,
 }
 
 impl Tower {
@@ -166,7 +183,7 @@ impl Tower {
             positions,
             before,
             blocks,
-            _post: Norm::new(params, &at("post_layernorm"), width, eps)?,
+            post: Norm::new(params, &at("post_layernorm"), width, eps)?,
         })
     }
 
@@ -217,5 +234,35 @@ impl Tower {
         x.reshape((pictures, tokens, width))?
             .narrow(1, 1, per_picture)?
             .reshape((pictures * per_picture, width))
+    }
+
+    /// What comes after the last block and the norm behind it, `[pictures * rows * columns, width]`, of
+    /// pictures of `rows` by `columns` patches through a tower without a class token. A patch has the
+    /// position that lies at the same share of the tower's own height and width (fractional coordinates of
+    /// NaViT, Dehghani et al. 2023). The reference divides in single precision, by which a patch of some sizes
+    /// comes to have its neighbour's position; of published sizes none.
+    pub(crate) fn forward_scaled(
+        &self,
+        patches: &Tensor,
+        (rows, columns): (usize, usize),
+        mode: Mode,
+    ) -> TensorResult<Tensor> {
+        let (side, per_picture) = (self.side, rows * columns);
+        let place = |row, column| (row * side / rows * side + column * side / columns) as u32;
+        let places: Vec<u32> = (0..per_picture).map(|i| place(i / columns, i % columns)).collect();
+        let places = Tensor::from_vec(places, per_picture, patches.device())?;
+        let positions = self.positions.tensor(mode.train).index_select(&places, 0)?;
+        let x = self.patches.forward(patches, mode)?;
+        let (tokens, width) = x.dims2()?;
+        let pictures = tokens / per_picture;
+        let mut x = x
+            .reshape((pictures, per_picture, width))?
+            .broadcast_add(&positions)?
+            .reshape((tokens, width))?;
+        let forest = Arc::new(Forest::full(pictures, per_picture));
+        for block in &self.blocks {
+            x = block.forward(&x, &forest, mode)?;
+        }
+        self.post.forward(&x, mode)
     }
 }
