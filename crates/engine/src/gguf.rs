@@ -103,5 +103,6 @@ pub(crate) fn text(metadata: &Metadata) -> Result<TextFiles, EngineError> {
         bos,
         eos,
         eos_ids: ends.filter_map(|id| u32::try_from(id).ok()).collect(),
+        ..TextFiles::default()
     })
 }
