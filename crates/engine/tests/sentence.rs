@@ -1,6 +1,9 @@
 //! The sentence encoder against transformers, and a real one where it is at hand.
 //! `tests/goldens/sentence/make.py` made the data.
 
+// A test that is skipped says so, and one that measures what it found.
+#![allow(clippy::print_stderr)]
+
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 

@@ -1,6 +1,9 @@
 //! SmolLM2-135M-Instruct (Q4_1) from its GGUF file: perplexities and a greedy answer, against an implementation in NumPy that
 //! read the same file. Opt in with the file's path; the texts that are not ours come from files, too.
 
+// A test that is skipped says so, and one that measures what it found.
+#![allow(clippy::print_stderr)]
+
 use std::path::PathBuf;
 
 use savi_engine::{Engine, EngineOptions, Prompt};

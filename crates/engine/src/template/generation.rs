@@ -56,11 +56,8 @@ fn end_of_code(tag: &str, close: &str) -> usize {
     while let Some(&byte) = bytes.get(at) {
         match (quote, byte) {
             (Some(_), b'\\') => at += 1,
-            (Some(open), _) => {
-                if byte == open {
-                    quote = None;
-                }
-            }
+            (Some(open), _) if byte == open => quote = None,
+            (Some(_), _) => {}
             (None, b'"' | b'\'') => quote = Some(byte),
             (None, _) if depth == 0 && bytes[at..].starts_with(close.as_bytes()) => {
                 return at + close.len();

@@ -7,6 +7,7 @@
 mod date;
 mod generation;
 mod json;
+mod methods;
 mod python;
 
 use std::collections::BTreeMap;
