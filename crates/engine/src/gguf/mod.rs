@@ -110,6 +110,7 @@ pub(crate) fn text(metadata: &Metadata) -> Result<TextFiles, EngineError> {
         Some("llama") => spm::parts,
         other => {
             let supported = "gpt2 (byte-level BPE), llama (SentencePiece's BPE), gemma4";
+            let other = other.unwrap_or("nothing");
             return Err(bad(format!("model {other:?} is not supported (supported: {supported})")));
         }
     };
