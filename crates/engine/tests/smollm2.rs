@@ -33,7 +33,7 @@ fn perplexity(engine: &Engine, text: &str) -> (usize, f64) {
     let mut ids = engine.text().encode(text).unwrap();
     let rest = ids.split_off(1);
     let count = rest.len();
-    let scored = engine.score_tokens(&Prompt { ids, clips: Vec::new() }, vec![rest]).unwrap();
+    let scored = engine.score_tokens(&Prompt { ids, ..Prompt::default() }, vec![rest]).unwrap();
     (count + 1, (-scored[0].sum() / count as f64).exp())
 }
 
@@ -70,12 +70,12 @@ fn perplexities_and_an_answer() {
     let mut ids = engine.text().encode(prompt).unwrap();
     let mut answer = Vec::new();
     for _ in 0..16 {
-        let candidates = greedy(&engine, &ids);
-        if engine.text().ends(candidates) {
+        let next = greedy(&engine, &ids);
+        if engine.text().ends().contains(&next) {
             break;
         }
-        ids.push(candidates);
-        answer.push(candidates);
+        ids.push(next);
+        answer.push(next);
     }
     let answer = engine.text().decode(&answer).unwrap();
     eprintln!("{answer}");

@@ -158,7 +158,11 @@ fn llama_2_ends_turns_with_its_end_of_text() {
     let text = model(&source("llama2"), "</s>");
     let messages = messages(&golden("cases.json"), "whole").unwrap();
     let got = text.conversation(&messages).unwrap();
-    let ends = got.ids.iter().zip(&got.assistant).filter(|&(&id, &mine)| mine && text.ends().contains(&id));
+    let ends = got
+        .ids
+        .iter()
+        .zip(&got.assistant)
+        .filter(|&(&id, &mine)| mine && text.ends().contains(&id));
     assert_eq!(ends.count(), 2);
     assert!(got.assistant.last().unwrap() & !got.assistant[0]);
 }
