@@ -112,6 +112,9 @@ impl TextFiles {
             let word = value.as_str().or_else(|| value.get("content").and_then(Value::as_str));
             word.map(str::to_owned)
         };
+        const NAMED: [&str; 6] =
+            ["unk_token", "pad_token", "sep_token", "cls_token", "mask_token", "image_token"];
+        let named = NAMED.iter().filter_map(|&key| Some((key.to_owned(), token(key)?))).collect();
         let generation = match optional(dir, "generation_config.json")? {
             Some(bytes) => parse("generation_config.json", &bytes)?,
             None => Value::Null,
@@ -129,6 +132,7 @@ impl TextFiles {
             bos: token("bos_token"),
             eos: token("eos_token"),
             eos_ids: eos_ids.into_iter().filter_map(|id| u32::try_from(id).ok()).collect(),
+            named,
         })
     }
 }

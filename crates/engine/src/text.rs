@@ -1,9 +1,8 @@
 //! From conversations to tokens and back: tokenizer, chat template, placeholders of pictures and
 //! clips.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
-use minijinja::{Environment, context};
 use savi_models::{Mark, Model, Piece, Plan, VisualKind};
 use savi_nn::{Forest, Parent};
 use savi_schema::{Media, Message, Part};
@@ -19,6 +18,7 @@ use tokenizers::{
 
 use crate::EngineError;
 use crate::media::Shown;
+use crate::template::{Chat, ChatTemplate};
 
 /// Ends a turn in the ChatML manner.
 const TURN_END: &str = "<|im_end|>";
@@ -94,6 +94,8 @@ pub struct TextFiles {
     pub eos: Option<String>,
     /// Tokens that end a generation.
     pub eos_ids: Vec<u32>,
+    /// Further special tokens by the names that templates have for them, as `pad_token`.
+    pub named: BTreeMap<String, String>,
 }
 
 impl TextFiles {
@@ -102,22 +104,30 @@ impl TextFiles {
         let template = Some(template.into());
         Self { tokenizer, template, eos: Some(TURN_END.to_owned()), ..Self::default() }
     }
+
+    /// Special tokens by the names that templates have for them.
+    fn tokens(&self) -> BTreeMap<String, String> {
+        let mut all = self.named.clone();
+        let own = [("bos_token", &self.bos), ("eos_token", &self.eos)];
+        all.extend(
+            own.into_iter().filter_map(|(name, token)| Some((name.to_owned(), token.clone()?))),
+        );
+        all
+    }
 }
 
 /// A model's tokenizer and chat template.
 pub struct TextModel {
-    tokenizer: Tokenizer,
-    template: Option<Environment<'static>>,
+    pub(crate) tokenizer: Tokenizer,
+    template: Option<ChatTemplate>,
     /// Of conversations with clips, where it is another.
-    clip_template: Option<Environment<'static>>,
-    bos: Option<String>,
-    eos: Option<String>,
+    clip_template: Option<ChatTemplate>,
     /// Tokens that have a meaning of their own, in words.
     special: Vec<String>,
     marks: Marks,
     /// Whether the template wants a message as a list of parts even where it is words alone.
     parts: bool,
-    turn_end: Option<u32>,
+    pub(crate) turn_end: Option<u32>,
     ends: Vec<u32>,
 }
 
@@ -137,15 +147,14 @@ impl TextModel {
         // Some files carry the settings of a batch along.
         tokenizer.with_truncation(None).map_err(|e| malformed("tokenizer.json", e.to_string()))?;
         tokenizer.with_padding(None);
-        let template = files.template.as_ref().map(|template| environment(template)).transpose()?;
+        let compile = |source: &String| ChatTemplate::new(source, files.tokens());
+        let template = files.template.as_ref().map(compile).transpose()?;
         let added = tokenizer.get_added_tokens_decoder();
         let special = added.values().filter(|t| t.special).map(|t| t.content.clone()).collect();
         let mut text = Self {
             tokenizer,
             template,
             clip_template: None,
-            bos: files.bos.clone(),
-            eos: files.eos.clone(),
             special,
             marks: Marks::default(),
             parts: false,
@@ -158,7 +167,9 @@ impl TextModel {
                 Mark::Word(word) => Some(word),
             };
             let (image, video) = (word(VisualKind::Image), word(VisualKind::Video));
-            text.clip_template = model.clip_template().map(environment).transpose()?;
+            let clips =
+                model.clip_template().map(|source| ChatTemplate::new(source, files.tokens()));
+            text.clip_template = clips.transpose()?;
             text.marks = Marks { image, video, placeholders: model.placeholders() };
         }
         text.parts = text.wants_parts();
@@ -194,33 +205,20 @@ impl TextModel {
     }
 
     /// Words as the template wants them.
-    fn content(&self, words: &str) -> Value {
+    pub(crate) fn content(&self, words: &str) -> Value {
         if self.parts { json!([{"type": "text", "text": words}]) } else { json!(words) }
     }
 
     fn render(&self, messages: &[Value], go_on: bool) -> Result<String, EngineError> {
-        self.render_by(self.template.as_ref(), messages, go_on)
+        self.template()?.render(&Chat::new(messages, go_on))
     }
 
-    fn render_by(
-        &self,
-        template: Option<&Environment<'static>>,
-        messages: &[Value],
-        go_on: bool,
-    ) -> Result<String, EngineError> {
-        let Some(template) = template else {
+    /// The chat template.
+    pub fn template(&self) -> Result<&ChatTemplate, EngineError> {
+        self.template.as_ref().ok_or_else(|| {
             let reason = "this model has no chat template; give the prompt raw";
-            return Err(EngineError::Conversation(reason.to_owned()));
-        };
-        let rendered = template.get_template("chat").and_then(|t| {
-            t.render(context! {
-                messages => messages,
-                add_generation_prompt => go_on,
-                bos_token => self.bos.as_deref().unwrap_or(""),
-                eos_token => self.eos.as_deref().unwrap_or(""),
-            })
-        });
-        rendered.map_err(|e| EngineError::Conversation(format!("chat template: {e:#}")))
+            EngineError::Conversation(reason.to_owned())
+        })
     }
 
     /// The tokens that stand for visual tokens.
@@ -302,12 +300,13 @@ impl TextModel {
         }
         let clips = shown.iter().any(|shown| shown.kind == VisualKind::Video);
         let other = self.clip_template.as_ref().filter(|_| clips);
-        let text = self.render_by(other.or(self.template.as_ref()), &rendered, true)?;
+        let template = other.map_or_else(|| self.template(), Ok)?;
+        let text = template.render(&Chat::new(&rendered, true))?;
         self.expand(&text, shown, false, plan)
     }
 
     /// Words of people never hold tokens that mean something.
-    fn refuse_special(&self, text: &str) -> Result<(), EngineError> {
+    pub(crate) fn refuse_special(&self, text: &str) -> Result<(), EngineError> {
         let marks = [&self.marks.image, &self.marks.video].into_iter().flatten();
         let mut special = self.special.iter().chain(marks);
         match special.find(|token| text.contains(token.as_str())) {
@@ -399,21 +398,6 @@ impl TextModel {
         }
         Ok(Prompt { ids, visuals, coordinates: None })
     }
-}
-
-/// The template with what transformers gives to it.
-fn environment(template: &str) -> Result<Environment<'static>, EngineError> {
-    let mut environment = Environment::new();
-    environment.set_trim_blocks(true);
-    environment.set_lstrip_blocks(true);
-    environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-    environment.add_function("raise_exception", |reason: String| -> Result<String, _> {
-        Err(minijinja::Error::new(minijinja::ErrorKind::InvalidOperation, reason))
-    });
-    environment.add_template_owned("chat", template.to_owned()).map_err(|e| {
-        EngineError::Malformed { file: "chat template".to_owned(), reason: format!("{e:#}") }
-    })?;
-    Ok(environment)
 }
 
 /// Trains a byte-level BPE of at most `size` entries on `corpus`, single digits apart, with the

@@ -5,6 +5,8 @@
 //! it knows no tokenizer, no chat template and no training loop. A config value that is not
 //! supported is refused by name.
 
+#![cfg_attr(test, recursion_limit = "256")]
+
 mod adapter;
 mod decoder;
 mod dinov2;

@@ -1,6 +1,7 @@
 //! GGUF files (versions 2 and 3): metadata, and tensors that are dequantised when they are asked for.
 //! A tensor's dimensions stand in the file innermost first.
 
+mod config;
 mod model;
 mod quants;
 

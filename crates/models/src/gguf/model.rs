@@ -1,16 +1,18 @@
-//! A GGUF file as a model in Hugging Face's layout: names, shapes, config.
+//! A GGUF file as a model in Hugging Face's layout: names and shapes.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use candle_core::Tensor;
-use serde_json::{Value, json};
+use serde_json::Value;
 
+use super::config::config;
 use super::{Gguf, Metadata};
 use crate::ModelError;
 
-/// Divisors of the rotary frequencies, where a file has them.
-const ROPE_FREQUENCIES: &str = "rope_freqs.weight";
+/// Divisors of the rotary frequencies, where a file has them: for all lengths, or for short and long ones.
+const ROPE_TENSORS: [&str; 3] =
+    ["rope_freqs.weight", "rope_factors_short.weight", "rope_factors_long.weight"];
 
 /// What has to be undone of what the conversion to GGUF did to a tensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,6 +20,8 @@ enum Undo {
     Nothing,
     /// Rows of each head were put into the order of interleaved rotations.
     Permuted(usize),
+    /// 1 was added.
+    Raised,
 }
 
 /// A model in a GGUF file: its config in Hugging Face's layout, and its tensors by their names there.
@@ -41,15 +45,16 @@ impl GgufModel {
         let heads = |key: &str| config[key].as_u64().unwrap_or(1) as usize;
         let mut names = BTreeMap::new();
         for (name, ..) in file.tensors() {
-            let Some((ours, part)) = translated(name) else {
-                if name == ROPE_FREQUENCIES {
-                    continue;
-                }
+            if ROPE_TENSORS.contains(&name) {
+                continue;
+            }
+            let Some((ours, part)) = translated(name, &family) else {
                 return Err(bad(format!("has no place for the tensor {name}")));
             };
             let undo = match part {
                 "attn_q" if family == "llama" => Undo::Permuted(heads("num_attention_heads")),
                 "attn_k" if family == "llama" => Undo::Permuted(heads("num_key_value_heads")),
+                _ if family.starts_with("gemma") && name.ends_with("norm.weight") => Undo::Raised,
                 _ => Undo::Nothing,
             };
             names.insert(ours, (name.to_owned(), undo));
@@ -75,6 +80,7 @@ impl GgufModel {
         let Some(value) = self.file.load(theirs)? else { return Ok(None) };
         Ok(Some(match *undo {
             Undo::Nothing => value,
+            Undo::Raised => (value - 1.0)?,
             Undo::Permuted(heads) => {
                 let shape = value.dims().to_vec();
                 let rows = shape.first().copied().unwrap_or(0);
@@ -95,7 +101,7 @@ impl GgufModel {
 }
 
 /// Hugging Face's name of a tensor, and the part of a block that it is.
-fn translated(name: &str) -> Option<(String, &str)> {
+fn translated<'a>(name: &'a str, family: &str) -> Option<(String, &'a str)> {
     let (stem, kind) = name.rsplit_once('.')?;
     let Some(block) = stem.strip_prefix("blk.") else {
         let ours = match stem {
@@ -107,73 +113,25 @@ fn translated(name: &str) -> Option<(String, &str)> {
         return Some((format!("{ours}.{kind}"), stem));
     };
     let (layer, part) = block.split_once('.')?;
-    let ours = match part {
-        "attn_norm" => "input_layernorm",
-        "attn_q" => "self_attn.q_proj",
-        "attn_k" => "self_attn.k_proj",
-        "attn_v" => "self_attn.v_proj",
-        "attn_output" => "self_attn.o_proj",
-        "attn_q_norm" => "self_attn.q_norm",
-        "attn_k_norm" => "self_attn.k_norm",
-        "ffn_norm" => "post_attention_layernorm",
-        "ffn_gate" => "mlp.gate_proj",
-        "ffn_up" => "mlp.up_proj",
-        "ffn_down" => "mlp.down_proj",
+    let ours = match (part, family) {
+        ("attn_qkv", "phi3") => "self_attn.qkv_proj",
+        ("ffn_up", "phi3") => "mlp.gate_up_proj",
+        ("ffn_gate" | "attn_q" | "attn_k" | "attn_v", "phi3") => return None,
+        ("ffn_norm", "gemma2" | "gemma3") => "pre_feedforward_layernorm",
+        ("post_attention_norm", "gemma2" | "gemma3") => "post_attention_layernorm",
+        ("post_ffw_norm", "gemma2" | "gemma3") => "post_feedforward_layernorm",
+        ("attn_norm", _) => "input_layernorm",
+        ("attn_q", _) => "self_attn.q_proj",
+        ("attn_k", _) => "self_attn.k_proj",
+        ("attn_v", _) => "self_attn.v_proj",
+        ("attn_output", _) => "self_attn.o_proj",
+        ("attn_q_norm", _) => "self_attn.q_norm",
+        ("attn_k_norm", _) => "self_attn.k_norm",
+        ("ffn_norm", _) => "post_attention_layernorm",
+        ("ffn_gate", _) => "mlp.gate_proj",
+        ("ffn_up", _) => "mlp.up_proj",
+        ("ffn_down", _) => "mlp.down_proj",
         _ => return None,
     };
     Some((format!("model.layers.{layer}.{ours}.{kind}"), part))
-}
-
-/// `config.json` as the metadata gives it.
-fn config(file: &Gguf, family: &str) -> Result<Value, String> {
-    if !matches!(family, "llama" | "qwen2" | "qwen3") {
-        let supported = "llama, qwen2, qwen3";
-        return Err(format!("is of the architecture {family:?} (supported: {supported})"));
-    }
-    let get = |key: &str| file.metadata.get(&format!("{family}.{key}")).cloned();
-    let need = |key: &str| get(key).ok_or_else(|| format!("has no {family}.{key}"));
-    let has = |name: &str| file.tensors.contains_key(name);
-    let Some(embedding) = file.tensors.get("token_embd.weight") else {
-        return Err("has no token_embd.weight".to_owned());
-    };
-    let heads = need("attention.head_count")?;
-    let context = need("context_length")?;
-    let mut config = json!({
-        "model_type": family,
-        "hidden_size": need("embedding_length")?,
-        "intermediate_size": need("feed_forward_length")?,
-        "num_hidden_layers": need("block_count")?,
-        "num_attention_heads": heads,
-        "num_key_value_heads": get("attention.head_count_kv").unwrap_or(heads),
-        "rms_norm_eps": need("attention.layer_norm_rms_epsilon")?,
-        "max_position_embeddings": context,
-        "vocab_size": embedding.shape.first(),
-        "tie_word_embeddings": !has("output.weight"),
-        "rope_theta": get("rope.freq_base").unwrap_or(json!(10_000.0)),
-    });
-    let mut set = |key: &str, value: Value| config[key] = value;
-    if let Some(dim) = get("attention.key_length") {
-        set("head_dim", dim);
-    }
-    if family != "qwen2" {
-        set("attention_bias", json!(has("blk.0.attn_q.bias")));
-    }
-    let original = get("rope.scaling.original_context_length").unwrap_or(context);
-    if let Some(tensor) = file.load(ROPE_FREQUENCIES).map_err(|e| e.to_string())? {
-        // Llama 3.1: the divisors of all frequencies, ready made.
-        let divisors = tensor.flatten_all().and_then(|t| t.to_vec1::<f32>());
-        let divisors = divisors.map_err(|e| e.to_string())?;
-        set(
-            "rope_scaling",
-            json!({"rope_type": "longrope", "short_factor": divisors, "long_factor": divisors,
-                "attention_factor": 1.0, "original_max_position_embeddings": original}),
-        );
-    } else if let Some(kind) = get("rope.scaling.type").filter(|kind| kind != "none") {
-        set(
-            "rope_scaling",
-            json!({"rope_type": kind, "factor": need("rope.scaling.factor")?,
-                "original_max_position_embeddings": original}),
-        );
-    }
-    Ok(config)
 }
