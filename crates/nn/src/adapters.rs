@@ -253,8 +253,7 @@ mod tests {
     use crate::layers::{LoraInit, Mode};
     use crate::{Forest, Weights, check};
 
-    const SHAPE: LoraShape =
-        LoraShape { r: 3, scale: 2.0, dropout: 0.0, init: LoraInit::Kaiming };
+    const SHAPE: LoraShape = LoraShape { r: 3, scale: 2.0, dropout: 0.0, init: LoraInit::Kaiming };
 
     fn bits(x: &Tensor) -> Vec<Vec<f32>> {
         x.to_dtype(DType::F32).unwrap().to_vec2().unwrap()

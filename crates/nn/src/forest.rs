@@ -194,7 +194,9 @@ impl Forest {
                     Some(&key) => key,
                     None => bail!("there are more trees than the {} keys", keys.len()),
                 },
-                Parent::Cached(_) => bail!("tokens after a cache have no keys: they do not train"),
+                Parent::Cached { .. } => {
+                    bail!("tokens after a cache have no keys: they do not train")
+                }
             };
             for &id in &ids[segment.range.clone()] {
                 key = noise::next(key, id);

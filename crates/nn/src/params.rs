@@ -199,8 +199,7 @@ impl Params {
         let value = if matrix.is_some() { as_matrix(&value)?.t()? } else { value };
         let value = value.to_dtype(self.dtype)?.to_device(&self.device)?.contiguous()?;
         let switch = self.switch.clone();
-        let weight =
-            Arc::new(Weight::new(name, &value, matrix.is_some(), stored, false, switch)?);
+        let weight = Arc::new(Weight::new(name, &value, matrix.is_some(), stored, false, switch)?);
         lock(&self.weights).push(weight.clone());
         Ok(weight)
     }

@@ -156,8 +156,7 @@ impl Weight {
     pub(crate) fn add_copy(&self, adapter: usize) -> Result<Arc<Self>> {
         let value = self.var.as_detached_tensor().to_dtype(DType::F32)?;
         let stored = self.stored.clone();
-        let copy =
-            Self::new(&self.name, &value, self.transposed, stored, true, Arc::default())?;
+        let copy = Self::new(&self.name, &value, self.transposed, stored, true, Arc::default())?;
         let copy = Arc::new(copy);
         let mut copies = self.copies.write().unwrap_or_else(PoisonError::into_inner);
         copies.insert(adapter, copy.clone());

@@ -5,8 +5,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use candle_core::{DType, Result, Tensor};
 
-use super::lora::{Lora, LoraShape};
 use super::Mode;
+use super::lora::{Lora, LoraShape};
 use crate::Weight;
 use crate::ops::linear;
 

@@ -232,7 +232,8 @@ mod tests {
                 check::close(got, want, 1.0 / 128.0)?;
             }
         }
-        let (x, w) = (check::normal(&[5, 7], "x", DType::BF16)?, check::normal(&[7, 3], "w", DType::BF16)?);
+        let (x, w) =
+            (check::normal(&[5, 7], "x", DType::BF16)?, check::normal(&[7, 3], "w", DType::BF16)?);
         let bits = |x: Tensor| x.to_dtype(DType::F32)?.to_vec2::<f32>();
         assert_eq!(bits(linear(&x, &w)?)?, bits(x.matmul(&w)?)?);
         Ok(())
