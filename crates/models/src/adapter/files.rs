@@ -9,7 +9,7 @@ use savi_nn::Weight;
 use serde_json::{Value, json};
 
 use super::attach;
-use super::config::{LoraConfig, LoraOptions};
+use super::config::{LoraConfig, LoraOptions, Patterns};
 use super::select::{Naming, Selection, ancestors, select};
 use crate::reader::Reader;
 use crate::{Model, ModelError, write_safetensors};
@@ -129,14 +129,15 @@ fn config_json(
         }
         given => json!(given),
     };
-    let alpha = config.lora_alpha;
-    // PEFT's type is a whole number.
-    let alpha = if alpha.fract() == 0.0 { json!(alpha as i64) } else { json!(alpha) };
+    // Where PEFT has whole numbers, they are written as such.
+    let whole = |x: f64| if x.fract() == 0.0 { json!(x as i64) } else { json!(x) };
+    let alphas = alpha_pattern.0.iter().map(|(pattern, alpha)| (pattern.clone(), whole(*alpha)));
+    let (alpha, alphas) = (whole(config.lora_alpha), Patterns(alphas.collect()));
     Ok(json!({
         "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": null,
         "inference_mode": true, "r": config.r, "lora_alpha": alpha, "lora_dropout": lora_dropout,
         "target_modules": targets, "exclude_modules": exclude, "layers_to_transform": layers,
-        "layers_pattern": pattern, "rank_pattern": rank_pattern, "alpha_pattern": alpha_pattern,
+        "layers_pattern": pattern, "rank_pattern": rank_pattern, "alpha_pattern": alphas,
         "use_rslora": use_rslora, "bias": bias, "modules_to_save": saved,
         "init_lora_weights": init_lora_weights, "fan_in_fan_out": fan_in_fan_out, "use_dora": use_dora,
     }))

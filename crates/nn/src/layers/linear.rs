@@ -8,7 +8,7 @@ use candle_core::{DType, Result, Tensor};
 use super::Mode;
 use super::lora::{Lora, LoraShape};
 use crate::Weight;
-use crate::ops::linear;
+use crate::ops::{add_bias, linear};
 
 /// `x w + bias`, plus `scale (x a) b` of the active adapter while it is on.
 #[derive(Debug)]
@@ -34,7 +34,7 @@ impl Linear {
     pub fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
         let mut y = linear(x, &self.weight.value(mode)?)?;
         if let Some(bias) = &self.bias {
-            y = y.broadcast_add(&bias.value(mode)?)?;
+            y = add_bias(&y, &bias.value(mode)?)?;
         }
         if mode.adapter
             && let Some(lora) = self.weight.switch().applied().and_then(|id| self.lora(id))

@@ -1,7 +1,8 @@
-//! `x w` with w stored `[in, out]`. The gradient of an operand is computed only where the operand
+//! `x w` with w stored `[in, out]`, and its bias. The gradient of an operand is computed only where the operand
 //! is tracked, on every device and in every type: a frozen weight costs nothing in the backward pass.
 
 use candle_core::backend::BackendStorage;
+use candle_core::op::Add;
 use candle_core::{
     CpuStorage, CudaStorage, CustomOp2, DType, Layout, MetalStorage, Result, Shape, Tensor,
     WithDType, bail,
@@ -35,8 +36,73 @@ pub fn linear_transposed(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
     x.contiguous()?.apply_op2(&weight.contiguous()?, Linear { transposed: true })
 }
 
+/// Adds a bias `[out]` to every row of `[rows, out]`.
+pub fn add_bias(x: &Tensor, bias: &Tensor) -> Result<Tensor> {
+    if x.dim(1)? != bias.dims1()? || x.elem_count() == 0 {
+        return x.broadcast_add(bias);
+    }
+    x.contiguous()?.apply_op2(&bias.contiguous()?, Bias)
+}
+
 struct Linear {
     transposed: bool,
+}
+
+struct Bias;
+
+impl Bias {
+    fn sum<S: BackendStorage>(s1: &S, l1: &Layout, s2: &S, l2: &Layout) -> Result<(S, Shape)> {
+        let l2 = l2.broadcast_as(l1.shape().clone())?;
+        Ok((s1.binary_impl::<Add>(s2, l1, &l2)?, l1.shape().clone()))
+    }
+}
+
+impl CustomOp2 for Bias {
+    fn name(&self) -> &'static str {
+        "bias"
+    }
+
+    fn cpu_fwd(
+        &self,
+        s1: &CpuStorage,
+        l1: &Layout,
+        s2: &CpuStorage,
+        l2: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        Self::sum(s1, l1, s2, l2)
+    }
+
+    fn cuda_fwd(
+        &self,
+        s1: &CudaStorage,
+        l1: &Layout,
+        s2: &CudaStorage,
+        l2: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        Self::sum(s1, l1, s2, l2)
+    }
+
+    fn metal_fwd(
+        &self,
+        s1: &MetalStorage,
+        l1: &Layout,
+        s2: &MetalStorage,
+        l2: &Layout,
+    ) -> Result<(MetalStorage, Shape)> {
+        Self::sum(s1, l1, s2, l2)
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        bias: &Tensor,
+        _y: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let dx = x.track_op().then(|| grad.clone());
+        let db = if bias.track_op() { Some(grad.sum(0)?) } else { None };
+        Ok((dx, db))
+    }
 }
 
 /// Whether our own product computes it; candle's computes all else.
@@ -186,6 +252,9 @@ mod tests {
         let weight = check::normal(&[5, 3], "weight", DType::F64)?;
         let t = w.t()?.contiguous()?;
         check::gradient(&[x.clone(), w], 1e-7, |t| (linear(&t[0], &t[1])? * &weight)?.sum_all())?;
+        let bias = check::normal(&[7], "bias", DType::F64)?;
+        check::close(&add_bias(&x, &bias)?, &x.broadcast_add(&bias)?, 0.0)?;
+        check::gradient(&[x.clone(), bias], 1e-7, |t| add_bias(&t[0], &t[1])?.sqr()?.sum_all())?;
         check::gradient(&[x, t], 1e-7, |t| (linear_transposed(&t[0], &t[1])? * &weight)?.sum_all())
     }
 
@@ -204,6 +273,9 @@ mod tests {
                 assert_eq!(grads.get_ids().count(), 1, "{dtype:?}");
                 let grads = op(&x.as_detached_tensor(), &w)?.sum_all()?.backward()?;
                 assert!(grads.get(&w).is_some());
+                assert_eq!(grads.get_ids().count(), 1, "{dtype:?}");
+                let b = Var::from_tensor(&check::normal(&[7], "b", dtype)?)?;
+                let grads = add_bias(&x, &b.as_detached_tensor())?.sum_all()?.backward()?;
                 assert_eq!(grads.get_ids().count(), 1, "{dtype:?}");
             }
         }
