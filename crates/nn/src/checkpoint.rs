@@ -89,7 +89,11 @@ impl<'a> Tape<'a> {
 
 /// Gradients of whatever `output` was computed from, given its own.
 fn pull(output: &Tensor, grad: &Tensor) -> Result<GradStore> {
-    (output * grad.detach())?.sum_all()?.backward()
+    let grad = grad.detach();
+    let mut grads = (output * &grad)?.sum_all()?.backward()?;
+    // candle's product has a gradient for its other side as well, tracked or not.
+    grads.remove(&grad);
+    Ok(grads)
 }
 
 #[cfg(test)]

@@ -78,8 +78,9 @@ impl Lora {
             let mask = noise.mask(name, rows, width, self.dropout)?;
             inputs = (inputs * mask.to_device(x.device())?)?;
         }
-        let low = linear(&inputs, &self.a.tensor(mode.train))?;
-        (linear(&low, &self.b.tensor(mode.train))? * self.scale)?.to_dtype(x.dtype())
+        // Scaled where it is small.
+        let low = (linear(&inputs, &self.a.tensor(mode.train))? * self.scale)?;
+        linear(&low, &self.b.tensor(mode.train))?.to_dtype(x.dtype())
     }
 
     /// What it adds to the weight, f32.
