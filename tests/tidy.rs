@@ -94,6 +94,17 @@ fn nothing_is_a_stub() {
     none_of(sources().iter().filter_map(stub).collect());
 }
 
+/// A model that takes a weight's own value passes over an adapter's copy of it.
+#[test]
+fn models_take_what_adapters_put_in_place() {
+    let past = [".tensor(", "mode.train)"].concat();
+    let models = files(&["crates/models/src"], &["rs"]);
+    let past = |path: &PathBuf| {
+        read(path).contains(&past).then(|| format!("{}: take value(mode)", short(path)))
+    };
+    none_of(models.iter().filter_map(past).collect());
+}
+
 #[test]
 fn nobody_s_machine_is_named() {
     let paths = ["work", "root", "home", "Users"].map(|folder| format!("/{folder}/"));

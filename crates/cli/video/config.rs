@@ -224,6 +224,30 @@ mod tests {
         assert!(seen >= 3);
     }
 
+    /// The adapter's options have PEFT's names, as in its own file; what is not set is not written.
+    #[test]
+    fn options_of_the_adapter() {
+        let text =
+            "model = 'm'\nvideos = ['a']\n[dpo]\nlora_r = 4\noptim.gradient_checkpointing = true
+            [dpo.lora]\nlora_dropout = 0.1\ntarget_modules = ['q_proj', 'down_proj']
+            layers_to_transform = [0, 2]\nbias = 'lora_only'\ninit_lora_weights = 'gaussian'
+            [dpo.lora.alpha_pattern]\n'z_proj' = 8\n'a_proj' = 4.5";
+        let loaded = savi_run::load_str::<RunConfig>(text, Path::new("x.toml"), &[]).unwrap();
+        let patterns = &loaded.value.dpo.lora.alpha_pattern.0;
+        assert_eq!(patterns[0], ("z_proj".to_owned(), 8.0));
+        assert!(loaded.value.dpo.optim.gradient_checkpointing);
+        let saved = toml::to_string(&loaded.resolved).unwrap();
+        let again = savi_run::load_str::<RunConfig>(&saved, Path::new("x.toml"), &[]).unwrap();
+        assert_eq!(again.value, loaded.value);
+        let plain = savi_run::load_str::<RunConfig>(
+            "model = 'm'\nvideos = ['a']",
+            Path::new("x.toml"),
+            &[],
+        );
+        let plain = toml::to_string(&plain.unwrap().resolved).unwrap();
+        assert!(!plain.contains("[dpo.lora]") && !plain.contains("gradient_checkpointing"));
+    }
+
     #[test]
     fn contradictions_are_refused_by_key() {
         let cases = [
@@ -235,6 +259,9 @@ mod tests {
             ("model = 'm'\nworld = { name = 'still-life', clips = {} }", "world.name"),
             ("model = 'm'\nvideos = ['a']\nmethod.clips_at_once = 0", "method.clips_at_once"),
             ("model = 'm'\nvideos = ['a']\nevaluation.votes = 0", "evaluation.votes"),
+            ("model = 'm'\nvideos = ['a']\ndpo.lora.use_dora = true", "use_dora"),
+            ("model = 'm'\nvideos = ['a']\ndpo.lora.init_lora_weights = 'pissa'", "pissa"),
+            ("model = 'm'\nvideos = ['a']\ndpo.lora.target_module = 'x'", "`target_modules`?"),
             ("model = 'm'\nvideos = ['a']\nmethod.roundz = 1", "did you mean `rounds`?"),
         ];
         for (text, expected) in cases {

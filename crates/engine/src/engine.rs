@@ -178,11 +178,18 @@ impl Engine {
 
     /// Adds a PEFT adapter to the weights.
     pub fn merge_adapter(&mut self, dir: &Path) -> Result<(), EngineError> {
-        read_adapter(self.model.params(), dir)?;
+        let before = self.model.params().active_adapter();
+        let name = "to be merged";
+        read_adapter(&self.model, name, dir)?;
+        if let Err(error) = self.model.params().check_mergeable(name) {
+            self.model.params().remove_adapter(name)?;
+            self.model.params().set_active_adapter(before.as_deref())?;
+            return Err(error.into());
+        }
         self.merge_attached()
     }
 
-    /// Adds the attached adapter to the weights.
+    /// Adds the active adapter to the weights and removes all adapters.
     pub fn merge_attached(&mut self) -> Result<(), EngineError> {
         merge_adapters(self.model.params())?;
         self.weights_changed()

@@ -1,15 +1,19 @@
 //! The decoder of all text families: one transformer, shaped by a [`DecoderConfig`].
 
+mod qkv;
+
 use std::sync::Arc;
 
 use candle_core::{Result, Tensor};
 use savi_nn::attention::{Heads, KvNode, cached, tree};
+use savi_nn::checkpoint::Tape;
 use savi_nn::layers::{Linear, Mode};
 use savi_nn::ops::{
     RopeTable, gathered_logps, gelu_tanh, linear_transposed, rms_norm, rope, softcap, swiglu,
 };
 use savi_nn::{Forest, Fresh, Init, Params, Weight};
 
+use self::qkv::Qkv;
 use crate::rope::Rope;
 
 /// Standard deviation of fresh embeddings, and the size of what a fresh block adds to them: as
@@ -184,7 +188,7 @@ struct Norm {
 
 impl Norm {
     fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
-        let weight = self.weight.tensor(mode.train);
+        let weight = self.weight.value(mode)?;
         let weight = if self.offset == 0.0 { weight } else { (weight + self.offset)? };
         rms_norm(x, &weight, self.eps)
     }
@@ -194,13 +198,6 @@ impl Norm {
         let shape = x.dims2()?;
         self.forward(&x.reshape((shape.0 * shape.1 / dim, dim))?, mode)?.reshape(shape)
     }
-}
-
-#[derive(Debug)]
-enum Qkv {
-    Separate { q: Arc<Linear>, k: Arc<Linear>, v: Arc<Linear> },
-    Fused(Arc<Linear>),
-    Grouped(Arc<Linear>),
 }
 
 #[derive(Debug)]
@@ -228,8 +225,10 @@ struct Block {
 #[derive(Debug)]
 pub(crate) struct Decoder {
     config: DecoderConfig,
+    /// What stands before the names of its weights.
+    prefix: String,
     embedding: Arc<Weight>,
-    head: Option<Arc<Weight>>,
+    head: Arc<Weight>,
     norm: Norm,
     blocks: Vec<Block>,
 }
@@ -243,11 +242,11 @@ impl Decoder {
             &vocab,
             Init::Normal(FRESH_SIZE),
         )?;
+        let head = format!("{prefix}{}.weight", names.head);
         let head = if config.tied {
-            None
+            params.alias(&head, &embedding)
         } else {
-            let name = format!("{prefix}{}.weight", names.head);
-            Some(params.get(&name, &vocab, Init::Normal(0.02))?)
+            params.get(&head, &vocab, Init::Normal(0.02))?
         };
         let norm = |name: String, width: usize| -> Result<Norm> {
             let weight = params.get(
@@ -299,11 +298,23 @@ impl Decoder {
             });
         }
         let norm = norm(format!("{prefix}{}", names.norm), width)?;
-        Ok(Self { config: config.clone(), embedding, head, norm, blocks })
+        let (config, prefix) = (config.clone(), prefix.to_owned());
+        Ok(Self { config, prefix, embedding, head, norm, blocks })
     }
 
     pub(crate) fn config(&self) -> &DecoderConfig {
         &self.config
+    }
+
+    /// Whether the weight or layer of this name is its own, rather than that of what sees.
+    pub(crate) fn owns(&self, name: &str) -> bool {
+        let names = self.config.names;
+        name.strip_prefix(&self.prefix).is_some_and(|name| {
+            [names.embedding, names.layers, names.norm, names.head]
+                .iter()
+                .filter_map(|part| name.strip_prefix(part))
+                .any(|rest| rest.is_empty() || rest.starts_with('.'))
+        })
     }
 
     /// Whether this tensor of a checkpoint is the tied head, written a second time.
@@ -314,7 +325,7 @@ impl Decoder {
 
     /// Embeddings `[ids, width]`.
     pub(crate) fn embed(&self, ids: &[u32], mode: Mode) -> Result<Tensor> {
-        let table = self.embedding.tensor(mode.train);
+        let table = self.embedding.value(mode)?;
         let index = Tensor::from_slice(ids, ids.len(), table.device())?;
         let rows = table.index_select(&index, 0)?;
         match self.config.embed_scale {
@@ -332,133 +343,112 @@ impl Decoder {
         mode: Mode,
         rows: Option<&mut [&mut KvNode]>,
     ) -> Result<Tensor> {
-        let x = self.run(embeds, forest, mode, rows, |_| ())?;
+        let x = match rows {
+            None => self.run(embeds, forest, mode, &Tape::default(), |_| ())?,
+            Some(rows) => {
+                let (tables, mut x) = (self.tables(forest)?, embeds.clone());
+                for layer in 0..self.blocks.len() {
+                    x = self.block(layer, &x, forest, &tables, mode, Some(&mut *rows))?;
+                }
+                x
+            }
+        };
         self.norm.forward(&x, mode)
     }
 
-    /// What every block gives, `[tokens, width]` each, before the final norm.
-    pub(crate) fn blocks(
-        &self,
+    /// [`forward`](Self::forward) of a whole pass, each block a segment of `tape`.
+    pub(crate) fn forward_on<'a>(
+        &'a self,
         embeds: &Tensor,
         forest: &Arc<Forest>,
         mode: Mode,
+        tape: &Tape<'a>,
+    ) -> Result<Tensor> {
+        self.norm.forward(&self.run(embeds, forest, mode, tape, |_| ())?, mode)
+    }
+
+    /// What every block gives, `[tokens, width]` each, before the final norm.
+    pub(crate) fn blocks<'a>(
+        &'a self,
+        embeds: &Tensor,
+        forest: &Arc<Forest>,
+        mode: Mode,
+        tape: &Tape<'a>,
     ) -> Result<Vec<Tensor>> {
         let mut all = Vec::with_capacity(self.blocks.len());
-        self.run(embeds, forest, mode, None, |x| all.push(x.clone()))?;
+        self.run(embeds, forest, mode, tape, |x| all.push(x.clone()))?;
         Ok(all)
     }
 
-    fn run(
-        &self,
+    fn run<'a>(
+        &'a self,
         embeds: &Tensor,
         forest: &Arc<Forest>,
         mode: Mode,
-        mut rows: Option<&mut [&mut KvNode]>,
+        tape: &Tape<'a>,
         mut after: impl FnMut(&Tensor),
     ) -> Result<Tensor> {
-        let tables: Vec<RopeTable> =
-            self.config.ropes.iter().map(|rope| rope.table(forest)).collect::<Result<_>>()?;
-        let dim = self.config.head_dim;
+        let tables = Arc::new(self.tables(forest)?);
+        let (train, adapter) = (mode.train, mode.adapter);
         let mut x = embeds.clone();
-        for (layer, block) in self.blocks.iter().enumerate() {
-            let (mut q, mut k, v) =
-                block.qkv.forward(&block.input_norm.forward(&x, mode)?, &self.config, mode)?;
-            if let Some((of_q, of_k)) = &block.head_norms {
-                q = of_q.heads(&q, dim, mode)?;
-                k = of_k.heads(&k, dim, mode)?;
-            }
-            let (q, k) = (rope(&q, &tables[block.rope])?, rope(&k, &tables[block.rope])?);
-            let y = match rows.as_deref_mut() {
-                None => tree(&q, &k, &v, block.heads, forest)?,
-                Some(rows) => cached(&q, &k, &v, block.heads, forest, layer, rows)?,
-            };
-            let mut y = block.o.forward(&y, mode)?;
-            if let Some((norm, _)) = &block.after {
-                y = norm.forward(&y, mode)?;
-            }
-            x = (x + y)?;
-            let y =
-                block.gate_up.forward(&block.mlp_norm.forward(&x, mode)?, &self.config, mode)?;
-            let mut y = block.down.forward(&y, mode)?;
-            if let Some((_, norm)) = &block.after {
-                y = norm.forward(&y, mode)?;
-            }
-            x = (x + y)?;
+        for layer in 0..self.blocks.len() {
+            let (forest, tables) = (forest.clone(), tables.clone());
+            x = tape.segment(&x, move |x| {
+                let noise = forest.noise().filter(|_| train);
+                let mode = Mode { train, adapter, noise };
+                self.block(layer, x, &forest, &tables, mode, None)
+            })?;
             after(&x);
         }
         Ok(x)
     }
 
-    fn head(&self, mode: Mode) -> Tensor {
-        self.head.as_ref().unwrap_or(&self.embedding).tensor(mode.train)
+    fn tables(&self, forest: &Forest) -> Result<Vec<RopeTable>> {
+        self.config.ropes.iter().map(|rope| rope.table(forest)).collect()
+    }
+
+    fn block(
+        &self,
+        layer: usize,
+        x: &Tensor,
+        forest: &Arc<Forest>,
+        tables: &[RopeTable],
+        mode: Mode,
+        rows: Option<&mut [&mut KvNode]>,
+    ) -> Result<Tensor> {
+        let (block, dim) = (&self.blocks[layer], self.config.head_dim);
+        let (mut q, mut k, v) =
+            block.qkv.forward(&block.input_norm.forward(x, mode)?, &self.config, mode)?;
+        if let Some((of_q, of_k)) = &block.head_norms {
+            q = of_q.heads(&q, dim, mode)?;
+            k = of_k.heads(&k, dim, mode)?;
+        }
+        let (q, k) = (rope(&q, &tables[block.rope])?, rope(&k, &tables[block.rope])?);
+        let y = match rows {
+            None => tree(&q, &k, &v, block.heads, forest)?,
+            Some(rows) => cached(&q, &k, &v, block.heads, forest, layer, rows)?,
+        };
+        let mut y = block.o.forward(&y, mode)?;
+        if let Some((norm, _)) = &block.after {
+            y = norm.forward(&y, mode)?;
+        }
+        let x = (x + y)?;
+        let y = block.gate_up.forward(&block.mlp_norm.forward(&x, mode)?, &self.config, mode)?;
+        let mut y = block.down.forward(&y, mode)?;
+        if let Some((_, norm)) = &block.after {
+            y = norm.forward(&y, mode)?;
+        }
+        x + y
     }
 
     /// Logits `[rows, vocab]`.
     pub(crate) fn logits(&self, hidden: &Tensor, mode: Mode) -> Result<Tensor> {
-        softcap(&linear_transposed(hidden, &self.head(mode))?, self.config.logit_softcap)
+        softcap(&linear_transposed(hidden, &self.head.value(mode)?)?, self.config.logit_softcap)
     }
 
     /// Log-probability of `targets[i]` after row i, `[rows]`.
     pub(crate) fn logps(&self, hidden: &Tensor, targets: &[u32], mode: Mode) -> Result<Tensor> {
-        gathered_logps(hidden, &self.head(mode), targets, self.config.logit_softcap)
-    }
-}
-
-impl Qkv {
-    fn new(params: &Params, config: &DecoderConfig, at: impl Fn(&str) -> String) -> Result<Self> {
-        let (width, dim, names) = (config.hidden_size, config.head_dim, config.names);
-        let (q, kv) = (config.num_attention_heads * dim, config.num_key_value_heads * dim);
-        let bias = config.bias.qkv;
-        Ok(match config.projections {
-            // Fresh keys look for what is like the query: words then find what is said of pictures
-            // in the same words, which otherwise takes long to be learnt.
-            Projections::Separate => Self::Separate {
-                q: params.linear(&at(names.q), width, q, bias)?,
-                k: params.linear_drawn(
-                    &at(names.k),
-                    Fresh { like: &at(if q == kv { names.q } else { names.k }), gain: 1.0 },
-                    width,
-                    kv,
-                    bias,
-                )?,
-                v: params.linear(&at(names.v), width, kv, bias)?,
-            },
-            Projections::Fused => {
-                Self::Fused(params.linear(&at(names.qkv), width, q + 2 * kv, bias)?)
-            }
-            Projections::Grouped => {
-                Self::Grouped(params.linear(&at(names.qkv), width, q + 2 * kv, bias)?)
-            }
-        })
-    }
-
-    /// Queries `[tokens, heads * dim]`, keys and values `[tokens, kv_heads * dim]`.
-    fn forward(
-        &self,
-        x: &Tensor,
-        config: &DecoderConfig,
-        mode: Mode,
-    ) -> Result<(Tensor, Tensor, Tensor)> {
-        let dim = config.head_dim;
-        let (heads, kv_heads) = (config.num_attention_heads, config.num_key_value_heads);
-        match self {
-            Self::Separate { q, k, v } => {
-                Ok((q.forward(x, mode)?, k.forward(x, mode)?, v.forward(x, mode)?))
-            }
-            Self::Fused(qkv) => {
-                let y = qkv.forward(x, mode)?;
-                let (q, kv) = (heads * dim, kv_heads * dim);
-                Ok((y.narrow(1, 0, q)?, y.narrow(1, q, kv)?, y.narrow(1, q + kv, kv)?))
-            }
-            Self::Grouped(qkv) => {
-                let (tokens, group) = (x.dim(0)?, heads / kv_heads);
-                let y = qkv.forward(x, mode)?.reshape((tokens, kv_heads, group + 2, dim))?;
-                let part = |start: usize, len: usize| {
-                    y.narrow(2, start, len)?.contiguous()?.reshape((tokens, kv_heads * len * dim))
-                };
-                Ok((part(0, group)?, part(group, 1)?, part(group + 1, 1)?))
-            }
-        }
+        gathered_logps(hidden, &self.head.value(mode)?, targets, self.config.logit_softcap)
     }
 }
 

@@ -245,9 +245,9 @@ impl Dinov2 {
             let count = x.dim(1)?;
             x.broadcast_as((pictures, count, width))?.contiguous()
         };
-        let mut parts = vec![each((self.class.tensor(mode.train) + of_class)?)?];
+        let mut parts = vec![each((self.class.value(mode)? + of_class)?)?];
         if let Some(registers) = &self.registers {
-            parts.push(each(registers.tensor(mode.train))?);
+            parts.push(each(registers.value(mode)?)?);
         }
         parts.push(x.broadcast_add(&of_patches)?);
         let x = Tensor::cat(&parts, 1)?;
@@ -282,7 +282,7 @@ impl Dinov2 {
         (width, height): (u32, u32),
         mode: Mode,
     ) -> TensorResult<Tensor> {
-        let learned = self.positions.tensor(mode.train).squeeze(0)?;
+        let learned = self.positions.value(mode)?.squeeze(0)?;
         let side = self.config.side;
         if rows * columns == side * side && width == height {
             return Ok(learned);

@@ -27,7 +27,10 @@ mod tower;
 mod visual;
 mod vit;
 
-pub use adapter::{attach_adapter, merge_adapters, read_adapter, write_adapter};
+pub use adapter::{
+    InitLoraWeights, LoraBias, LoraConfig, LoraOptions, Modules, OneOrMore, Patterns,
+    attach_adapter, merge_adapters, read_adapter, write_adapter,
+};
 pub use decoder::{Activation, Biases, DecoderConfig, LayerConfig, Projections};
 pub use dinov2::Dinov2;
 pub use error::ModelError;

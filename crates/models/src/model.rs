@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Result as TensorResult, Tensor, bail};
 use savi_nn::attention::KvNode;
+use savi_nn::checkpoint::Tape;
 use savi_nn::layers::Mode;
 use savi_nn::{Forest, Params, Weights};
 use savi_schema::MediaPolicy;
@@ -54,6 +55,17 @@ pub(crate) trait Vision: Debug + Send + Sync {
     fn policy(&self) -> Option<MediaPolicy> {
         None
     }
+
+    /// The name that transformers gives the module which is called `name` here.
+    fn module_name(&self, name: &str) -> String {
+        name.to_owned()
+    }
+}
+
+/// A name whose start moves by the first pair that fits.
+pub(crate) fn moved(name: &str, starts: &[(&str, &str)]) -> String {
+    let pair = starts.iter().find_map(|(from, to)| Some((name.strip_prefix(from)?, to)));
+    pair.map_or_else(|| name.to_owned(), |(rest, to)| format!("{to}{rest}"))
 }
 
 /// A model.
@@ -134,6 +146,20 @@ impl Model {
     /// The weights.
     pub fn params(&self) -> &Params {
         &self.params
+    }
+
+    /// The name that transformers gives the module, or the weight, which is called `name` here: files of
+    /// adapters use it.
+    pub fn module_name(&self, name: &str) -> String {
+        match &self.vision {
+            Some(vision) => vision.module_name(name),
+            None => name.to_owned(),
+        }
+    }
+
+    /// Whether the weight or layer of this name belongs to the decoder, not to what sees.
+    pub fn in_decoder(&self, name: &str) -> bool {
+        self.decoder.owns(name)
     }
 
     /// The tokens that stand for visual tokens; none where the model reads words alone.
@@ -286,15 +312,28 @@ impl Model {
         self.decoder.forward(embeds, forest, mode, None)
     }
 
-    /// What every block of the decoder gives in a whole pass, `[tokens, width]` each, before the
-    /// final norm.
-    pub fn block_states(
-        &self,
+    /// [`hidden`](Self::hidden), each block of the decoder a segment of `tape`, which makes the backward
+    /// pass.
+    pub fn hidden_on<'a>(
+        &'a self,
         embeds: &Tensor,
         forest: &Arc<Forest>,
         mode: Mode,
+        tape: &Tape<'a>,
+    ) -> TensorResult<Tensor> {
+        self.decoder.forward_on(embeds, forest, mode, tape)
+    }
+
+    /// What every block of the decoder gives in a whole pass, `[tokens, width]` each, before the
+    /// final norm; each block is a segment of `tape`.
+    pub fn block_states<'a>(
+        &'a self,
+        embeds: &Tensor,
+        forest: &Arc<Forest>,
+        mode: Mode,
+        tape: &Tape<'a>,
     ) -> TensorResult<Vec<Tensor>> {
-        self.decoder.blocks(embeds, forest, mode)
+        self.decoder.blocks(embeds, forest, mode, tape)
     }
 
     /// The states of [`hidden`](Self::hidden) over cached rows, whose cache grows by the pass: segment i continues row i.

@@ -202,13 +202,11 @@ impl Tower {
         let mut x = x.reshape((pictures, per_picture, width))?;
         let mut tokens = per_picture;
         if let Some(class) = &self.class {
-            let class = class.tensor(mode.train).reshape((1, 1, width))?;
+            let class = class.value(mode)?.reshape((1, 1, width))?;
             x = Tensor::cat(&[&class.broadcast_as((pictures, 1, width))?.contiguous()?, &x], 1)?;
             tokens += 1;
         }
-        x = x
-            .broadcast_add(&self.positions.tensor(mode.train))?
-            .reshape((pictures * tokens, width))?;
+        x = x.broadcast_add(&self.positions.value(mode)?)?.reshape((pictures * tokens, width))?;
         if let Some(norm) = &self.before {
             x = norm.forward(&x, mode)?;
         }
@@ -251,7 +249,7 @@ impl Tower {
         let place = |row, column| (row * side / rows * side + column * side / columns) as u32;
         let places: Vec<u32> = (0..per_picture).map(|i| place(i / columns, i % columns)).collect();
         let places = Tensor::from_vec(places, per_picture, patches.device())?;
-        let positions = self.positions.tensor(mode.train).index_select(&places, 0)?;
+        let positions = self.positions.value(mode)?.index_select(&places, 0)?;
         let x = self.patches.forward(patches, mode)?;
         let (tokens, width) = x.dims2()?;
         let pictures = tokens / per_picture;

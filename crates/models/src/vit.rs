@@ -30,7 +30,7 @@ impl Norm {
     }
 
     pub(crate) fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
-        layer_norm(x, &self.weight.tensor(mode.train), &self.bias.tensor(mode.train), self.eps)
+        layer_norm(x, &self.weight.value(mode)?, &self.bias.value(mode)?, self.eps)
     }
 }
 
@@ -134,7 +134,7 @@ impl Block {
 
     fn scaled(&self, y: Tensor, part: usize, mode: Mode) -> Result<Tensor> {
         match &self.scales {
-            Some(scales) => y.broadcast_mul(&scales[part].tensor(mode.train)),
+            Some(scales) => y.broadcast_mul(&scales[part].value(mode)?),
             None => Ok(y),
         }
     }
@@ -168,9 +168,9 @@ impl PatchEmbedding {
     }
 
     pub(crate) fn forward(&self, patches: &Tensor, mode: Mode) -> Result<Tensor> {
-        let x = savi_nn::ops::linear(patches, &self.weight.tensor(mode.train))?;
+        let x = savi_nn::ops::linear(patches, &self.weight.value(mode)?)?;
         match &self.bias {
-            Some(bias) => x.broadcast_add(&bias.tensor(mode.train)),
+            Some(bias) => x.broadcast_add(&bias.value(mode)?),
             None => Ok(x),
         }
     }

@@ -1,57 +1,22 @@
 //! The text families of transformers, number for number: logits, log-probabilities, gradients and
 //! greedy tokens of every case of `tests/goldens/families`, whose `make.py` made the data.
 
-use std::collections::{BTreeMap, HashMap};
-use std::path::{Path, PathBuf};
+mod drawn;
+
 use std::sync::Arc;
 
-use candle_core::{DType, Device, Result, Tensor};
-use savi_models::{Model, Processors};
+use candle_core::{DType, Result, Tensor};
+use savi_models::Model;
 use savi_nn::attention::KvNode;
-use savi_nn::check::Drawn;
 use savi_nn::layers::Mode;
-use savi_nn::{Forest, Parent, Weights};
-use serde_json::Value;
+use savi_nn::{Forest, Parent};
+
+use drawn::{cases, difference, ids, io, model};
 
 /// Of the largest logit.
 const LOGITS: f64 = 1e-4;
 /// Of the largest element of a gradient.
 const GRADIENTS: f64 = 1e-3;
-
-fn golden(file: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/goldens/families").join(file)
-}
-
-fn cases() -> BTreeMap<String, Value> {
-    serde_json::from_slice(&std::fs::read(golden("cases.json")).unwrap()).unwrap()
-}
-
-fn model(config: &Value, dtype: DType) -> Model {
-    Model::new(
-        config,
-        &Processors::default(),
-        Weights::Checkpoint(Box::new(Drawn)),
-        dtype,
-        &Device::Cpu,
-    )
-    .unwrap()
-}
-
-fn io(case: &str) -> Result<HashMap<String, Tensor>> {
-    candle_core::safetensors::load(golden(&format!("{case}.safetensors")), &Device::Cpu)
-}
-
-fn ids(tensor: &Tensor) -> Result<Vec<u32>> {
-    Ok(tensor.to_vec1::<i64>()?.into_iter().map(|id| id as u32).collect())
-}
-
-/// Largest difference, as a share of the largest expected value.
-fn difference(got: &Tensor, want: &Tensor) -> Result<f64> {
-    assert_eq!(got.dims(), want.dims());
-    let largest = |x: &Tensor| x.abs()?.flatten_all()?.max(0)?.to_scalar::<f32>();
-    let off = largest(&(got.to_dtype(DType::F32)? - want)?)?;
-    Ok(f64::from(off) / f64::from(largest(want)?.max(1e-6)))
-}
 
 fn logits(model: &Model, ids: &[u32], forest: Forest, mode: Mode) -> Result<Tensor> {
     let hidden = model.hidden(&model.embed(ids, &[], mode)?, &Arc::new(forest), mode)?;

@@ -10,7 +10,9 @@
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
-use candle_core::{Device, Result, Tensor};
+use candle_core::{Device, Result, Tensor, bail};
+
+use crate::noise::{self, Noise};
 
 /// What a segment comes after.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +57,8 @@ pub struct Forest {
     coordinates: Vec<[u32; 3]>,
     /// What [`Forest::mask`] made, by window, for the layers that ask again.
     masks: Arc<Mutex<Masks>>,
+    /// Keys of the tokens, where a pass drops out at random.
+    noise: Option<Noise>,
 }
 
 impl PartialEq for Forest {
@@ -165,12 +169,48 @@ impl Forest {
             }
         };
         self.masks = Arc::default();
+        self.noise = None;
         let start = self.coordinates.len();
         let next = first + len as u32;
         self.coordinates.extend((first..next).map(|p| [p; 3]));
         let range = start..start + len;
         self.segments.push(Segment { parent, range, offset, next, causal, root });
         index
+    }
+
+    /// Gives every token a key for random masks, made of its tree's key and the tokens from the root
+    /// down to it, itself included: a record's token has the same key however its branches are
+    /// packed. `ids` are the pass's tokens, `keys` those of the roots, in order.
+    pub fn with_noise(mut self, ids: &[u32], keys: &[u64]) -> Result<Self> {
+        if ids.len() != self.len() {
+            bail!("a pass of {} tokens was given {}", self.len(), ids.len());
+        }
+        let (mut roots, mut named) = (keys.iter(), Vec::with_capacity(ids.len()));
+        let mut ends: Vec<u64> = Vec::with_capacity(self.segments.len());
+        for segment in &self.segments {
+            let mut key = match segment.parent {
+                Parent::Segment(above) => ends[above],
+                Parent::Root => match roots.next() {
+                    Some(&key) => key,
+                    None => bail!("there are more trees than the {} keys", keys.len()),
+                },
+                Parent::Cached { .. } => {
+                    bail!("tokens after a cache have no keys: they do not train")
+                }
+            };
+            for &id in &ids[segment.range.clone()] {
+                key = noise::next(key, id);
+                named.push(key);
+            }
+            ends.push(key);
+        }
+        self.noise = Some(Noise::new(named));
+        Ok(self)
+    }
+
+    /// The tokens' keys, where the pass has any.
+    pub fn noise(&self) -> Option<&Noise> {
+        self.noise.as_ref()
     }
 
     /// The segments in order.

@@ -6,18 +6,24 @@
 //! fused [`ops`], [`Params`] with LoRA, the optimiser and the seeded random streams. It knows no
 //! model family, no file of records and no tokenizer.
 
+mod adapters;
 pub mod attention;
 pub mod check;
+pub mod checkpoint;
 pub mod device;
 mod forest;
 pub mod gemm;
 mod host;
 pub mod layers;
+mod noise;
 pub mod ops;
 pub mod optim;
 mod params;
 pub mod rng;
 pub mod simd;
+mod weight;
 
 pub use forest::{Forest, Parent, Segment};
-pub use params::{Fresh, Init, Params, TensorSource, Weight, Weights, normal};
+pub use noise::Noise;
+pub use params::{Fresh, Init, Params, TensorSource, Weights, normal};
+pub use weight::Weight;

@@ -1,90 +1,18 @@
-//! Named weights in a fixed order, with adapters.
+//! Named weights in a fixed order.
 //!
 //! A model asks [`Params`] for its weights by their checkpoint names while it is built; `Params`
-//! keeps them in that order. The weights that train are the weights that sample: a [`Weight`] hands
-//! out a tracked tensor in training and a detached view of the same memory otherwise.
+//! keeps them in that order.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use candle_core::{DType, Device, Result, Tensor, Var, bail};
+use candle_core::{DType, Device, Result, Tensor, bail};
 use rand::Rng;
 
+use crate::Weight;
+use crate::adapters::Switch;
 use crate::layers::Linear;
-
-/// A named parameter.
-#[derive(Debug)]
-pub struct Weight {
-    name: String,
-    var: Var,
-    /// Stored `[in, out]` here and `[out, in]` in checkpoints.
-    transposed: bool,
-    /// Shape in checkpoints; more than two dimensions where a convolution is kept as a matrix.
-    stored: Vec<usize>,
-    trains: AtomicBool,
-}
-
-impl Weight {
-    /// Its name in checkpoints.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// Number of elements.
-    pub fn elements(&self) -> usize {
-        self.var.elem_count()
-    }
-
-    /// The value: tracked when `train` and not frozen, a detached view of the same memory otherwise.
-    pub fn tensor(&self, train: bool) -> Tensor {
-        if train && self.trains() {
-            self.var.as_tensor().clone()
-        } else {
-            self.var.as_detached_tensor()
-        }
-    }
-
-    /// The value in the checkpoint's layout.
-    pub fn exported(&self) -> Result<Tensor> {
-        self.in_checkpoint_layout(&self.var.as_detached_tensor())
-    }
-
-    /// A tensor of the weight's shape (its gradient, say) in the checkpoint's layout.
-    pub fn in_checkpoint_layout(&self, value: &Tensor) -> Result<Tensor> {
-        let value = if self.transposed { value.t()?.contiguous()? } else { value.clone() };
-        value.reshape(self.stored.as_slice())
-    }
-
-    /// Overwrites the value in place.
-    pub fn set(&self, value: &Tensor) -> Result<()> {
-        self.var.set(&value.to_dtype(self.var.dtype())?.contiguous()?)
-    }
-
-    /// Overwrites the value with one in the checkpoint's layout.
-    pub fn import(&self, value: &Tensor) -> Result<()> {
-        let value = if self.transposed { as_matrix(value)?.t()? } else { value.clone() };
-        if value.dims() != self.var.dims() {
-            bail!(
-                "{}: shape {:?} in the file, {:?} in the model",
-                self.name,
-                value.dims(),
-                self.var.dims()
-            );
-        }
-        self.set(&value.to_device(self.var.device())?)
-    }
-
-    /// Whether the optimiser changes it.
-    pub fn trains(&self) -> bool {
-        self.trains.load(Ordering::Relaxed)
-    }
-
-    /// Lets the optimiser change it, or freezes it.
-    pub fn set_trains(&self, trains: bool) {
-        self.trains.store(trains, Ordering::Relaxed);
-    }
-}
+use crate::weight::as_matrix;
 
 /// Where weights come from.
 #[derive(Debug)]
@@ -121,6 +49,8 @@ pub enum Init {
     Constant(f64),
     /// Normal with this standard deviation.
     Normal(f64),
+    /// Uniform between plus and minus this bound.
+    Uniform(f64),
 }
 
 /// How the fresh weights of a linear layer are drawn.
@@ -140,6 +70,11 @@ pub struct Params {
     source: Mutex<Weights>,
     weights: Mutex<Vec<Arc<Weight>>>,
     linears: Mutex<Vec<Arc<Linear>>>,
+    /// Second names of weights.
+    pub(crate) aliases: Mutex<Vec<Arc<Weight>>>,
+    /// Names of adapters, by number.
+    pub(crate) adapters: Mutex<Vec<Option<String>>>,
+    pub(crate) switch: Arc<Switch>,
 }
 
 impl Params {
@@ -151,6 +86,9 @@ impl Params {
             source: Mutex::new(source),
             weights: Mutex::default(),
             linears: Mutex::default(),
+            aliases: Mutex::default(),
+            adapters: Mutex::default(),
+            switch: Arc::default(),
         }
     }
 
@@ -260,13 +198,8 @@ impl Params {
         }
         let value = if matrix.is_some() { as_matrix(&value)?.t()? } else { value };
         let value = value.to_dtype(self.dtype)?.to_device(&self.device)?.contiguous()?;
-        let weight = Arc::new(Weight {
-            name: name.to_owned(),
-            var: Var::from_tensor(&value)?,
-            transposed: matrix.is_some(),
-            stored,
-            trains: AtomicBool::new(false),
-        });
+        let switch = self.switch.clone();
+        let weight = Arc::new(Weight::new(name, &value, matrix.is_some(), stored, false, switch)?);
         lock(&self.weights).push(weight.clone());
         Ok(weight)
     }
@@ -297,10 +230,25 @@ impl Params {
         lock(&self.linears).clone()
     }
 
-    /// Base weights and adapter weights that train, in a fixed order.
+    /// A second name for a weight (a head that is the embedding), under which an adapter may have a
+    /// copy of its own. Checkpoints hold the weight once.
+    pub fn alias(&self, name: &str, weight: &Weight) -> Arc<Weight> {
+        let alias = Arc::new(weight.alias(name));
+        lock(&self.aliases).push(alias.clone());
+        alias
+    }
+
+    /// All base weights, second names after the others.
+    pub fn all(&self) -> Vec<Arc<Weight>> {
+        let mut all = self.weights();
+        all.extend(lock(&self.aliases).iter().cloned());
+        all
+    }
+
+    /// Base weights and weights of the active adapter that train, in a fixed order.
     pub fn trainable(&self) -> Vec<Arc<Weight>> {
-        let adapters = self.linears().into_iter().flat_map(|linear| linear.adapter_weights());
-        self.weights().into_iter().chain(adapters).filter(|w| w.trains()).collect()
+        let weights = self.weights().into_iter().chain(self.adapter_weights());
+        weights.filter(|w| w.trains()).collect()
     }
 
     /// Sets which base weights train, by name.
@@ -313,25 +261,15 @@ impl Params {
 
 /// A fresh adapter weight, not part of the base weights.
 pub(crate) fn fresh(
-    name: String,
+    name: &str,
     shape: &[usize],
     init: Init,
     seed: u64,
-    like: &Tensor,
+    device: &Device,
 ) -> Result<Arc<Weight>> {
-    let value = draw(seed, &name, shape, init)?.to_device(like.device())?;
-    Ok(Arc::new(Weight {
-        name,
-        var: Var::from_tensor(&value)?,
-        transposed: true,
-        stored: shape.iter().rev().copied().collect(),
-        trains: AtomicBool::new(true),
-    }))
-}
-
-/// `[out, ...]` as `[out, in]`.
-fn as_matrix(value: &Tensor) -> Result<Tensor> {
-    if value.rank() == 2 { Ok(value.clone()) } else { value.flatten_from(1) }
+    let value = draw(seed, name, shape, init)?.to_device(device)?;
+    let stored = shape.iter().rev().copied().collect();
+    Ok(Arc::new(Weight::new(name, &value, true, stored, true, Arc::default())?))
 }
 
 fn draw(seed: u64, name: &str, shape: &[usize], init: Init) -> Result<Tensor> {
@@ -341,6 +279,11 @@ fn draw(seed: u64, name: &str, shape: &[usize], init: Init) -> Result<Tensor> {
         Init::Normal(std) => {
             let mut rng = crate::rng::stream(seed, &["init", name]);
             (0..count).map(|_| (std * normal(&mut rng)) as f32).collect()
+        }
+        Init::Uniform(bound) => {
+            let mut rng = crate::rng::stream(seed, &["init", name]);
+            let unit = |rng: &mut rand_chacha::ChaCha8Rng| 2.0 * rng.random::<f64>() - 1.0;
+            (0..count).map(|_| (bound * unit(&mut rng)) as f32).collect()
         }
     };
     Tensor::from_vec(values, shape, &Device::Cpu)
@@ -353,6 +296,6 @@ pub fn normal(rng: &mut impl Rng) -> f64 {
     (-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos()
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }

@@ -1,6 +1,8 @@
 //! Settings, with TRL's names.
 
-use savi_nn::layers::LoraConfig;
+use std::path::Path;
+
+use savi_models::{LoraConfig, LoraOptions};
 use savi_nn::optim::{AdamWConfig, Schedule};
 use serde::{Deserialize, Serialize};
 
@@ -42,8 +44,12 @@ pub struct OptimConfig {
     pub logging_steps: u64,
     /// Steps between checkpoints.
     pub save_steps: u64,
-    /// Seed of the order and of fresh weights.
+    /// Seed of the order, of fresh weights and of dropout.
     pub seed: u64,
+    /// Keeps only what goes into each layer of the decoder and runs the layers again in the backward
+    /// pass: less memory for more time, with the same results.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub gradient_checkpointing: bool,
 }
 
 impl Default for OptimConfig {
@@ -66,6 +72,7 @@ impl Default for OptimConfig {
             logging_steps: 1,
             save_steps: 25,
             seed: 0,
+            gradient_checkpointing: false,
         }
     }
 }
@@ -155,6 +162,10 @@ impl OptimConfig {
     }
 }
 
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
 fn positive(key: &'static str, value: f64) -> Result<(), TrainError> {
     if value.is_finite() && value > 0.0 {
         return Ok(());
@@ -176,6 +187,10 @@ pub struct DpoConfig {
     pub lora_r: usize,
     /// Adapter scale is `lora_alpha / lora_r`.
     pub lora_alpha: f64,
+    /// The adapter's other options, with PEFT's names. Layers are looked for in the decoder alone:
+    /// what sees runs once for each clip and stays as it is.
+    #[serde(skip_serializing_if = "is_default")]
+    pub lora: LoraOptions,
     /// Optimiser and data order.
     pub optim: OptimConfig,
 }
@@ -188,6 +203,7 @@ impl Default for DpoConfig {
             rpo_alpha: 0.0,
             lora_r: 8,
             lora_alpha: 32.0,
+            lora: LoraOptions::default(),
             optim: OptimConfig::default(),
         }
     }
@@ -203,6 +219,7 @@ impl DpoConfig {
         }
         positive("beta", self.beta)?;
         positive("lora_alpha", self.lora_alpha)?;
+        self.adapter().validate(Path::new("lora"))?;
         for (key, value, most) in [
             ("label_smoothing", self.label_smoothing, 0.5),
             ("rpo_alpha", self.rpo_alpha, f64::MAX),
@@ -215,8 +232,8 @@ impl DpoConfig {
         self.optim.validate()
     }
 
-    pub(crate) fn lora(&self) -> LoraConfig {
-        LoraConfig { r: self.lora_r, lora_alpha: self.lora_alpha }
+    pub(crate) fn adapter(&self) -> LoraConfig {
+        LoraConfig { r: self.lora_r, lora_alpha: self.lora_alpha, options: self.lora.clone() }
     }
 }
 
@@ -228,6 +245,10 @@ pub struct SftConfig {
     pub lora_r: usize,
     /// Adapter scale is `lora_alpha / lora_r`.
     pub lora_alpha: f64,
+    /// The adapter's other options, with PEFT's names. Layers are looked for in the decoder alone:
+    /// what sees runs once for each clip and stays as it is.
+    #[serde(skip_serializing_if = "is_default")]
+    pub lora: LoraOptions,
     /// Without an adapter: leaves the vision tower as it is. With one it always is.
     pub freeze_vision_tower: bool,
     /// A token of a target of n tokens weighs `n^-length_exponent`: 0 treats tokens alike,
@@ -242,6 +263,7 @@ impl Default for SftConfig {
         Self {
             lora_r: 8,
             lora_alpha: 32.0,
+            lora: LoraOptions::default(),
             freeze_vision_tower: false,
             length_exponent: 0.0,
             optim: OptimConfig::default(),
@@ -253,6 +275,15 @@ impl SftConfig {
     /// Refuses what cannot be carried out, naming the key.
     pub fn validate(&self) -> Result<(), TrainError> {
         positive("lora_alpha", self.lora_alpha)?;
+        match self.adapter() {
+            Some(adapter) => adapter.validate(Path::new("lora"))?,
+            None if !is_default(&self.lora) => {
+                let (key, value) = ("lora", "options of an adapter".to_owned());
+                let reason = "there is none with lora_r = 0, which trains all weights";
+                return Err(TrainError::Setting { key, value, reason });
+            }
+            None => {}
+        }
         if !self.length_exponent.is_finite() {
             let (key, value) = ("length_exponent", self.length_exponent.to_string());
             return Err(TrainError::Setting { key, value, reason: "must be a finite number" });
@@ -260,8 +291,9 @@ impl SftConfig {
         self.optim.validate()
     }
 
-    pub(crate) fn lora(&self) -> Option<LoraConfig> {
-        (self.lora_r > 0).then_some(LoraConfig { r: self.lora_r, lora_alpha: self.lora_alpha })
+    pub(crate) fn adapter(&self) -> Option<LoraConfig> {
+        let (r, lora_alpha, options) = (self.lora_r, self.lora_alpha, self.lora.clone());
+        (r > 0).then_some(LoraConfig { r, lora_alpha, options })
     }
 }
 

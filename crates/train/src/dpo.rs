@@ -4,12 +4,13 @@
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Tensor};
 use savi_engine::Engine;
-use savi_models::{attach_adapter, write_adapter};
+use savi_nn::checkpoint::Tape;
 use savi_nn::layers::Mode;
 use savi_objectives::{ChosenTokens, Dpo, PairLogps, Totals, sequence_logps};
 use savi_schema::Pair;
 
-use crate::sft::{Order, in_decoder, take_finished};
+use crate::adapter;
+use crate::sft::{Order, take_finished};
 use crate::steps::{StepOutput, in_parts, run};
 use crate::{DpoConfig, Packed, TrainError, TrainIo, TrainSummary, Tree, checkpoint};
 
@@ -38,15 +39,9 @@ pub fn dpo(
         })
         .collect::<Result<Vec<_>, _>>()?;
     let mut order = Order::new(pairs.len(), config.optim.step_records(), config.optim.seed);
-    let lora = config.lora();
-    attach_adapter(engine.model().params(), &lora, config.optim.seed, in_decoder)?;
+    adapter::attach(engine, &config.adapter(), config.optim.seed)?;
     let weights = engine.model().params().trainable();
     let device = engine.model().params().device().clone();
-    let settings = Dpo {
-        beta: config.beta,
-        label_smoothing: config.label_smoothing,
-        rpo_alpha: config.rpo_alpha,
-    };
     let summary = run("dpo", &config.optim, &weights, total, io, &device, |step| {
         let chosen = &order.of_step(step);
         let lengths = |tree: &Tree| tree.branches[0].ids.len() - tree.branches[0].targets;
@@ -58,7 +53,7 @@ pub fn dpo(
         let (mut loss, mut tokens, mut metrics) = (0.0, 0, None);
         let size = config.optim.per_device_train_batch_size;
         let parts = in_parts(&device, chosen, size, |part| {
-            step_part(engine, pairs, &trees, part, &totals, &settings)
+            step_part(engine, pairs, &trees, part, &totals, config, step)
         })?;
         for output in parts {
             loss += output.0;
@@ -76,8 +71,7 @@ pub fn dpo(
         let ids = chosen.iter().map(|&i| pairs[i].id.clone()).collect();
         Ok(StepOutput { grads, loss, tokens, figures, ids })
     })?;
-    write_adapter(engine.model().params(), &lora, &io.dir.join("adapter"))?;
-    engine.merge_attached()?;
+    adapter::save_and_merge(engine, &config.adapter(), io.dir)?;
     checkpoint::clear(io.dir)?;
     Ok(summary)
 }
@@ -90,12 +84,17 @@ fn step_part(
     trees: &[Tree],
     part: &[usize],
     totals: &Totals,
-    settings: &Dpo,
+    config: &DpoConfig,
+    step: u64,
 ) -> Result<Part, TrainError> {
-    let packed = Packed::new(part.iter().map(|&i| &trees[i]));
+    let mut packed = Packed::new(part.iter().map(|&i| &trees[i]));
+    if config.lora.lora_dropout > 0.0 {
+        packed = packed.with_dropout(config.optim.seed, step)?;
+    }
+    let tape = Tape::new(config.optim.gradient_checkpointing);
     let clips =
         packed.clips.iter().map(|shown| engine.clip(shown)).collect::<Result<Vec<_>, _>>()?;
-    let policy = packed.logps(engine, &clips, Mode::TRAIN)?.to_dtype(DType::F32)?;
+    let policy = packed.logps_on(engine, &clips, Mode::TRAIN, &tape)?.to_dtype(DType::F32)?;
     let reference = packed.logps(engine, &clips, Mode::REFERENCE)?.to_dtype(DType::F32)?;
     let device = policy.device();
     let segments = Tensor::from_slice(&packed.branch_of, packed.branch_of.len(), device)?;
@@ -121,8 +120,12 @@ fn step_part(
         },
         Some(&ChosenTokens { logps: &policy, weights: &is_chosen }),
         totals,
-        settings,
+        &Dpo {
+            beta: config.beta,
+            label_smoothing: config.label_smoothing,
+            rpo_alpha: config.rpo_alpha,
+        },
     )?;
     let loss = f64::from(output.loss.to_scalar::<f32>()?);
-    Ok((loss, packed.ids.len(), output.loss.backward()?, output.metrics))
+    Ok((loss, packed.ids.len(), tape.backward(&output.loss)?, output.metrics))
 }

@@ -6,6 +6,7 @@
 //! train are the engine's own. This crate knows no prompts' wording and no files of clips beyond
 //! the engine's media.
 
+mod adapter;
 mod checkpoint;
 mod config;
 mod dpo;

@@ -4,7 +4,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use candle_core::{Result as TensorResult, Tensor};
+use rand::Rng;
 use savi_engine::{Engine, Prompt, Shown};
+use savi_nn::checkpoint::Tape;
 use savi_nn::layers::Mode;
 use savi_nn::{Forest, Parent};
 use savi_schema::Message;
@@ -89,6 +91,8 @@ impl Tree {
 /// Several trees in one pass.
 #[derive(Debug)]
 pub struct Packed {
+    /// Whose records they are, one for each tree.
+    pub records: Vec<String>,
     /// All tokens.
     pub ids: Vec<u32>,
     /// How they hang together.
@@ -109,6 +113,7 @@ impl Packed {
     /// Packs trees one after the other.
     pub fn new<'a>(trees: impl IntoIterator<Item = &'a Tree>) -> Self {
         let mut packed = Self {
+            records: Vec::new(),
             ids: Vec::new(),
             forest: Arc::default(),
             rows: Vec::new(),
@@ -119,6 +124,7 @@ impl Packed {
         };
         let mut forest = Forest::new();
         for tree in trees {
+            packed.records.push(tree.id.clone());
             packed.clips.extend(tree.shown().cloned());
             let root = tree.root.root(&mut forest);
             packed.ids.extend(&tree.root.ids);
@@ -138,11 +144,32 @@ impl Packed {
         packed
     }
 
+    /// Lets passes in training drop out: by seed, step and record, whatever the batch and the packing.
+    pub fn with_dropout(mut self, seed: u64, step: u64) -> TensorResult<Self> {
+        let step = step.to_string();
+        let key = |id: &String| savi_nn::rng::stream(seed, &["dropout", &step, id]).random();
+        let keys: Vec<u64> = self.records.iter().map(key).collect();
+        self.forest = Arc::new(Arc::unwrap_or_clone(self.forest).with_noise(&self.ids, &keys)?);
+        Ok(self)
+    }
+
     /// Log-probability of every target, `[targets]`, given each clip's visual tokens.
     pub fn logps(&self, engine: &Engine, clips: &[Tensor], mode: Mode) -> TensorResult<Tensor> {
+        self.logps_on(engine, clips, mode, &Tape::default())
+    }
+
+    /// [`logps`](Self::logps) with the decoder's layers as segments of `tape`, which makes the backward
+    /// pass.
+    pub fn logps_on<'a>(
+        &self,
+        engine: &'a Engine,
+        clips: &[Tensor],
+        mode: Mode,
+        tape: &Tape<'a>,
+    ) -> TensorResult<Tensor> {
         let model = engine.model();
         let embeds = model.embed(&self.ids, clips, mode)?;
-        let hidden = model.hidden(&embeds, &self.forest, mode)?;
+        let hidden = model.hidden_on(&embeds, &self.forest, mode, tape)?;
         let index = Tensor::from_slice(&self.rows, self.rows.len(), hidden.device())?;
         model.logps(&hidden.index_select(&index, 0)?, &self.targets, mode)
     }

@@ -12,6 +12,7 @@ use candle_core::{DType, Tensor};
 use rayon::prelude::*;
 use savi_engine::{Engine, PromptVisual};
 use savi_models::{Pixels, Visual};
+use savi_nn::checkpoint::Tape;
 use savi_nn::layers::Mode;
 use savi_nn::ops::{gathered_logps, rms_norm};
 use savi_nn::{Forest, Parent};
@@ -133,7 +134,9 @@ pub fn perceive(
             .collect::<Result<_, TrainError>>()?;
         let share = Share::of(&batch, &heads);
         let size = batch.len().div_ceil(config.gradient_accumulation_steps.max(1));
-        let parts = in_parts(&device, &batch, size, |part| pass(engine, &heads, part, &share))?;
+        let parts = in_parts(&device, &batch, size, |part| {
+            pass(engine, &heads, part, &share, config.gradient_checkpointing)
+        })?;
         let mut grads = GradStore::default();
         let (mut loss, mut tokens) = (0.0, 0);
         let mut figures = vec![0.0; heads.heads.len()];
@@ -207,6 +210,7 @@ fn pass(
     heads: &Heads,
     part: &[(LabelledFrames, Pixels)],
     share: &Share,
+    checkpointing: bool,
 ) -> Result<Part, TrainError> {
     let model = engine.model();
     let pixels: Vec<Pixels> = part.iter().map(|(_, pixels)| pixels.clone()).collect();
@@ -228,7 +232,8 @@ fn pass(
     let index = Tensor::from_slice(&rows, rows.len(), embeds.device())?;
     let projected = embeds.index_select(&index, 0)?;
     let projected = rms_norm(&projected, &heads.scale, 1e-6)?;
-    let states = model.block_states(&embeds, &Arc::new(forest), Mode::TRAIN)?;
+    let tape = Tape::new(checkpointing);
+    let states = model.block_states(&embeds, &Arc::new(forest), Mode::TRAIN, &tape)?;
     let states = states
         .iter()
         .map(|x| rms_norm(&x.index_select(&index, 0)?, &heads.scale, 1e-6))
@@ -273,5 +278,5 @@ fn pass(
     }
     let Some(total) = total else { return Err(TrainError::Nothing("labels")) };
     let loss = f64::from(total.to_scalar::<f32>()?);
-    Ok(Part { loss, tokens: ids.len(), by_head, grads: total.backward()? })
+    Ok(Part { loss, tokens: ids.len(), by_head, grads: tape.backward(&total)? })
 }

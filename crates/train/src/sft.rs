@@ -7,13 +7,14 @@ use candle_core::{DType, Tensor};
 use rand::seq::SliceRandom;
 use rayon::prelude::*;
 use savi_engine::Engine;
-use savi_models::{Pixels, Visual, attach_adapter, write_adapter};
+use savi_models::{Pixels, Visual};
+use savi_nn::checkpoint::Tape;
 use savi_nn::layers::Mode;
 use savi_objectives::nll;
 use savi_schema::{Example, Message, RgbImage};
 
 use crate::steps::{StepOutput, in_parts, run};
-use crate::{Packed, SftConfig, TrainError, TrainIo, TrainSummary, Tree, checkpoint};
+use crate::{Packed, SftConfig, TrainError, TrainIo, TrainSummary, Tree, adapter, checkpoint};
 
 /// An example with frames of its own, for data that never was a file.
 #[derive(Debug, Clone)]
@@ -111,11 +112,9 @@ fn train(
     total: u64,
     mut batch: impl FnMut(&Engine, u64) -> Result<Vec<Work>, TrainError>,
 ) -> Result<TrainSummary, TrainError> {
-    let lora = config.lora();
+    let lora = config.adapter();
     match &lora {
-        Some(lora) => {
-            attach_adapter(engine.model().params(), lora, config.optim.seed, in_decoder)?;
-        }
+        Some(lora) => adapter::attach(engine, lora, config.optim.seed)?,
         None => engine.model().params().set_trains(|name| {
             !(name.contains(".post_layernorm.")
                 || config.freeze_vision_tower && name.starts_with("vision_tower."))
@@ -129,14 +128,20 @@ fn train(
         let size = trees.len().div_ceil(config.optim.gradient_accumulation_steps.max(1));
         let total_weight: f64 = trees.iter().map(|work| weight(&work.tree, exponent)).sum();
         let parts = in_parts(&device, &trees, size, |part| {
-            let packed = Packed::new(part.iter().map(|work| &work.tree));
-            let logps = packed.logps(engine, &encode(engine, part)?, Mode::TRAIN)?;
+            let mut packed = Packed::new(part.iter().map(|work| &work.tree));
+            if config.lora.lora_dropout > 0.0 {
+                packed = packed.with_dropout(config.optim.seed, step)?;
+            }
+            let tape = Tape::new(config.optim.gradient_checkpointing);
+            let clips = encode(engine, part)?;
+            let logps = packed.logps_on(engine, &clips, Mode::TRAIN, &tape)?;
             let logps = logps.to_dtype(DType::F32)?;
             let weights = token_weights(&packed, exponent);
             let weights = Tensor::from_slice(&weights, weights.len(), logps.device())?;
             let share = nll(&logps, &weights, total_weight)?;
             let loss = f64::from(share.to_scalar::<f32>()?);
-            Ok((loss, packed.ids.len(), kind_losses(part, &packed, &logps)?, share.backward()?))
+            let kinds = kind_losses(part, &packed, &logps)?;
+            Ok((loss, packed.ids.len(), kinds, tape.backward(&share)?))
         })?;
         let mut grads = GradStore::default();
         let (mut loss, mut tokens) = (0.0, 0);
@@ -156,18 +161,12 @@ fn train(
     })?;
     engine.model().params().set_trains(|_| false);
     if let Some(lora) = &lora {
-        write_adapter(engine.model().params(), lora, &io.dir.join("adapter"))?;
-        engine.merge_attached()?;
+        adapter::save_and_merge(engine, lora, io.dir)?;
         checkpoint::clear(io.dir)?;
     } else {
         engine.weights_changed()?;
     }
     Ok(summary)
-}
-
-/// Adapters go on all linear layers of the language model; tower and projector stay frozen.
-pub(crate) fn in_decoder(name: &str) -> bool {
-    name.starts_with("language_model.")
 }
 
 /// Takes up the result of a finished training, if the folder holds one.

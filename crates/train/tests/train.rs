@@ -6,9 +6,9 @@ use std::path::Path;
 
 use candle_core::Tensor;
 use savi_engine::{Engine, testing::random_engine};
-use savi_models::attach_adapter;
+use savi_models::{LoraConfig, LoraOptions, attach_adapter};
 use savi_nn::check;
-use savi_nn::layers::{LoraConfig, Mode};
+use savi_nn::layers::Mode;
 use savi_run::{Interrupt, Metrics};
 use savi_schema::{Example, Generate, Media, Message, Pair, Role, SCHEMA_VERSION};
 use savi_train::{DpoConfig, OptimConfig, Packed, SftConfig, TrainError, TrainIo, Tree, dpo, sft};
@@ -77,12 +77,21 @@ fn run_dpo(dir: &Path, data: &Path, config: &DpoConfig) -> Result<(Engine, Vec<f
     Ok((engine, losses))
 }
 
+/// With dropout as well: a record's masks do not depend on how it is packed.
 #[test]
 fn packed_rows_equal_separate_rows_in_values_and_gradients() {
+    for lora_dropout in [0.0, 0.3] {
+        packed_equals_separate(lora_dropout);
+    }
+}
+
+fn packed_equals_separate(lora_dropout: f64) {
     let dir = tempfile::tempdir().unwrap();
     let engine = random_engine(1, 2).unwrap();
     let params = engine.model().params();
-    attach_adapter(params, &LoraConfig::default(), 1, |name| name.starts_with("language_model."))
+    let options = LoraOptions { lora_dropout, ..LoraOptions::default() };
+    let config = LoraConfig { options, ..LoraConfig::default() };
+    attach_adapter(engine.model(), "it", &config, 1, |name| engine.model().in_decoder(name))
         .unwrap();
     for (i, weight) in params.trainable().iter().enumerate() {
         let noise =
@@ -102,7 +111,7 @@ fn packed_rows_equal_separate_rows_in_values_and_gradients() {
         }
     }
     let compute = |trees: &[Tree]| -> (Vec<f32>, HashMap<String, Tensor>, usize) {
-        let packed = Packed::new(trees);
+        let packed = Packed::new(trees).with_dropout(5, 1).unwrap();
         let clips: Vec<Tensor> = packed.clips.iter().map(|m| engine.clip(m).unwrap()).collect();
         let logps = packed.logps(&engine, &clips, Mode::TRAIN).unwrap();
         let grads = logps.sqr().unwrap().sum_all().unwrap().backward().unwrap();
@@ -124,6 +133,74 @@ fn packed_rows_equal_separate_rows_in_values_and_gradients() {
         check::close(&(&packed_grads[&name] * scale).unwrap(), &(want * scale).unwrap(), 1e-5)
             .unwrap();
     }
+}
+
+/// Accumulation and checkpointing change nothing, dropout or not; dropout does, and is the same again.
+#[test]
+fn dropout_and_checkpointing_do_not_depend_on_the_batch() {
+    let data = tempfile::tempdir().unwrap();
+    let losses = |batch, accumulation, lora_dropout, gradient_checkpointing| {
+        let dir = tempfile::tempdir().unwrap();
+        let plain = dpo_config(batch, accumulation);
+        let config = DpoConfig {
+            lora: LoraOptions { lora_dropout, ..LoraOptions::default() },
+            optim: OptimConfig { gradient_checkpointing, ..plain.optim.clone() },
+            ..plain
+        };
+        run_dpo(dir.path(), data.path(), &config).unwrap().1
+    };
+    let close = |a: &[f64], b: &[f64]| {
+        a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-4 * a.abs().max(1.0))
+    };
+    let (plain, dropped) = (losses(6, 1, 0.0, false), losses(6, 1, 0.3, false));
+    assert!(!close(&plain, &dropped));
+    assert!(close(&plain, &losses(6, 1, 0.0, true)));
+    assert!(close(&dropped, &losses(2, 3, 0.3, true)));
+}
+
+/// Options reach the adapter: its folder holds the layers and copies that they name.
+#[test]
+fn options_of_the_adapter_are_carried_out() {
+    let (dir, data) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let lora: LoraOptions = serde_json::from_value(serde_json::json!({
+        "target_modules": ["q_proj", "down_proj"], "layers_to_transform": 1, "bias": "lora_only",
+        "modules_to_save": ["norm"], "use_rslora": true, "rank_pattern": {"down_proj": 2},
+    }))
+    .unwrap();
+    let config = DpoConfig { lora, ..dpo_config(6, 1) };
+    let (engine, _) = run_dpo(dir.path(), data.path(), &config).unwrap();
+    let file = dir.path().join("adapter/adapter_model.safetensors");
+    let tensors = candle_core::safetensors::load(file, &candle_core::Device::Cpu).unwrap();
+    let at = |name: &str| {
+        let name = format!("base_model.model.model.language_model.{name}");
+        tensors.get(&name).unwrap_or_else(|| panic!("{name}: {:?}", tensors.keys())).dims().to_vec()
+    };
+    assert_eq!(at("layers.1.mlp.down_proj.lora_A.weight")[0], 2);
+    assert_eq!(at("layers.1.self_attn.q_proj.lora_A.weight")[0], 4);
+    at("layers.1.self_attn.q_proj.base_layer.bias");
+    at("layers.0.input_layernorm.weight");
+    at("norm.weight");
+    assert!(tensors.keys().all(|name| !name.contains("layers.0.mlp")));
+    let mut again = random_engine(1, 2).unwrap();
+    again.merge_adapter(&dir.path().join("adapter")).unwrap();
+    assert_eq!(again.fingerprint(), engine.fingerprint());
+
+    let mut engine = random_engine(1, 2).unwrap();
+    let metrics = Metrics::open(data.path()).unwrap();
+    let io = TrainIo { dir: data.path(), metrics: &metrics, interrupt: &Interrupt::new() };
+    let tied = LoraOptions {
+        modules_to_save: Some(vec!["embed_tokens".to_owned()]),
+        ..LoraOptions::default()
+    };
+    let config = DpoConfig { lora: tied, ..dpo_config(6, 1) };
+    let refused = dpo(&mut engine, &pairs(data.path()), &config, &io).unwrap_err().to_string();
+    assert!(refused.contains("embed_tokens"), "{refused}");
+    let none = SftConfig {
+        lora_r: 0,
+        lora: LoraOptions { use_rslora: true, ..LoraOptions::default() },
+        ..SftConfig::default()
+    };
+    assert!(none.validate().unwrap_err().to_string().contains("lora_r = 0"));
 }
 
 #[test]

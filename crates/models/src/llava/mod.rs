@@ -23,7 +23,7 @@ use crate::ModelError;
 use crate::decoder::Decoder;
 use crate::files::close;
 use crate::look::Look;
-use crate::model::Vision;
+use crate::model::{Vision, moved};
 use crate::processing::{Processors, Size, scaled};
 use crate::tower::Tower;
 use crate::visual::{Mark, Pixels, Plan, Visual, VisualKind};
@@ -41,6 +41,16 @@ pub(crate) const RENAMES: &[(&str, &str)] = &[
     ("model.vision_tower.", "vision_tower.vision_model."),
     ("vision_tower.vision_model.", "vision_tower.vision_model."),
     ("vision_tower.", "vision_tower.vision_model."),
+];
+
+/// Starts of names here, and of the modules of transformers 5.
+const MODULES: &[(&str, &str)] = &[
+    ("language_model.model.", "model.language_model."),
+    ("language_model.lm_head", "lm_head"),
+    ("vision_tower.vision_model.", "model.vision_tower."),
+    ("multi_modal_projector.", "model.multi_modal_projector."),
+    ("vision_resampler.", "model.vision_resampler."),
+    ("image_newline", "model.image_newline"),
 ];
 
 /// What sees in a LLaVA.
@@ -152,7 +162,7 @@ impl Llava {
         };
         let convolve = |x: &Tensor| match &self.convolution {
             Some([weight, bias]) => {
-                linear(x, &weight.tensor(mode.train))?.broadcast_add(&bias.tensor(mode.train))
+                linear(x, &weight.value(mode)?)?.broadcast_add(&bias.value(mode)?)
             }
             None => bail!("pooling has no convolution"),
         };
@@ -163,7 +173,7 @@ impl Llava {
     /// The tokens of a picture, those of the whole first: `tokens` of all it was shown as, one after the
     /// other.
     fn picture(&self, tokens: &Tensor, layout: Option<Layout>, mode: Mode) -> TensorResult<Tensor> {
-        let newline = self.newline.tensor(mode.train).unsqueeze(0)?;
+        let newline = self.newline.value(mode)?.unsqueeze(0)?;
         let Some(layout) = layout else { return Tensor::cat(&[tokens, &newline], 0) };
         let (side, per_tile) = (self.config.anyres.side, self.config.anyres.per_tile());
         let whole = tokens.narrow(0, 0, per_tile)?;
@@ -196,6 +206,10 @@ impl Llava {
 }
 
 impl Vision for Llava {
+    fn module_name(&self, name: &str) -> String {
+        moved(name, MODULES)
+    }
+
     fn mark(&self, kind: VisualKind) -> Mark {
         // Where both have one token, it stands for clips: pictures have none.
         let image = self.config.image_token;
@@ -250,7 +264,7 @@ impl Vision for Llava {
         let all = self.tower.forward(&Tensor::cat(&patches, 0)?, &self.config.layers, mode)?;
         let per_view = self.config.anyres.per_tile();
         let per_frame = self.config.pooled_side().pow(2);
-        let newline = self.newline.tensor(mode.train).unsqueeze(0)?;
+        let newline = self.newline.value(mode)?.unsqueeze(0)?;
         let mut out = Vec::with_capacity(visuals.len());
         let mut start = 0;
         // Neighbours of one kind share a pass.

@@ -18,7 +18,7 @@ use vit::QwenVit;
 use crate::ModelError;
 use crate::decoder::Decoder;
 use crate::files::close;
-use crate::model::Vision;
+use crate::model::{Vision, moved};
 use crate::processing::Processors;
 use crate::visual::{Mark, Pixels, Plan, TokenGrid, Visual, VisualKind};
 
@@ -30,6 +30,10 @@ pub(crate) const RENAMES: &[(&str, &str)] =
 const UNKNOWN_RATE: f64 = 24.0;
 /// Positions beyond this are no positions: steps in time stay far from where numbers end.
 const LAST: f64 = (1u32 << 30) as f64;
+
+/// Starts of names here, and of the modules of transformers 5.
+const MODULES: &[(&str, &str)] =
+    &[("model.", "model.language_model."), ("visual.", "model.visual.")];
 
 /// What sees in a Qwen2-VL or a Qwen2.5-VL.
 #[derive(Debug)]
@@ -76,6 +80,10 @@ impl QwenVl {
 }
 
 impl Vision for QwenVl {
+    fn module_name(&self, name: &str) -> String {
+        moved(name, MODULES)
+    }
+
     fn mark(&self, kind: VisualKind) -> Mark {
         Mark::Token(self.token(kind))
     }

@@ -39,9 +39,9 @@ impl Norm {
     }
 
     fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
-        let weight = self.weight.tensor(mode.train);
+        let weight = self.weight.value(mode)?;
         match &self.bias {
-            Some(bias) => layer_norm(x, &weight, &bias.tensor(mode.train), EPS),
+            Some(bias) => layer_norm(x, &weight, &bias.value(mode)?, EPS),
             None => rms_norm(x, &weight, EPS),
         }
     }
@@ -191,7 +191,7 @@ impl QwenVit {
         let head_dim = width / heads;
         let table = RopeTable::of_angles(&layout.angles, head_dim / 2, head_dim, 1.0);
         let heads = Heads::new(heads, heads, head_dim);
-        let mut x = linear(&patches, &self.patches.tensor(mode.train))?;
+        let mut x = linear(&patches, &self.patches.value(mode)?)?;
         for (i, block) in self.blocks.iter().enumerate() {
             let whole = match &self.config.blocks {
                 Blocks::Plain => true,

@@ -39,8 +39,8 @@ pub fn gathered_logps(
         let mut parts = Vec::new();
         for start in (0..rows).step_by(LOGP_CHUNK) {
             let len = LOGP_CHUNK.min(rows - start);
-            let logits = hidden.narrow(0, start, len)?.matmul(&head.t()?)?.to_dtype(DType::F32)?;
-            let logits = super::softcap(&logits, softcap)?;
+            let logits = super::linear_transposed(&hidden.narrow(0, start, len)?, head)?;
+            let logits = super::softcap(&logits.to_dtype(DType::F32)?, softcap)?;
             let index =
                 Tensor::from_slice(&targets[start..start + len], (len, 1), hidden.device())?;
             parts.push(

@@ -1,0 +1,148 @@
+//! Activation checkpointing (Chen et al. 2016): a pass is cut into segments, of which only the inputs
+//! are kept; the backward pass runs each segment again when its gradients are due.
+//!
+//! Values and gradients are those of the pass without it: a segment is run on the same input both
+//! times, and what is random in it (see [`Noise`](crate::Noise)) depends on names, not on order.
+
+use std::cell::RefCell;
+
+use candle_core::backprop::GradStore;
+use candle_core::{Result, Tensor, Var};
+
+type Run<'a> = Box<dyn Fn(&Tensor) -> Result<Tensor> + 'a>;
+
+/// The segments of a pass, in order.
+#[derive(Default)]
+pub struct Tape<'a> {
+    keeps: bool,
+    segments: RefCell<Vec<Segment<'a>>>,
+}
+
+struct Segment<'a> {
+    /// Where the input comes from, and the input itself: a variable where it needs a gradient.
+    source: Tensor,
+    input: Tensor,
+    output: Tensor,
+    run: Run<'a>,
+}
+
+impl std::fmt::Debug for Tape<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let segments = self.segments.borrow().len();
+        f.debug_struct("Tape").field("keeps", &self.keeps).field("segments", &segments).finish()
+    }
+}
+
+impl<'a> Tape<'a> {
+    /// With `checkpointing`, segments are run again in the backward pass; without, they are simply
+    /// part of the pass.
+    pub fn new(checkpointing: bool) -> Self {
+        Self { keeps: checkpointing, segments: RefCell::default() }
+    }
+
+    /// Runs a segment. `run` must give the same result each time.
+    pub fn segment(
+        &self,
+        input: &Tensor,
+        run: impl Fn(&Tensor) -> Result<Tensor> + 'a,
+    ) -> Result<Tensor> {
+        if !self.keeps {
+            return run(input);
+        }
+        let source = input.clone();
+        let input = if source.track_op() && !source.is_variable() {
+            Var::from_tensor(&source.detach())?.as_tensor().clone()
+        } else {
+            source.clone()
+        };
+        let output = run(&input)?;
+        if !output.track_op() {
+            return Ok(output);
+        }
+        let output = Var::from_tensor(&output.detach())?.as_tensor().clone();
+        self.segments.borrow_mut().push(Segment {
+            source,
+            input,
+            output: output.clone(),
+            run: Box::new(run),
+        });
+        Ok(output)
+    }
+
+    /// All gradients of `loss`, a scalar that was computed from what the segments gave.
+    pub fn backward(self, loss: &Tensor) -> Result<GradStore> {
+        let mut grads = loss.backward()?;
+        let mut segments = self.segments.into_inner();
+        while let Some(segment) = segments.pop() {
+            let Some(grad) = grads.remove(&segment.output) else { continue };
+            let output = (segment.run)(&segment.input)?;
+            grads.extend(pull(&output, &grad)?)?;
+            if segment.source.id() != segment.input.id()
+                && let Some(grad) = grads.remove(&segment.input)
+            {
+                grads.extend(pull(&segment.source, &grad)?)?;
+            }
+        }
+        Ok(grads)
+    }
+}
+
+/// Gradients of whatever `output` was computed from, given its own.
+fn pull(output: &Tensor, grad: &Tensor) -> Result<GradStore> {
+    let grad = grad.detach();
+    let mut grads = (output * &grad)?.sum_all()?.backward()?;
+    // candle's product has a gradient for its other side as well, tracked or not.
+    grads.remove(&grad);
+    Ok(grads)
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::DType;
+
+    use super::*;
+    use crate::check;
+
+    /// Three layers, of which the loss sees every output, on an input that is computed itself.
+    #[test]
+    fn gradients_are_those_of_the_whole_pass() -> Result<()> {
+        let weights: Vec<Var> = (0..3)
+            .map(|i| Var::from_tensor(&check::normal(&[6, 6], &i.to_string(), DType::F32)?))
+            .collect::<Result<_>>()?;
+        let start = Var::from_tensor(&check::normal(&[4, 6], "x", DType::F32)?)?;
+        let pass = |checkpointing: bool| -> Result<(f32, GradStore)> {
+            let tape = Tape::new(checkpointing);
+            let mut x = (start.as_tensor() * 0.5)?;
+            let mut loss = x.sqr()?.sum_all()?;
+            for weight in &weights {
+                x = tape.segment(&x, move |x| x.matmul(weight)?.tanh())?;
+                loss = (loss + x.sqr()?.sum_all()?)?;
+            }
+            Ok((loss.to_scalar()?, tape.backward(&loss)?))
+        };
+        let ((plain, want), (value, got)) = (pass(false)?, pass(true)?);
+        assert_eq!(plain, value);
+        for var in weights.iter().chain([&start]) {
+            let (got, want) = (got.get(var).expect("got"), want.get(var).expect("wanted"));
+            check::close(got, want, 1e-6)?;
+        }
+        Ok(())
+    }
+
+    /// Nothing trains before the second segment: the first is not run again.
+    #[test]
+    fn what_needs_no_gradient_is_run_once() -> Result<()> {
+        let runs = std::cell::Cell::new(0);
+        let weight = Var::from_tensor(&check::normal(&[6, 6], "w", DType::F32)?)?;
+        let tape = Tape::new(true);
+        let x = check::normal(&[4, 6], "x", DType::F32)?;
+        let x = tape.segment(&x, |x| {
+            runs.set(runs.get() + 1);
+            x.tanh()
+        })?;
+        let loss = tape.segment(&x, |x| x.matmul(&weight))?.sum_all()?;
+        assert!(tape.backward(&loss)?.get(&weight).is_some());
+        assert_eq!(runs.get(), 1);
+        Ok(())
+    }
+}
