@@ -24,7 +24,7 @@ use crate::decode::{Prefilled, Row, Whole, host_logits, run};
 use crate::files::{ModelDir, StoredDType};
 use crate::media::{ClipKey, Processor, Shown};
 use crate::prefix::PrefixCache;
-use crate::text::{Prompt, TextFiles, TextModel};
+use crate::text::{Prompt, TextFiles, TextModel, special_tokens};
 
 /// Rows that decode together; more wait for their turn.
 const MAX_ROWS: usize = 192;
@@ -111,7 +111,9 @@ impl Engine {
             }
         };
         let device = device::select(&options.device)?;
-        let model = Model::new(config, processors, weights, dtype, &device)?;
+        let tokens = special_tokens(&files.tokenizer)?;
+        let processors = Processors { tokens, ..processors.clone() };
+        let model = Model::new(config, &processors, weights, dtype, &device)?;
         let text = TextModel::new(&files, Some(&model))?;
         let own = || model.policy().map(|policy| Processor { policy });
         let processor = processor.or_else(own).unwrap_or_default();

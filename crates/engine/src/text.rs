@@ -127,6 +127,8 @@ pub struct TextModel {
     marks: Marks,
     /// Whether the template wants a message as a list of parts even where it is words alone.
     parts: bool,
+    /// Whether the template knows words alone: marks of pictures and clips then stand among them.
+    words_alone: bool,
     pub(crate) turn_end: Option<u32>,
     ends: Vec<u32>,
 }
@@ -158,6 +160,7 @@ impl TextModel {
             special,
             marks: Marks::default(),
             parts: false,
+            words_alone: false,
             turn_end: None,
             ends: files.eos_ids.clone(),
         };
@@ -173,6 +176,7 @@ impl TextModel {
             text.marks = Marks { image, video, placeholders: model.placeholders() };
         }
         text.parts = text.wants_parts();
+        text.words_alone = text.passes_over_media();
         let eos = files.eos.as_deref().and_then(|eos| text.tokenizer.token_to_id(eos));
         text.turn_end = text.template_end().or(eos).or(files.eos_ids.first().copied());
         for end in [text.turn_end, eos].into_iter().flatten() {
@@ -202,6 +206,28 @@ impl TextModel {
             rendered.is_ok_and(|text| text.contains(WORDS))
         };
         !shows(json!(WORDS)) && shows(json!([{"type": "text", "text": WORDS}]))
+    }
+
+    /// Whether the template shows neither pictures nor clips where they are parts of a message.
+    fn passes_over_media(&self) -> bool {
+        let shows = |kind: &str, mark: &Option<String>| {
+            let Some(mark) = mark else { return false };
+            let content = json!([{"type": kind}, {"type": "text", "text": "Qzxq"}]);
+            let rendered = self.render(&[json!({"role": "user", "content": content})], false);
+            rendered.is_ok_and(|text| text.contains(mark))
+        };
+        !shows("image", &self.marks.image) && !shows("video", &self.marks.video)
+    }
+
+    /// A message's words, with marks of its pictures and clips on lines of their own among them.
+    fn marked_words(&self, message: &Message) -> String {
+        let line = |mark: &Option<String>| format!("{}\n", mark.as_deref().unwrap_or_default());
+        let part = |part: &Part| match part {
+            Part::Text { text } => text.clone(),
+            Part::Image(_) => line(&self.marks.image),
+            Part::Video(_) => line(&self.marks.video),
+        };
+        message.content.iter().map(part).collect()
     }
 
     /// Words as the template wants them.
@@ -294,8 +320,13 @@ impl TextModel {
                 });
             }
             let words = message.content.iter().all(|part| matches!(part, Part::Text { .. }));
-            let content =
-                if words { self.content(&message.words()) } else { Value::Array(content) };
+            let content = if words {
+                self.content(&message.words())
+            } else if self.words_alone {
+                self.content(&self.marked_words(message))
+            } else {
+                Value::Array(content)
+            };
             rendered.push(json!({"role": message.role, "content": content}));
         }
         let clips = shown.iter().any(|shown| shown.kind == VisualKind::Video);
@@ -398,6 +429,25 @@ impl TextModel {
         }
         Ok(Prompt { ids, visuals, coordinates: None })
     }
+}
+
+/// The words with a number of their own in a `tokenizer.json`.
+pub(crate) fn special_tokens(tokenizer: &[u8]) -> Result<BTreeMap<String, u32>, EngineError> {
+    #[derive(serde::Deserialize)]
+    struct Token {
+        id: u32,
+        content: String,
+    }
+    #[derive(serde::Deserialize)]
+    struct File {
+        #[serde(default)]
+        added_tokens: Vec<Token>,
+    }
+    let file: File = serde_json::from_slice(tokenizer).map_err(|e| EngineError::Malformed {
+        file: "tokenizer.json".to_owned(),
+        reason: e.to_string(),
+    })?;
+    Ok(file.added_tokens.into_iter().map(|token| (token.content, token.id)).collect())
 }
 
 /// Trains a byte-level BPE of at most `size` entries on `corpus`, single digits apart, with the

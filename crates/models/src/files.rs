@@ -170,6 +170,7 @@ pub fn read_directory(dir: &Path) -> Result<ModelFiles, ModelError> {
         image: optional("preprocessor_config.json")?,
         video: optional("video_preprocessor_config.json")?,
         whole: optional("processor_config.json")?,
+        ..Processors::default()
     };
     let index = dir.join("model.safetensors.index.json");
     if !index.exists() {

@@ -14,6 +14,8 @@ mod error;
 mod families;
 mod files;
 mod gguf;
+mod intern_vit;
+mod internvl;
 mod interpolate;
 mod llava;
 mod look;

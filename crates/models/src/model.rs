@@ -16,6 +16,7 @@ use crate::ModelError;
 use crate::decoder::{Decoder, DecoderConfig};
 use crate::families::decoder_config;
 use crate::files::{close, renamed};
+use crate::internvl::{self, InternVl, InternVlConfig};
 use crate::llava::{self, Llava, LlavaConfig};
 use crate::processing::Processors;
 use crate::qwen_vl::{self, QwenVl, QwenVlConfig};
@@ -91,6 +92,7 @@ impl Model {
         let source = match family {
             Some("llava_onevision" | "llava_next_video") => renamed(source, llava::RENAMES),
             Some("qwen2_vl" | "qwen2_5_vl") => renamed(source, qwen_vl::RENAMES),
+            Some("internvl") => renamed(source, internvl::RENAMES),
             _ => source,
         };
         let params = Params::new(source, dtype, device);
@@ -105,6 +107,10 @@ impl Model {
             }
             Some("smolvlm" | "idefics3") => {
                 let (vision, decoder) = SmolVlm::new(config, processors, &params)?;
+                (Some(Box::new(vision)), decoder)
+            }
+            Some("internvl" | "internvl_chat") => {
+                let (vision, decoder) = InternVl::new(config, processors, &params)?;
                 (Some(Box::new(vision)), decoder)
             }
             _ => {
@@ -123,6 +129,7 @@ impl Model {
             Some("llava_onevision" | "llava_next_video") => Ok(LlavaConfig::parse(config)?.text),
             Some("qwen2_vl" | "qwen2_5_vl") => Ok(QwenVlConfig::parse(config)?.text),
             Some("smolvlm" | "idefics3") => Ok(SmolVlmConfig::parse(config)?.text),
+            Some("internvl" | "internvl_chat") => Ok(InternVlConfig::parse(config)?.text),
             _ => decoder_config(Reader::new(config)?, None),
         }
     }

@@ -1,6 +1,8 @@
 //! What the image processors of all families do: scale, crop, normalise; and the reading of their
 //! files.
 
+use std::collections::BTreeMap;
+
 use candle_core::{Device, Tensor};
 use savi_schema::{Resampling, RgbImage, resample};
 use serde_json::Value;
@@ -18,6 +20,9 @@ pub struct Processors {
     pub video: Value,
     /// `processor_config.json`.
     pub whole: Value,
+    /// Special tokens by their words, for models whose config has no number of those that stand for
+    /// pictures.
+    pub tokens: BTreeMap<String, u32>,
 }
 
 impl Processors {

@@ -9,36 +9,58 @@ use serde_json::{Map, Value};
 
 use crate::ModelError;
 
-/// Keys of any config that do not change what a forward pass computes.
+/// Keys of any config that do not change what a forward pass computes; older files have all defaults of
+/// `generate` among them.
 const METADATA: &[&str] = &[
     "architectures",
+    "attn_implementation",
     "auto_map",
     "bos_token_id",
     "chunk_size_feed_forward",
     "decoder_start_token_id",
+    "diversity_penalty",
+    "do_sample",
     "dtype",
+    "early_stopping",
+    "encoder_no_repeat_ngram_size",
     "eos_token_id",
     "finetuning_task",
     "id2label",
     "initializer_factor",
     "initializer_range",
     "label2id",
+    "length_penalty",
     "max_length",
+    "min_length",
     "name_or_path",
+    "no_repeat_ngram_size",
+    "num_beam_groups",
+    "num_beams",
     "num_labels",
+    "num_return_sequences",
     "output_attentions",
     "output_hidden_states",
+    "output_scores",
     "pad_token_id",
     "prefix",
     "pretraining_tp",
     "problem_type",
+    "remove_invalid_values",
+    "repetition_penalty",
     "return_dict",
+    "return_dict_in_generate",
     "sep_token_id",
     "task_specific_params",
+    "temperature",
+    "tf_legacy_loss",
+    "tie_encoder_decoder",
     "tokenizer_class",
+    "top_k",
+    "top_p",
     "torch_dtype",
     "torchscript",
     "transformers_version",
+    "typical_p",
     "unk_token_id",
     "use_bfloat16",
     "use_cache",
@@ -201,7 +223,8 @@ impl<'a> Reader<'a> {
         let read = self.read.borrow();
         for (key, value) in self.map {
             let known = read.contains(key) || METADATA.contains(&key.as_str());
-            if !known && !key.starts_with('_') && !value.is_null() {
+            let says = !value.is_null() && value.as_object().is_none_or(|map| !map.is_empty());
+            if !known && !key.starts_with('_') && says {
                 return Err(self.unsupported(key, value, "not to be set: the key is unknown here"));
             }
         }

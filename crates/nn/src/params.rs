@@ -102,6 +102,14 @@ impl Params {
         self.dtype
     }
 
+    /// Whether the checkpoint lists a tensor of this name.
+    pub fn has(&self, name: &str) -> bool {
+        match &*lock(&self.source) {
+            Weights::Checkpoint(source) => source.names().iter().any(|own| own == name),
+            Weights::Random(_) => false,
+        }
+    }
+
     /// A weight of this shape.
     pub fn get(&self, name: &str, shape: &[usize], init: Init) -> Result<Arc<Weight>> {
         self.load(name, name, shape, init, None)

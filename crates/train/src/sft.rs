@@ -116,8 +116,7 @@ fn train(
     match &lora {
         Some(lora) => adapter::attach(engine, lora, config.optim.seed)?,
         None => engine.model().params().set_trains(|name| {
-            !(name.contains(".post_layernorm.")
-                || config.freeze_vision_tower && name.starts_with("vision_tower."))
+            !(name.contains(".post_layernorm.") || config.freeze_vision_tower && in_tower(name))
         }),
     }
     let weights = engine.model().params().trainable();
@@ -167,6 +166,11 @@ fn train(
         engine.weights_changed()?;
     }
     Ok(summary)
+}
+
+/// Whether a weight belongs to the vision tower.
+fn in_tower(name: &str) -> bool {
+    name.starts_with("vision_tower.") || name.starts_with("vision_model.")
 }
 
 /// Takes up the result of a finished training, if the folder holds one.

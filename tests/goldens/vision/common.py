@@ -107,16 +107,18 @@ def spaced(values: torch.Tensor, most: int) -> tuple[torch.Tensor, int]:
 
 def write(out: Path, name: str, model, processor, turns: list[dict], published, *, features, files: dict,
           template: str, call: dict | None = None, gradients=lambda name: True, config: dict | None = None,
-          scaled: bool = False, pixels=None, nested: bool = False) -> None:
+          scaled: bool = False, pixels=None, nested: bool = False, saved: list[str] | None = None,
+          idle: list[str] = ()) -> None:
     """Runs a case and adds it to `out`.
 
     `published` gives the name of a parameter in published checkpoints; `features(inputs)` the visual
     tokens `[tokens, width]` in the order of the prompt; `files` the contents of the processor files by
-    the keys `image`, `video`, `whole`; `template` the chat template; `call` more arguments of the
+    the keys `image`, `video`, `whole`, `tokens`; `template` the chat template; `call` more arguments of the
     processor's call; `config` the model's config where it is to be stored in another layout than
     transformers' own; `scaled` says that pictures are scaled, for which the tests allow more;
     `pixels(inputs)` the pixel values, pictures first, where the processor pads them; `nested` gives the pictures as those
-    of one conversation, as `apply_chat_template` does.
+    of one conversation, as `apply_chat_template` does; `saved` the names in files where they are others than
+    transformers'; `idle` the paths of keys that change nothing in this case.
     """
     out.mkdir(parents=True, exist_ok=True)
     draw(model, published)
@@ -187,7 +189,7 @@ def write(out: Path, name: str, model, processor, turns: list[dict], published, 
         values[f"grad.{published(inner)}"], _ = spaced(parameter.grad, MOST_GRADIENT)
         values[f"size.{published(inner)}"] = parameter.grad.abs().max()[None].clone()
     save_file({key: value.contiguous() for key, value in values.items()}, out / f"{name}.safetensors")
-    names = sorted({key for key in saved_names(model)})
+    names = sorted(saved or saved_names(model))
     cases = out / "cases.json"
     all_cases = json.loads(cases.read_text()) if cases.exists() else {}
     config = config or json.loads(model.config.to_json_string(use_diff=False))
@@ -195,6 +197,8 @@ def write(out: Path, name: str, model, processor, turns: list[dict], published, 
         config=plain(config), processors=files, template=template, messages=turns, tokens=len(visual),
         pixel_step=pixel_step, pixel_count=pixels.numel(), feature_step=feature_step, saved=names, scaled=scaled,
     )
+    if idle:
+        all_cases[name]["idle"] = list(idle)
     cases.write_text(json.dumps(all_cases, indent=1, sort_keys=True) + "\n")
     if not (out / "tokenizer.json").exists():
         (out / "tokenizer.json").write_text(processor.tokenizer.backend_tokenizer.to_str())
