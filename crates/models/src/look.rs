@@ -26,6 +26,7 @@ pub(crate) const IDLE: &[&str] = &[
     "return_metadata",
     "return_tensors",
     "size_divisor",
+    "use_fast",
     "video_metadata",
     "video_processor_type",
 ];

@@ -57,7 +57,8 @@ const LONGEST_SIDE: u32 = 16_384;
 impl LlavaConfig {
     /// Reads a config and refuses by name what is not supported.
     pub(crate) fn parse(value: &Value) -> Result<Self, ModelError> {
-        let config = Reader::new(value)?;
+        let value = with_sizes(value);
+        let config = Reader::new(&value)?;
         let name: String = config.require("model_type")?;
         let family = match name.as_str() {
             "llava_onevision" => Family::Onevision,
@@ -70,6 +71,9 @@ impl LlavaConfig {
         let next = family == Family::NextVideo;
         config.never("quantization_config")?;
         config.only("is_encoder_decoder", false)?;
+        config.only("use_image_newline_parameter", true)?;
+        // The label of tokens that a loss passes over.
+        config.ignore(&["ignore_index"]);
         let part = |key: &str| {
             config.object(key)?.ok_or_else(|| ModelError::Malformed {
                 path: "config.json".into(),
@@ -127,6 +131,31 @@ impl LlavaConfig {
             ClipPooling::Squares { stride, .. } => self.tower.side() / stride,
         }
     }
+}
+
+/// Sizes of text families where a config is silent, as transformers has them: published files of LLaVA leave
+/// out those of Vicuna 7B.
+const SIZES: &[(&str, [u32; 4])] = &[
+    ("llama", [4096, 11_008, 32, 32]),
+    ("mistral", [4096, 14_336, 32, 32]),
+    ("qwen2", [4096, 22_016, 32, 32]),
+];
+
+/// The config with all sizes of its text model.
+fn with_sizes(value: &Value) -> Value {
+    let mut value = value.clone();
+    let next = value.get("model_type").is_some_and(|name| name == "llava_next_video");
+    let usual = if next { "llama" } else { "qwen2" };
+    let Some(text) = value.get_mut("text_config").and_then(Value::as_object_mut) else {
+        return value;
+    };
+    let name = text.get("model_type").and_then(Value::as_str).unwrap_or(usual);
+    let Some((_, sizes)) = SIZES.iter().find(|(family, _)| *family == name) else { return value };
+    let keys = ["hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"];
+    for (key, size) in keys.iter().zip(sizes) {
+        text.entry(*key).or_insert((*size).into());
+    }
+    value
 }
 
 /// `vision_feature_layer`: a state of the tower by number, from the end where it is negative, or several.

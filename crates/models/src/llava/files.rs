@@ -47,6 +47,7 @@ impl Looks {
                 let look = Look::read(&file, &usual, VisualKind::Image)?;
                 agrees(&file, &look, config)?;
                 file.ignore(&["do_sample_frames", "fps", "num_frames"]);
+                file.only("aspect_ratio_setting", "anyres".to_owned())?;
                 file.finish()?;
                 look
             }
@@ -56,7 +57,7 @@ impl Looks {
             Some(file) => {
                 let look = Look::read(&file, &usual, VisualKind::Video)?;
                 let policy = sampling(&file, if next { 8 } else { 32 })?;
-                file.ignore(&["image_grid_pinpoints"]);
+                file.ignore(&["aspect_ratio_setting", "image_grid_pinpoints"]);
                 file.finish()?;
                 (look, Some(policy))
             }

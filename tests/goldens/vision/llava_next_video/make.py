@@ -9,9 +9,10 @@ python make.py --out DIR writes, drawn from names:
     two        a tall picture and a small one, and a clip of 16 frames; a learned pooling over squares of 3, of 5 by 5
                patches; the tower of SigLIP, a Mistral, pictures scaled beyond what is cut out of them
 
-The processor counts a clip's tokens as if squares of 2 were pooled and sides even; for `two` it is given the count of the
-model. But for `clips`, pictures are scaled to the nearest pixel, which is the same everywhere. Pictures are prepared by the processor on Pillow. Clips have none: theirs is torchvision's, which rounds half a
-level elsewhere: of the pixel values of a clip here at most 0.46 % differ from Pillow's, each by one level of 255.
+The processor counts a clip's tokens as if squares of 2 were pooled and sides even; for `two` it is given the count of
+the model. But for `clips`, pictures are scaled to the nearest pixel, which is the same everywhere. Pictures are
+prepared by the processor on Pillow. Clips have none: theirs is torchvision's, which rounds half a level elsewhere: of
+the pixel values of a clip here at most 0.46 % differ from Pillow's, each by one level of 255.
 """
 
 import argparse

@@ -6,14 +6,18 @@ python make.py --out DIR writes, drawn from names:
                have it
     shrunk     a tall picture with more tokens than `anyres_max_1` leaves, and a clip of 7 frames of another size; a
                tower whose size is no multiple of its patches, the state before its last block, other activations, a
-               projector without biases, tied embeddings; a layer with a window; files as older
-               versions wrote them
+               projector without biases, tied embeddings; a layer with a window; files as older versions
+               wrote them
     several    two pictures, which are shown whole and padded to squares, and two clips of 2 frames; the tower of CLIP
                with its class token dropped, three of its states side by side, and a Llama
     clips      a clip of 16 frames, odd sides: 3 by 3 tokens become 2 by 2; Qwen3
 
-But for `picture`, pictures are scaled to the nearest pixel, which is the same everywhere. Pictures are prepared by the processor on Pillow. Clips have none: theirs is torchvision's, which rounds half a level
-elsewhere: of the pixel values of a clip here at most 0.52 % differ from Pillow's, each by one level of 255.
+and `counts.json`, the tokens of pictures of many sizes by the processors of LLaVA-OneVision and of LLaVA-NeXT-Video
+as they are published: rows of width, height and both counts.
+
+But for `picture`, pictures are scaled to the nearest pixel, which is the same everywhere. Pictures are prepared by
+the processor on Pillow. Clips have none: theirs is torchvision's, which rounds half a level elsewhere: of the pixel
+values of a clip here at most 0.52 % differ from Pillow's, each by one level of 255.
 """
 
 import argparse
@@ -22,9 +26,11 @@ from pathlib import Path
 
 import torch
 from transformers import (
-    CLIPVisionConfig, LlamaConfig, LlavaOnevisionConfig, LlavaOnevisionForConditionalGeneration,
-    LlavaOnevisionProcessor, LlavaOnevisionVideoProcessor, Qwen2Config, Qwen3Config, SiglipVisionConfig,
+    CLIPVisionConfig, LlamaConfig, LlavaNextVideoProcessor, LlavaNextVideoVideoProcessor, LlavaOnevisionConfig,
+    LlavaOnevisionForConditionalGeneration, LlavaOnevisionProcessor, LlavaOnevisionVideoProcessor, Qwen2Config,
+    Qwen3Config, SiglipVisionConfig,
 )
+from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
 from transformers.models.llava_onevision.image_processing_pil_llava_onevision import LlavaOnevisionImageProcessorPil
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -62,11 +68,31 @@ def case(out, name, turns, text, vision, pinpoints, look=HALF, class_token=False
     run(out, name, model, processor, turns, tiles, older=older, scaled=resample != NEAREST)
 
 
+def counts(out) -> None:
+    sides = [1, 7, 100, 333, 336, 384, 385, 480, 672, 719, 768, 1000, 1080, 1344, 1920, 2304, 3000, 4096]
+    onevision = LlavaOnevisionProcessor(
+        image_processor=LlavaOnevisionImageProcessorPil(), video_processor=LlavaOnevisionVideoProcessor(),
+        tokenizer=words(), num_image_tokens=729, vision_feature_select_strategy="full",
+    )
+    next_video = LlavaNextVideoProcessor(
+        image_processor=LlavaNextImageProcessorPil(), video_processor=LlavaNextVideoVideoProcessor(), tokenizer=words(),
+        patch_size=14, num_additional_image_tokens=1, vision_feature_select_strategy="default",
+    )
+    rows = []
+    for width in sides:
+        for height in sides:
+            first = onevision._get_number_of_features(height, width, 384, 384)
+            rows.append([width, height, first, next_video._get_number_of_features(height, width, 336, 336) - 1])
+    (out / "counts.json").write_text("[" + ",\n".join(map(str, rows)) + "]\n")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--out", type=Path, required=True)
     out = parser.parse_args().out
+    out.mkdir(parents=True, exist_ok=True)
     (out / "cases.json").unlink(missing_ok=True)
+    counts(out)
 
     turns = messages(("user", image("a", 53, 31), video("b", 40, 40, 1), "What is it?"))
     case(
