@@ -7,12 +7,15 @@ use crate::{EngineError, TextFiles};
 
 /// How Qwen2 cuts text before it looks up tokens: contractions, words, single digits, punctuation,
 /// line ends, blanks.
-const QWEN2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+pub(crate) const QWEN2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 /// Llama 3: the same, with up to three digits together.
-const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-/// Types of tokens: those with a meaning of their own, and those that are always kept whole.
-const CONTROL: u64 = 3;
-const USER_DEFINED: u64 = 4;
+pub(crate) const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+/// Types of tokens: words of the vocabulary, those with a meaning of their own, those that are always
+/// kept whole, and numbers without a token.
+pub(crate) const NORMAL: u64 = 1;
+pub(crate) const CONTROL: u64 = 3;
+pub(crate) const USER_DEFINED: u64 = 4;
+pub(crate) const UNUSED: u64 = 5;
 
 /// Reads the metadata of a GGUF file.
 pub(crate) fn text(metadata: &Metadata) -> Result<TextFiles, EngineError> {
@@ -39,6 +42,9 @@ pub(crate) fn text(metadata: &Metadata) -> Result<TextFiles, EngineError> {
     let mut added = Vec::new();
     for (id, token) in tokens.iter().enumerate() {
         let Some(token) = token.as_str() else { return Err(bad(format!("token {id} is no text"))) };
+        if kind(id) == Some(UNUSED) {
+            continue;
+        }
         vocab.insert(token.to_owned(), json!(id));
         if let Some(kind @ (CONTROL | USER_DEFINED)) = kind(id) {
             added.push(json!({
@@ -85,8 +91,10 @@ pub(crate) fn text(metadata: &Metadata) -> Result<TextFiles, EngineError> {
         }
         _ => Value::Null,
     };
+    // The format has no place for it: every tokenizer of Qwen2's manner composes characters first.
+    let normalizer = if pre == "qwen2" { json!({"type": "NFC"}) } else { Value::Null };
     let tokenizer = json!({
-        "version": "1.0", "truncation": null, "padding": null, "added_tokens": added, "normalizer": null,
+        "version": "1.0", "truncation": null, "padding": null, "added_tokens": added, "normalizer": normalizer,
         "pre_tokenizer": pre_tokenizer, "post_processor": post_processor,
         "decoder": {"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true},
         "model": {
@@ -96,7 +104,7 @@ pub(crate) fn text(metadata: &Metadata) -> Result<TextFiles, EngineError> {
         },
     });
     let template = metadata.get("tokenizer.chat_template").and_then(Value::as_str);
-    let ends = [id("eos_token_id"), id("eot_token_id")].into_iter().flatten();
+    let ends = ["eos_token_id", "eot_token_id", "eom_token_id"].map(id).into_iter().flatten();
     Ok(TextFiles {
         tokenizer: tokenizer.to_string().into_bytes(),
         template: template.map(str::to_owned),

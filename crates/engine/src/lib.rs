@@ -8,20 +8,25 @@
 
 mod builtin;
 mod clip;
+mod convert;
 mod decode;
 mod engine;
 mod error;
 mod files;
 mod gguf;
+mod gguf_export;
 mod media;
 mod prefix;
 mod sample;
+mod side;
 pub mod testing;
 mod text;
 
 pub use clip::ClipEmbedder;
 pub use engine::{Engine, EngineOptions};
 pub use error::EngineError;
-pub use files::{ModelDir, StoredDType};
+pub use convert::{SaveOptions, convert, convert_to_gguf, merge};
+pub use files::ModelDir;
 pub use media::{ClipKey, Processor, Shown};
+pub use savi_models::{GgmlType, StoredDType};
 pub use text::{Prompt, PromptVisual, TextFiles, TextModel, train_tokenizer};

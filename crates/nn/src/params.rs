@@ -36,6 +36,11 @@ impl Weight {
         self.var.elem_count()
     }
 
+    /// Shape in checkpoints.
+    pub fn stored_shape(&self) -> &[usize] {
+        &self.stored
+    }
+
     /// The value: tracked when `train` and not frozen, a detached view of the same memory otherwise.
     pub fn tensor(&self, train: bool) -> Tensor {
         if train && self.trains() {
@@ -102,6 +107,11 @@ pub trait TensorSource: std::fmt::Debug + Send + Sync {
 
     /// All names that there are.
     fn names(&self) -> Vec<String>;
+
+    /// Where the tensor of this name is, or would have to be, for errors: a file.
+    fn place(&self, _name: &str) -> String {
+        "the checkpoint".to_owned()
+    }
 }
 
 impl TensorSource for HashMap<String, Tensor> {
@@ -246,23 +256,21 @@ impl Params {
     ) -> Result<Arc<Weight>> {
         let stored = matrix.unwrap_or(shape).to_vec();
         let given = match &*lock(&self.source) {
-            Weights::Checkpoint(source) => source.tensor(name, &stored)?,
-            Weights::Random(seed) => {
-                let fresh = draw(*seed, drawn, shape, init)?;
-                Some(if matrix.is_some() { fresh.t()?.reshape(stored.as_slice())? } else { fresh })
+            Weights::Checkpoint(source) => {
+                let Some(value) = source.tensor(name, &stored)? else {
+                    bail!("{} has no tensor {name:?} {stored:?}", source.place(name));
+                };
+                if value.dims() != stored {
+                    let place = source.place(name);
+                    bail!("{place}: {name} has shape {:?}, {stored:?} by the config", value.dims());
+                }
+                if matrix.is_some() { as_matrix(&value)?.t()? } else { value }
             }
+            Weights::Random(seed) => draw(*seed, drawn, shape, init)?,
         };
-        let Some(value) = given else {
-            bail!("the checkpoint has no tensor {name:?}");
-        };
-        if value.dims() != stored {
-            bail!("{name}: shape {:?} in the checkpoint, {stored:?} by the config", value.dims());
-        }
-        let value = if matrix.is_some() { as_matrix(&value)?.t()? } else { value };
-        let value = value.to_dtype(self.dtype)?.to_device(&self.device)?.contiguous()?;
         let weight = Arc::new(Weight {
             name: name.to_owned(),
-            var: Var::from_tensor(&value)?,
+            var: kept(given, self.dtype, &self.device)?,
             transposed: matrix.is_some(),
             stored,
             trains: AtomicBool::new(false),
@@ -327,6 +335,23 @@ pub(crate) fn fresh(
         stored: shape.iter().rev().copied().collect(),
         trains: AtomicBool::new(true),
     }))
+}
+
+/// A variable of the value, which is taken by value: besides the variable there is never more than
+/// one copy of it in memory. The variable's own copy undoes a transposition.
+fn kept(value: Tensor, dtype: DType, device: &Device) -> Result<Var> {
+    let value = if value.dtype() == dtype {
+        value
+    } else {
+        let converted = value.to_dtype(dtype)?;
+        drop(value);
+        converted
+    };
+    if value.device().same_device(device) {
+        return Var::from_tensor(&value);
+    }
+    let value = value.contiguous()?.to_device(device)?;
+    Var::from_tensor(&value)
 }
 
 /// `[out, ...]` as `[out, in]`.

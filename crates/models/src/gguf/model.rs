@@ -6,6 +6,7 @@ use std::path::Path;
 use candle_core::Tensor;
 use serde_json::{Value, json};
 
+use super::export::PARTS;
 use super::{Gguf, Metadata};
 use crate::ModelError;
 
@@ -72,25 +73,19 @@ impl GgufModel {
 
     pub(crate) fn load(&self, name: &str) -> Result<Option<Tensor>, ModelError> {
         let Some((theirs, undo)) = self.names.get(name) else { return Ok(None) };
-        let Some(value) = self.file.load(theirs)? else { return Ok(None) };
-        Ok(Some(match *undo {
-            Undo::Nothing => value,
-            Undo::Permuted(heads) => {
-                let shape = value.dims().to_vec();
-                let rows = shape.first().copied().unwrap_or(0);
+        match *undo {
+            Undo::Nothing => self.file.load(theirs),
+            Undo::Permuted(heads) => self.file.load_rows(theirs, |row, rows| {
                 // Whoever asked expects another shape then, and says so.
-                if heads == 0 || rows == 0 || !rows.is_multiple_of(2 * heads) {
-                    return Ok(Some(value));
+                if heads == 0 || !rows.is_multiple_of(2 * heads) {
+                    return row;
                 }
+                // Pairs of rows stand side by side in the file and half a head apart here.
                 let half = rows / heads / 2;
-                let rest: usize = shape.iter().skip(1).product();
-                value
-                    .reshape((heads, half, 2, rest))?
-                    .transpose(1, 2)?
-                    .contiguous()?
-                    .reshape(shape)?
-            }
-        }))
+                let (head, within) = (row / (2 * half), row % (2 * half));
+                head * 2 * half + within % 2 * half + within / 2
+            }),
+        }
     }
 }
 
@@ -107,20 +102,7 @@ fn translated(name: &str) -> Option<(String, &str)> {
         return Some((format!("{ours}.{kind}"), stem));
     };
     let (layer, part) = block.split_once('.')?;
-    let ours = match part {
-        "attn_norm" => "input_layernorm",
-        "attn_q" => "self_attn.q_proj",
-        "attn_k" => "self_attn.k_proj",
-        "attn_v" => "self_attn.v_proj",
-        "attn_output" => "self_attn.o_proj",
-        "attn_q_norm" => "self_attn.q_norm",
-        "attn_k_norm" => "self_attn.k_norm",
-        "ffn_norm" => "post_attention_layernorm",
-        "ffn_gate" => "mlp.gate_proj",
-        "ffn_up" => "mlp.up_proj",
-        "ffn_down" => "mlp.down_proj",
-        _ => return None,
-    };
+    let (ours, _) = PARTS.iter().find(|(_, theirs)| *theirs == part)?;
     Some((format!("model.layers.{layer}.{ours}.{kind}"), part))
 }
 
@@ -138,7 +120,13 @@ fn config(file: &Gguf, family: &str) -> Result<Value, String> {
     };
     let heads = need("attention.head_count")?;
     let context = need("context_length")?;
+    let class = match family {
+        "llama" => "LlamaForCausalLM",
+        "qwen2" => "Qwen2ForCausalLM",
+        _ => "Qwen3ForCausalLM",
+    };
     let mut config = json!({
+        "architectures": [class],
         "model_type": family,
         "hidden_size": need("embedding_length")?,
         "intermediate_size": need("feed_forward_length")?,
@@ -152,11 +140,19 @@ fn config(file: &Gguf, family: &str) -> Result<Value, String> {
         "rope_theta": get("rope.freq_base").unwrap_or(json!(10_000.0)),
     });
     let mut set = |key: &str, value: Value| config[key] = value;
+    for key in ["bos_token_id", "eos_token_id"] {
+        if let Some(id) = file.metadata.get(&format!("tokenizer.ggml.{key}")) {
+            set(key, id.clone());
+        }
+    }
     if let Some(dim) = get("attention.key_length") {
         set("head_dim", dim);
     }
     if family != "qwen2" {
         set("attention_bias", json!(has("blk.0.attn_q.bias")));
+    }
+    if family == "llama" {
+        set("mlp_bias", json!(has("blk.0.ffn_gate.bias")));
     }
     let original = get("rope.scaling.original_context_length").unwrap_or(context);
     if let Some(tensor) = file.load(ROPE_FREQUENCIES).map_err(|e| e.to_string())? {
