@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use clap::ValueEnum;
-use savi_engine::{EngineError, GgmlType, SaveOptions, StoredDType, convert, convert_to_gguf, merge};
+use savi_engine::{
+    EngineError, GgmlType, SaveOptions, StoredDType, convert, convert_to_gguf, merge,
+};
 use serde_json::json;
 
 use crate::exit::BadInput;

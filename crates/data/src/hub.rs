@@ -146,7 +146,8 @@ impl Hub {
             return Err(HubError::NoCache);
         };
         let token = set("HF_TOKEN").or_else(|| set("HUGGING_FACE_HUB_TOKEN")).or_else(|| {
-            let file = set("HF_TOKEN_PATH").map(&path).or_else(|| Some(home.as_ref()?.join("token")));
+            let file =
+                set("HF_TOKEN_PATH").map(&path).or_else(|| Some(home.as_ref()?.join("token")));
             std::fs::read_to_string(file?).ok()
         });
         let token = token.map(|token| token.trim().to_owned()).filter(|token| !token.is_empty());
@@ -207,8 +208,8 @@ mod tests {
         assert_eq!(name("org/a-model_1.5B"), pair("org/a-model_1.5B", "main"));
         assert_eq!(name("org/model@refs/pr/3"), pair("org/model", "refs/pr/3"));
         for other in [
-            "model", "a/b/c", "./a", "/a/b", "../b", "a/..", "a/b@", "a/b@../c", "a b/c", "a/b@x//y",
-            "-a/b", "a/b--c",
+            "model", "a/b/c", "./a", "/a/b", "../b", "a/..", "a/b@", "a/b@../c", "a b/c",
+            "a/b@x//y", "-a/b", "a/b--c",
         ] {
             assert_eq!(name(other), None, "{other}");
         }

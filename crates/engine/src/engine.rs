@@ -196,7 +196,7 @@ impl Engine {
         let side = match &self.side {
             Some(side) => side.clone(),
             None => {
-                let processor = self.model.sees().then_some(&self.processor);
+                let processor = (!self.model.placeholders().is_empty()).then_some(&self.processor);
                 side::generated(&self.files, processor)
             }
         };

@@ -84,7 +84,8 @@ impl ModelDir {
         if let Some(name) = HubName::of_model(name) {
             return Self::read(&Hub::from_env()?.model(&name, &mut |_| {})?);
         }
-        let reason = "expected a Hugging Face directory, a .gguf file, org/name on a hub or builtin:tiny";
+        let reason =
+            "expected a Hugging Face directory, a .gguf file, org/name on a hub or builtin:tiny";
         Err(EngineError::UnknownModel { name: name.to_owned(), reason: reason.to_owned() })
     }
 }

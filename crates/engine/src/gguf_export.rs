@@ -14,14 +14,16 @@ pub(crate) fn metadata(
     text: &TextFiles,
     vocab: usize,
 ) -> Result<Vec<(String, GgufValue)>, EngineError> {
-    let tokenizer: Value = serde_json::from_slice(&text.tokenizer).map_err(|e| bad(e.to_string()))?;
+    let tokenizer: Value =
+        serde_json::from_slice(&text.tokenizer).map_err(|e| bad(e.to_string()))?;
     let model = &tokenizer["model"];
     if model["type"].as_str().is_some_and(|kind| kind != "BPE") || model["byte_fallback"] == true {
         return Err(bad("for GGUF, only byte-level BPE is supported".to_owned()));
     }
     let pre = pre_tokenizer(&tokenizer)?;
     if (model["ignore_merges"] == true) != (pre == "llama-bpe") {
-        let reason = format!("for GGUF, ignore_merges = {} does not go with {pre}", model["ignore_merges"]);
+        let reason =
+            format!("for GGUF, ignore_merges = {} does not go with {pre}", model["ignore_merges"]);
         return Err(bad(reason));
     }
     let mut tokens: BTreeMap<u64, (String, i32)> = BTreeMap::new();

@@ -23,9 +23,9 @@ pub mod testing;
 mod text;
 
 pub use clip::ClipEmbedder;
+pub use convert::{SaveOptions, convert, convert_to_gguf, merge};
 pub use engine::{Engine, EngineOptions};
 pub use error::EngineError;
-pub use convert::{SaveOptions, convert, convert_to_gguf, merge};
 pub use files::ModelDir;
 pub use media::{ClipKey, Processor, Shown};
 pub use savi_models::{GgmlType, StoredDType};

@@ -227,7 +227,10 @@ fn what_is_cut(path: &Path) -> Option<ModelError> {
     let file = fs::File::open(path).ok()?;
     let length = file.metadata().ok()?.len();
     let bad = |reason: String| {
-        Some(ModelError::Malformed { path: path.to_owned(), reason: format!("{reason}: is it cut off?") })
+        Some(ModelError::Malformed {
+            path: path.to_owned(),
+            reason: format!("{reason}: is it cut off?"),
+        })
     };
     let mut size = [0; 8];
     if file.read_exact_at(&mut size, 0).is_err() {

@@ -25,7 +25,10 @@ impl NewFolder {
         };
         if target.symlink_metadata().is_ok() {
             if !overwrite {
-                return Err(refused(target, "exists already; it is replaced only with --overwrite"));
+                return Err(refused(
+                    target,
+                    "exists already; it is replaced only with --overwrite",
+                ));
             }
             if !target.is_dir() {
                 return Err(refused(target, "is no folder"));

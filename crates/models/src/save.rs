@@ -236,11 +236,12 @@ fn write_file(
             let (got, want) = (value.dims(), &entry.shape);
             return Err(bad(format!("{} has shape {got:?}, expected {want:?}", entry.name)));
         }
-        write_values(&value, entry.dtype, |bytes| out.write_all(bytes).map_err(io))
-            .map_err(|error| match error {
+        write_values(&value, entry.dtype, |bytes| out.write_all(bytes).map_err(io)).map_err(
+            |error| match error {
                 ModelError::Tensor(error) => bad(format!("{}: {error}", entry.name)),
                 other => other,
-            })?;
+            },
+        )?;
     }
     let file = out.into_inner().map_err(|error| io(error.into_error()))?;
     file.sync_all().map_err(io)
@@ -291,7 +292,9 @@ pub(crate) fn write_values(
                 }
                 extend(&mut bytes, &piece, f16::to_le_bytes)?;
             }
-            other => return Err(candle_core::Error::Msg(format!("{other:?} cannot be stored")).into()),
+            other => {
+                return Err(candle_core::Error::Msg(format!("{other:?} cannot be stored")).into());
+            }
         }
         write(&bytes)?;
     }
@@ -319,7 +322,8 @@ fn fits(source: &Tensor, half: &Tensor) -> Result<(), ModelError> {
     match source.iter().zip(&half).find(|(value, half)| value.is_finite() && !half.is_finite()) {
         None => Ok(()),
         Some((value, _)) => {
-            let reason = format!("{value} is beyond 65504, the largest f16; store it as bf16 or f32");
+            let reason =
+                format!("{value} is beyond 65504, the largest f16; store it as bf16 or f32");
             Err(candle_core::Error::Msg(reason).into())
         }
     }

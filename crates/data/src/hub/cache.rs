@@ -60,7 +60,10 @@ pub(super) fn missing(snapshot: &Path) -> Result<Vec<String>, HubError> {
     } else if !has(WEIGHTS) {
         missing.push(WEIGHTS.to_owned());
     }
-    if !["tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt"].iter().any(|name| has(name)) {
+    if !["tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt"]
+        .iter()
+        .any(|name| has(name))
+    {
         missing.push("tokenizer.json".to_owned());
     }
     Ok(missing)

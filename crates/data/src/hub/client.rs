@@ -168,12 +168,8 @@ impl<'a> Client<'a> {
         partial.push(".incomplete");
         let partial = PathBuf::from(partial);
         let mut options = OpenOptions::new();
-        let mut out = options
-            .read(true)
-            .append(true)
-            .create(true)
-            .open(&partial)
-            .map_err(io(&partial))?;
+        let mut out =
+            options.read(true).append(true).create(true).open(&partial).map_err(io(&partial))?;
         // Another program that downloads the same is waited for.
         out.lock().map_err(io(&partial))?;
         if blob.is_file() {
@@ -303,9 +299,7 @@ impl<'a> Client<'a> {
         let hint = match (status, &self.hub.token) {
             (200..=399, _) => return Ok(response),
             (401 | 403, Some(_)) => "the token of HF_TOKEN or of the token file may not read it",
-            (401 | 403, None) => {
-                "it does not exist, or is private or gated: then set HF_TOKEN"
-            }
+            (401 | 403, None) => "it does not exist, or is private or gated: then set HF_TOKEN",
             (404, _) => "there is no such model, revision or file, nor a folder of this name here",
             (429, _) => "too many requests; try again later",
             (500.., _) => "the hub has difficulties; try again later",
@@ -324,11 +318,16 @@ impl<'a> Client<'a> {
     }
 
     /// Tries again what may succeed later.
-    fn patiently<T>(&self, mut attempt: impl FnMut() -> Result<T, HubError>) -> Result<T, HubError> {
+    fn patiently<T>(
+        &self,
+        mut attempt: impl FnMut() -> Result<T, HubError>,
+    ) -> Result<T, HubError> {
         let mut pause = PAUSE;
         for _ in 1..ATTEMPTS {
             match attempt() {
-                Err(HubError::Connection { .. } | HubError::Refused { status: 429 | 500.., .. }) => {
+                Err(
+                    HubError::Connection { .. } | HubError::Refused { status: 429 | 500.., .. },
+                ) => {
                     std::thread::sleep(pause);
                     pause *= 2;
                 }

@@ -37,7 +37,8 @@ fn shards_and_their_index_are_those_of_transformers() {
     let index = json(&out.join("model.safetensors.index.json"));
     let map = index["weight_map"].as_object().unwrap();
     let tensors = read_directory(&source).unwrap().tensors;
-    let sizes: u64 = tensors.shapes().iter().map(|(.., s)| 4 * s.iter().product::<usize>() as u64).sum();
+    let sizes: u64 =
+        tensors.shapes().iter().map(|(.., s)| 4 * s.iter().product::<usize>() as u64).sum();
     assert_eq!(index["metadata"]["total_size"], sizes);
     assert_eq!(index["metadata"]["total_parameters"], sizes / 4);
     let shards: BTreeSet<&str> = map.values().map(|shard| shard.as_str().unwrap()).collect();
@@ -60,7 +61,11 @@ fn shards_and_their_index_are_those_of_transformers() {
     got.retain(|name| !name.starts_with("model"));
     assert_eq!(got, expected);
     for name in got.iter().filter(|name| *name != "config.json") {
-        assert_eq!(fs::read(source.join(name)).unwrap(), fs::read(out.join(name)).unwrap(), "{name}");
+        assert_eq!(
+            fs::read(source.join(name)).unwrap(),
+            fs::read(out.join(name)).unwrap(),
+            "{name}"
+        );
     }
     assert_eq!(json(&out.join("config.json")), json(&source.join("config.json")));
 }

@@ -85,7 +85,8 @@ pub(crate) fn entries(config: &Value, dtype: DType) -> Vec<Entry> {
 
 /// A tensor that depends on its name and shape alone.
 pub(crate) fn drawn(name: &str, shape: &[usize]) -> Tensor {
-    let seed = name.bytes().fold(7u64, |seed, byte| seed.wrapping_mul(31).wrapping_add(byte.into()));
+    let seed =
+        name.bytes().fold(7u64, |seed, byte| seed.wrapping_mul(31).wrapping_add(byte.into()));
     let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
     let (offset, scale) = if name.contains("norm") { (1.0, 0.2) } else { (0.0, 0.25) };
     let count = shape.iter().product();
@@ -99,7 +100,8 @@ pub(crate) fn write(dir: &Path, family: &str, dtype: StoredDType, shard: Option<
     let mut config = config(family);
     config["dtype"] = json!(dtype.name());
     let entries = entries(&config, dtype.dtype());
-    let shapes: BTreeMap<_, _> = entries.iter().map(|e| (e.name.clone(), e.shape.clone())).collect();
+    let shapes: BTreeMap<_, _> =
+        entries.iter().map(|e| (e.name.clone(), e.shape.clone())).collect();
     let folder = NewFolder::begin(dir, false).unwrap();
     let load = |name: &str| Ok(drawn(name, &shapes[name]));
     write_checkpoint(&folder, &entries, shard.unwrap_or(MAX_SHARD_SIZE), load).unwrap();

@@ -22,7 +22,11 @@ pub struct GgufOptions {
 }
 
 /// Writes a model of Llama, Qwen2 or Qwen3. What the format has no place for is refused.
-pub fn write_gguf(path: &Path, files: &ModelFiles, options: &GgufOptions) -> Result<(), ModelError> {
+pub fn write_gguf(
+    path: &Path,
+    files: &ModelFiles,
+    options: &GgufOptions,
+) -> Result<(), ModelError> {
     let decoder = Model::decoder_config(&files.config)?;
     let family = files.config.get("model_type").and_then(Value::as_str).unwrap_or_default();
     let (mut metadata, divisors) = metadata(family, &files.config, &decoder)?;
@@ -129,20 +133,25 @@ pub(super) const PARTS: [(&str, &str); 11] = [
 type Described = (Vec<(String, GgufValue)>, Option<Vec<f32>>);
 
 /// Metadata of a model, and the divisors of its rotary frequencies where it has any.
-fn metadata(family: &str, config: &Value, decoder: &DecoderConfig) -> Result<Described, ModelError> {
+fn metadata(
+    family: &str,
+    config: &Value,
+    decoder: &DecoderConfig,
+) -> Result<Described, ModelError> {
     if !matches!(family, "llama" | "qwen2" | "qwen3") {
         return Err(unsupported("model_type", family, "for GGUF: llama, qwen2, qwen3"));
     }
     if decoder.activation != Activation::Silu {
-        return Err(unsupported("hidden_act", format!("{:?}", decoder.activation), "for GGUF: silu"));
+        return Err(unsupported(
+            "hidden_act",
+            format!("{:?}", decoder.activation),
+            "for GGUF: silu",
+        ));
     }
     if let Some(window) = decoder.layers.iter().find_map(|layer| layer.window) {
         return Err(unsupported("sliding_window", window, "for GGUF: null"));
     }
-    let mut all = vec![(
-        "general.architecture".to_owned(),
-        GgufValue::Text(family.to_owned()),
-    )];
+    let mut all = vec![("general.architecture".to_owned(), GgufValue::Text(family.to_owned()))];
     let mut set = |key: &str, value: GgufValue| all.push((format!("{family}.{key}"), value));
     for (key, size) in [
         ("block_count", decoder.layers.len()),

@@ -16,8 +16,8 @@ use serde_json::{Value, json};
 
 use crate::ModelError;
 
-pub(crate) use model::GgufModel;
 pub use export::{GgufOptions, write_gguf};
+pub(crate) use model::GgufModel;
 pub use quants::GgmlType;
 pub use write::GgufValue;
 
