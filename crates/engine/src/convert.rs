@@ -132,14 +132,15 @@ pub fn merge(
     let Source { files, side } = Source::find(base, out)?;
     plain(&files.config)?;
     let dtype = options.dtype.or(files.tensors.stored_dtype()).unwrap_or(StoredDType::F32);
-    let weights = Weights::Checkpoint(Box::new(files.tensors));
-    let model = Model::new(&files.config, weights, DType::F32, &Device::Cpu)?;
+    let ModelFiles { config, processors, tensors } = files;
+    let weights = Weights::Checkpoint(Box::new(tensors));
+    let model = Model::new(&config, &processors, weights, DType::F32, &Device::Cpu)?;
     for adapter in adapters {
         read_adapter(model.params(), adapter)?;
         merge_adapters(model.params())?;
     }
     write_model(&folder, &model, dtype, options.max_shard_size)?;
-    finish(folder, &files.config, Some(dtype), &side)
+    finish(folder, &config, Some(dtype), &side)
 }
 
 /// Writes a model that runs.

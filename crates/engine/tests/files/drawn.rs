@@ -6,7 +6,7 @@ use std::path::Path;
 use candle_core::{DType, Device, Tensor};
 use rand::{Rng, SeedableRng};
 use savi_engine::{Engine, EngineOptions, StoredDType, train_tokenizer};
-use savi_models::{Entry, MAX_SHARD_SIZE, Model, NewFolder, write_checkpoint};
+use savi_models::{Entry, MAX_SHARD_SIZE, Model, NewFolder, Processors, write_checkpoint};
 use savi_nn::{Params, Weights};
 use savi_schema::{Message, Role};
 use serde_json::{Value, json};
@@ -73,7 +73,7 @@ pub(crate) fn tokenizer(family: &str) -> Value {
 
 /// The shapes of a config's tensors.
 pub(crate) fn entries(config: &Value, dtype: DType) -> Vec<Entry> {
-    let model = Model::new(config, Weights::Random(0), DType::F32, &Device::Cpu).unwrap();
+    let model = Model::new(config, &Processors::default(), Weights::Random(0), DType::F32, &Device::Cpu).unwrap();
     let params: &Params = model.params();
     let entry = |w: &std::sync::Arc<savi_nn::Weight>| Entry {
         name: w.name().to_owned(),
@@ -130,7 +130,7 @@ pub(crate) fn open(path: &Path, dtype: &str) -> Engine {
 pub(crate) fn asked(engine: &Engine) -> (Vec<u32>, Vec<u32>, Vec<f32>) {
     let words = "Which way does it move? It's 1234 steps, left\n  left.";
     let prompt = engine.prompt(&[Message::text(Role::User, words)]).unwrap();
-    let raw = engine.text().raw(words).unwrap();
+    let raw = engine.raw_prompt(words, Vec::new()).unwrap();
     let targets: Vec<u32> = (0..24).map(|i| (i * 37 + 5) % 299).collect();
     let scores = engine.score_tokens(&raw, vec![targets]).unwrap();
     (prompt.ids, raw.ids, scores.into_iter().next().unwrap().logps)
