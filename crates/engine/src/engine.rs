@@ -4,10 +4,8 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use candle_core::{DType, Device, Tensor};
-use savi_models::{
-    Model, ModelFiles, Plan, Processors, VisualKind, merge_adapters, read_adapter,
-};
+use candle_core::{DType, Tensor};
+use savi_models::{Model, ModelFiles, Plan, Processors, VisualKind, merge_adapters, read_adapter};
 use savi_nn::attention::KvNode;
 use savi_nn::layers::Mode;
 use savi_nn::{Forest, Weights, device};
@@ -21,6 +19,7 @@ use crate::EngineError;
 use crate::convert::{self, SaveOptions};
 use crate::decode::{Prefilled, Row, Whole, host_logits, run};
 use crate::files::ModelDir;
+use crate::fingerprint;
 use crate::media::{ClipKey, Processor, Shown};
 use crate::prefix::PrefixCache;
 use crate::side::{self, SideFiles};
@@ -89,8 +88,7 @@ impl Engine {
     pub fn open(dir: ModelDir, options: &EngineOptions) -> Result<Self, EngineError> {
         let ModelFiles { config, processors, tensors } = dir.files;
         let tensors = Weights::Checkpoint(Box::new(tensors));
-        let engine =
-            Self::build(&config, tensors, dir.text, &processors, dir.processor, options)?;
+        let engine = Self::build(&config, tensors, dir.text, &processors, dir.processor, options)?;
         Ok(Self { side: dir.side, ..engine })
     }
 
@@ -160,22 +158,7 @@ impl Engine {
     pub fn weights_changed(&mut self) -> Result<(), EngineError> {
         self.prefixes.clear();
         self.lock_clips().clear();
-        let mut hash = blake3::Hasher::new();
-        // How weights are stored is no part of what they are.
-        let config = without_dtype(self.model.raw_config());
-        hash.update(config.to_string().as_bytes());
-        hash.update(&self.files.tokenizer);
-        for words in [&self.files.template, &self.files.bos, &self.files.eos] {
-            hash.update(words.as_deref().unwrap_or_default().as_bytes());
-        }
-        for end in &self.files.eos_ids {
-            hash.update(&end.to_le_bytes());
-        }
-        for weight in self.model.params().weights() {
-            hash.update(weight.name().as_bytes());
-            hash_values(&mut hash, &weight.tensor(false))?;
-        }
-        self.fingerprint = hash.finalize().to_hex()[..16].to_owned();
+        self.fingerprint = fingerprint::of(&self.model, &self.files)?;
         Ok(())
     }
 
@@ -458,28 +441,6 @@ impl Engine {
             })
             .collect())
     }
-}
-
-/// A config without what it says of how weights are stored.
-fn without_dtype(config: &Value) -> Value {
-    let Some(map) = config.as_object() else { return config.clone() };
-    let kept = map.iter().filter(|(key, _)| *key != "dtype" && *key != "torch_dtype");
-    Value::Object(kept.map(|(key, value)| (key.clone(), without_dtype(value))).collect())
-}
-
-/// Values as f32, piece by piece: never more than a piece is copied.
-fn hash_values(hash: &mut blake3::Hasher, tensor: &Tensor) -> Result<(), EngineError> {
-    const PIECE: usize = 1 << 18;
-    let flat = tensor.to_device(&Device::Cpu)?.flatten_all()?;
-    let mut bytes = Vec::new();
-    for start in (0..flat.elem_count()).step_by(PIECE) {
-        let piece = flat.narrow(0, start, PIECE.min(flat.elem_count() - start))?;
-        let values = piece.to_dtype(DType::F32)?.to_vec1::<f32>()?;
-        bytes.clear();
-        bytes.extend(values.into_iter().flat_map(f32::to_le_bytes));
-        hash.update(&bytes);
-    }
-    Ok(())
 }
 
 impl Generate for Engine {

@@ -13,6 +13,7 @@ mod decode;
 mod engine;
 mod error;
 mod files;
+mod fingerprint;
 mod gguf;
 mod gguf_export;
 mod media;

@@ -73,7 +73,9 @@ pub(crate) fn tokenizer(family: &str) -> Value {
 
 /// The shapes of a config's tensors.
 pub(crate) fn entries(config: &Value, dtype: DType) -> Vec<Entry> {
-    let model = Model::new(config, &Processors::default(), Weights::Random(0), DType::F32, &Device::Cpu).unwrap();
+    let model =
+        Model::new(config, &Processors::default(), Weights::Random(0), DType::F32, &Device::Cpu)
+            .unwrap();
     let params: &Params = model.params();
     let entry = |w: &std::sync::Arc<savi_nn::Weight>| Entry {
         name: w.name().to_owned(),
