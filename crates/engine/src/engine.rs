@@ -79,7 +79,7 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Opens a model by name: a Hugging Face directory or `builtin:tiny`.
+    /// Opens a model by name, as [`ModelDir::find`] does.
     pub fn load(name: &str, options: &EngineOptions) -> Result<Self, EngineError> {
         Self::open(ModelDir::find(name)?, options)
     }
