@@ -1,6 +1,8 @@
 //! End-to-end tests of the program and of the tree it is built from, in one binary.
 
 mod arrows;
+mod convert;
+mod hub;
 mod ingest;
 mod ingest_damaged;
 mod ingest_goldens;

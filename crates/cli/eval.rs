@@ -173,6 +173,7 @@ fn evaluate(args: &Run, global: &Global) -> anyhow::Result<()> {
             dtype: args.dtype.clone(),
             ..EngineOptions::default()
         };
+        crate::hub::fetch(&args.model)?;
         let engine = Engine::load(&args.model, &options)
             .with_context(|| format!("model {}", args.model))
             .map_err(BadInput)?;

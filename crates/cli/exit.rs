@@ -32,6 +32,9 @@ pub(crate) fn init_logging(filter: &str) -> anyhow::Result<()> {
         .with_target(false)
         .without_time()
         .init();
+    // ureq shows what it sends, a token included, at the level trace. It logs by way of the crate `log`:
+    // nothing that does is shown below debug, whatever the filter says.
+    log::set_max_level(log::max_level().min(log::LevelFilter::Debug));
     Ok(())
 }
 

@@ -10,10 +10,12 @@
 )]
 
 mod contact_sheet;
+mod convert;
 mod data;
 mod eval;
 mod eval_compare;
 mod exit;
+mod hub;
 mod ingest;
 mod lessons;
 mod model;

@@ -1,4 +1,4 @@
-//! `savi model`: what a model is made of.
+//! `savi model`: what a model is made of, and what can be made of it.
 
 use std::collections::BTreeMap;
 
@@ -6,10 +6,11 @@ use savi_engine::ModelDir;
 use savi_models::Model;
 use serde_json::{Value, json};
 
-use crate::Global;
+use crate::convert::{self, Convert, Merge};
 use crate::exit::BadInput;
+use crate::{Global, hub};
 
-/// Look at models.
+/// Look at models, convert and merge them.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -20,21 +21,28 @@ pub(crate) struct Args {
 enum Command {
     /// Family, shape, parameters and the memory that they take.
     Show(Show),
+    /// Write a model in another format or with other types of values.
+    Convert(Convert),
+    /// Add PEFT adapters to the weights of a model.
+    Merge(Merge),
 }
 
 #[derive(Debug, clap::Args)]
 struct Show {
-    /// A Hugging Face folder, a .gguf file or builtin:tiny.
+    /// A Hugging Face folder, a .gguf file, a name on the hub or builtin:tiny.
     model: String,
 }
 
 pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
     match args.command {
         Command::Show(show) => run_show(&show, global),
+        Command::Convert(args) => convert::run_convert(&args, global),
+        Command::Merge(args) => convert::run_merge(&args, global),
     }
 }
 
 fn run_show(args: &Show, global: &Global) -> anyhow::Result<()> {
+    hub::fetch(&args.model)?;
     let dir = ModelDir::find(&args.model).map_err(|e| BadInput(e.into()))?;
     let config = &dir.files.config;
     let decoder = Model::decoder_config(config).map_err(|e| BadInput(e.into()))?;

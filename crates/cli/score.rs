@@ -16,7 +16,7 @@ use crate::exit::BadInput;
 #[command(group(clap::ArgGroup::new("before").required(true)))]
 #[command(group(clap::ArgGroup::new("after").required(true)))]
 pub(crate) struct Args {
-    /// A Hugging Face folder or builtin:tiny.
+    /// A Hugging Face folder, a .gguf file, a name on the hub or builtin:tiny.
     #[arg(long)]
     model: String,
     /// A picture that the user's turn shows before its words; may be given several times. With --raw,
@@ -64,6 +64,7 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
         dtype: args.dtype.clone(),
         ..EngineOptions::default()
     };
+    crate::hub::fetch(&args.model)?;
     let engine = Engine::load(&args.model, &options).map_err(|e| BadInput(e.into()))?;
     let prompt = prompt(&engine, &args)?;
     let tokens = match (&args.continuation_tokens, &args.continuation) {

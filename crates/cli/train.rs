@@ -278,7 +278,10 @@ fn run_sft(args: &Sft, global: &Global) -> anyhow::Result<()> {
                 "[model] is the shape of a fresh model: leave it out, or set init = \"random\"";
             return Err(BadInput(anyhow::anyhow!(message)).into());
         }
-        (None, name) => Engine::load(name, &options).map_err(|e| BadInput(e.into()))?,
+        (None, name) => {
+            crate::hub::fetch(name)?;
+            Engine::load(name, &options).map_err(|e| BadInput(e.into()))?
+        }
     };
     let parameters: usize = engine.model().params().weights().iter().map(|w| w.elements()).sum();
     tracing::info!("{parameters} parameters");

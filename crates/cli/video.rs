@@ -76,6 +76,7 @@ fn run_loop(args: &Run, global: &Global) -> anyhow::Result<()> {
         ingest: config.ingest.clone(),
         ..EngineOptions::default()
     };
+    crate::hub::fetch(&config.model)?;
     let engine = Engine::load(&config.model, &options).map_err(|error| BadInput(error.into()))?;
     let policy = config.frames.clone().unwrap_or_else(|| engine.processor().policy.clone());
     let mut learner = EngineLearner::new(engine, config);

@@ -1,4 +1,5 @@
-//! Records on disk: rows of JSON, pairs and examples in several layouts, manifests of data sets.
+//! Records on disk: rows of JSON, pairs and examples in several layouts, manifests of data sets; and
+//! the models of a hub ([`hub`]).
 //!
 //! This crate owns how records are found, read, checked and written. It reads rows as a stream
 //! ([`Rows`]), names file, row and key in every complaint ([`DataError`]), knows the layouts that
@@ -10,6 +11,7 @@
 //! that another program gives its rows.
 
 mod error;
+pub mod hub;
 mod manifest;
 mod pairs;
 mod records;

@@ -1,15 +1,11 @@
 //! The engine in this process.
 
 use std::collections::HashMap;
-use std::fs;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use candle_core::{DType, Tensor};
-use savi_models::{
-    Model, ModelFiles, Plan, Processors, VisualKind, merge_adapters, read_adapter,
-    write_safetensors,
-};
+use savi_models::{Model, ModelFiles, Plan, Processors, VisualKind, merge_adapters, read_adapter};
 use savi_nn::attention::KvNode;
 use savi_nn::layers::Mode;
 use savi_nn::{Forest, Weights, device};
@@ -17,13 +13,16 @@ use savi_schema::{
     Completion, Generate, GenerateError, Message, Request, Score, ScoreRequest, TokenScore,
 };
 use savi_video_ingest::IngestOptions;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::EngineError;
+use crate::convert::{self, SaveOptions};
 use crate::decode::{Prefilled, Row, Whole, host_logits, run};
-use crate::files::{ModelDir, StoredDType};
+use crate::files::ModelDir;
+use crate::fingerprint;
 use crate::media::{ClipKey, Processor, Shown};
 use crate::prefix::PrefixCache;
+use crate::side::{self, SideFiles};
 use crate::text::{Prompt, TextFiles, TextModel, special_tokens};
 
 /// Rows that decode together; more wait for their turn.
@@ -70,6 +69,8 @@ pub struct Engine {
     text: TextModel,
     processor: Processor,
     files: TextFiles,
+    /// The files beside weights and config, where the model was read from a directory.
+    side: Option<SideFiles>,
     prefixes: PrefixCache,
     clips: Mutex<HashMap<ClipKey, Seen>>,
     clip_budget: usize,
@@ -78,7 +79,7 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Opens a model by name: a Hugging Face directory or `builtin:tiny`.
+    /// Opens a model by name, as [`ModelDir::find`] does.
     pub fn load(name: &str, options: &EngineOptions) -> Result<Self, EngineError> {
         Self::open(ModelDir::find(name)?, options)
     }
@@ -87,7 +88,8 @@ impl Engine {
     pub fn open(dir: ModelDir, options: &EngineOptions) -> Result<Self, EngineError> {
         let ModelFiles { config, processors, tensors } = dir.files;
         let tensors = Weights::Checkpoint(Box::new(tensors));
-        Self::build(&config, tensors, dir.text, &processors, dir.processor, options)
+        let engine = Self::build(&config, tensors, dir.text, &processors, dir.processor, options)?;
+        Ok(Self { side: dir.side, ..engine })
     }
 
     /// Builds a model from a config and a source of weights. `processors` say how it is shown pictures,
@@ -122,6 +124,7 @@ impl Engine {
             text,
             processor,
             files,
+            side: None,
             prefixes: PrefixCache::new(options.prefix_budget),
             clips: Mutex::default(),
             clip_budget: options.clip_budget,
@@ -157,24 +160,7 @@ impl Engine {
     pub fn weights_changed(&mut self) -> Result<(), EngineError> {
         self.prefixes.clear();
         self.lock_clips().clear();
-        let mut hash = blake3::Hasher::new();
-        hash.update(self.model.raw_config().to_string().as_bytes());
-        hash.update(&self.files.tokenizer);
-        for words in [&self.files.template, &self.files.bos, &self.files.eos] {
-            hash.update(words.as_deref().unwrap_or_default().as_bytes());
-        }
-        for end in &self.files.eos_ids {
-            hash.update(&end.to_le_bytes());
-        }
-        for weight in self.model.params().weights() {
-            hash.update(weight.name().as_bytes());
-            for value in
-                weight.tensor(false).to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?
-            {
-                hash.update(&value.to_le_bytes());
-            }
-        }
-        self.fingerprint = hash.finalize().to_hex()[..16].to_owned();
+        self.fingerprint = fingerprint::of(&self.model, &self.files)?;
         Ok(())
     }
 
@@ -197,34 +183,16 @@ impl Engine {
         self.weights_changed()
     }
 
-    /// Writes the model as a Hugging Face directory.
-    pub fn save(&self, dir: &Path, dtype: StoredDType) -> Result<(), EngineError> {
-        let io = |source| EngineError::Io { path: dir.to_owned(), source };
-        fs::create_dir_all(dir).map_err(io)?;
-        write_safetensors(&dir.join("model.safetensors"), &self.model.export(dtype.dtype())?)?;
-        let pretty = |value: &Value| serde_json::to_vec_pretty(value).unwrap_or_default();
-        let processor = serde_json::to_value(&self.processor).unwrap_or_default();
-        let text = &self.files;
-        let mut files = vec![
-            ("config.json", pretty(self.model.raw_config())),
-            ("processor.json", pretty(&processor)),
-            ("tokenizer.json", text.tokenizer.clone()),
-        ];
-        if let Some(template) = &text.template {
-            files.push(("chat_template.jinja", template.clone().into_bytes()));
-        }
-        let tokens = json!({"bos_token": text.bos, "eos_token": text.eos});
-        files.push(("tokenizer_config.json", pretty(&tokens)));
-        if !text.eos_ids.is_empty() {
-            let ends = json!({"eos_token_id": text.eos_ids});
-            files.push(("generation_config.json", pretty(&ends)));
-        }
-        for (name, bytes) in files {
-            let partial = dir.join(format!("{name}.partial"));
-            fs::write(&partial, bytes).map_err(io)?;
-            fs::rename(&partial, dir.join(name)).map_err(io)?;
-        }
-        Ok(())
+    /// Writes the model as a Hugging Face directory, with the files that lay beside it where it was read.
+    pub fn save(&self, dir: &Path, options: impl Into<SaveOptions>) -> Result<(), EngineError> {
+        let side = match &self.side {
+            Some(side) => side.clone(),
+            None => {
+                let processor = (!self.model.placeholders().is_empty()).then_some(&self.processor);
+                side::generated(&self.files, processor)
+            }
+        };
+        convert::save(&self.model, &side, dir, &options.into())
     }
 
     fn lock_clips(&self) -> std::sync::MutexGuard<'_, HashMap<ClipKey, Seen>> {

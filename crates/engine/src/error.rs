@@ -35,6 +35,9 @@ pub enum EngineError {
     /// The weights or their config.
     #[error(transparent)]
     Model(#[from] savi_models::ModelError),
+    /// A model of a hub.
+    #[error(transparent)]
+    Hub(#[from] savi_data::hub::HubError),
     /// The tensor library failed.
     #[error("{0}")]
     Tensor(#[from] candle_core::Error),

@@ -3,30 +3,13 @@
 use std::fs;
 use std::path::Path;
 
-use candle_core::DType;
+use savi_data::hub::{Hub, HubName};
 use savi_models::{ModelFiles, read_directory, read_gguf};
 use serde_json::Value;
 
 use crate::media::Processor;
+use crate::side::{self, SideFiles};
 use crate::{EngineError, TextFiles, builtin, gguf};
-
-/// How weights are stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StoredDType {
-    /// 32-bit floats.
-    F32,
-    /// bfloat16.
-    BF16,
-}
-
-impl StoredDType {
-    pub(crate) fn dtype(self) -> DType {
-        match self {
-            Self::F32 => DType::F32,
-            Self::BF16 => DType::BF16,
-        }
-    }
-}
 
 /// A model's files: weights mapped, the rest in memory.
 #[derive(Debug)]
@@ -37,6 +20,8 @@ pub struct ModelDir {
     pub text: TextFiles,
     /// How the model looks at clips, where a file of our own says so.
     pub processor: Option<Processor>,
+    /// The files beside weights and config, where they come from a directory.
+    pub(crate) side: Option<SideFiles>,
 }
 
 impl ModelDir {
@@ -53,6 +38,7 @@ impl ModelDir {
             files: ModelFiles::from_bytes(config, weights)?,
             text: TextFiles::chatml(tokenizer.to_vec(), template),
             processor: Some(parse("processor.json", processor)?),
+            side: None,
         })
     }
 
@@ -64,16 +50,26 @@ impl ModelDir {
             Some(bytes) => Some(parse("processor.json", &bytes)?),
             None => None,
         };
-        Ok(Self { files, text, processor })
+        let side = Some(side::read(dir, &files.config)?);
+        Ok(Self { files, text, processor, side })
     }
 
     /// Reads a GGUF file.
     pub fn read_gguf(path: &Path) -> Result<Self, EngineError> {
         let (files, metadata) = read_gguf(path)?;
-        Ok(Self { files, text: gguf::text(&metadata)?, processor: None })
+        Ok(Self { files, text: gguf::text(&metadata)?, processor: None, side: None })
     }
 
-    /// Finds a model by name: a directory, a GGUF file or `builtin:NAME`.
+    /// The files beside weights and config: those of the directory, or such as it would have.
+    pub(crate) fn side_files(&self) -> SideFiles {
+        match &self.side {
+            Some(side) => side.clone(),
+            None => side::generated(&self.text, self.processor.as_ref()),
+        }
+    }
+
+    /// Finds a model by name: a directory, a GGUF file, `org/name[@revision]` on a hub or
+    /// `builtin:NAME`. What exists here goes before the hub.
     pub fn find(name: &str) -> Result<Self, EngineError> {
         if let Some(name) = name.strip_prefix("builtin:") {
             return builtin::open(name);
@@ -85,10 +81,12 @@ impl ModelDir {
         if path.extension().is_some_and(|extension| extension == "gguf") {
             return Self::read_gguf(path);
         }
-        Err(EngineError::UnknownModel {
-            name: name.to_owned(),
-            reason: "expected a Hugging Face directory, a .gguf file or builtin:tiny".to_owned(),
-        })
+        if let Some(name) = HubName::of_model(name) {
+            return Self::read(&Hub::from_env()?.model(&name, &mut |_| {})?);
+        }
+        let reason =
+            "expected a Hugging Face directory, a .gguf file, org/name on a hub or builtin:tiny";
+        Err(EngineError::UnknownModel { name: name.to_owned(), reason: reason.to_owned() })
     }
 }
 
@@ -104,7 +102,14 @@ impl TextFiles {
         };
         let template = match optional(dir, "chat_template.jinja")? {
             Some(bytes) => Some(String::from_utf8_lossy(&bytes).into_owned()),
-            None => settings.get("chat_template").and_then(default_template),
+            // Processors of older versions have it in a file of their own.
+            None => match optional(dir, "chat_template.json")? {
+                Some(bytes) => {
+                    let value: Value = parse("chat_template.json", &bytes)?;
+                    value.get("chat_template").and_then(default_template)
+                }
+                None => settings.get("chat_template").and_then(default_template),
+            },
         };
         // A token is a word, or an object that holds it.
         let token = |key: &str| {

@@ -8,26 +8,32 @@
 
 mod builtin;
 mod clip;
+mod convert;
 mod decode;
 mod engine;
 mod error;
 mod files;
+mod fingerprint;
 mod gguf;
+mod gguf_export;
 mod mask;
 mod media;
 mod prefix;
 mod sample;
 mod sentence;
+mod side;
 mod template;
 pub mod testing;
 mod text;
 
 pub use clip::ClipEmbedder;
+pub use convert::{SaveOptions, convert, convert_to_gguf, merge};
 pub use engine::{Engine, EngineOptions};
 pub use error::EngineError;
-pub use files::{ModelDir, StoredDType};
+pub use files::ModelDir;
 pub use mask::Masked;
 pub use media::{ClipKey, Processor, Shown};
+pub use savi_models::{GgmlType, StoredDType};
 pub use sentence::SentenceEncoder;
 pub use template::{Chat, ChatTemplate};
 pub use text::{Prompt, PromptVisual, TextFiles, TextModel, train_tokenizer};

@@ -1,16 +1,21 @@
-//! Hugging Face directories: config and safetensors, mapped when read and written whole.
+//! Hugging Face directories as they are read: config, and safetensors that are mapped.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::FileExt;
+use std::path::{Component, Path, PathBuf};
 
 use candle_core::safetensors::MmapedSafetensors;
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
+use safetensors::Dtype as Stored;
 use savi_nn::{Params, TensorSource, Weights};
 use serde_json::Value;
 
 use crate::gguf::{GgufModel, Metadata};
-use crate::{ModelError, Processors};
+use crate::{ModelError, Processors, StoredDType};
+
+/// Headers are no longer than this (safetensors' own limit).
+const LONGEST_HEADER: u64 = 100_000_000;
 
 /// A model as files, before it is built.
 #[derive(Debug)]
@@ -35,7 +40,7 @@ impl ModelFiles {
             .map_err(|e| malformed(path, e))?;
         let places = tensors.keys().map(|name| (name.clone(), 0)).collect();
         let shards = vec![Shard { path: path.to_owned(), data: Data::Memory(tensors) }];
-        let tensors = TensorFiles { shards, places };
+        let tensors = TensorFiles { shards, places, index: PathBuf::new() };
         Ok(Self { config, processors: Processors::default(), tensors })
     }
 }
@@ -46,6 +51,8 @@ pub struct TensorFiles {
     shards: Vec<Shard>,
     /// The shard of each tensor.
     places: BTreeMap<String, usize>,
+    /// What lists the shards, where there are several.
+    index: PathBuf,
 }
 
 #[derive(Debug)]
@@ -75,12 +82,32 @@ impl TensorFiles {
     pub fn open(path: &Path) -> Result<Self, ModelError> {
         let shard = Shard::open(path)?;
         let places = shard.names().into_iter().map(|name| (name, 0)).collect();
-        Ok(Self { shards: vec![shard], places })
+        Ok(Self { shards: vec![shard], places, index: PathBuf::new() })
     }
 
     /// Names in alphabetical order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.places.keys().map(String::as_str)
+    }
+
+    /// Whether the values were packed and become f32 when they are read.
+    pub fn dequantised(&self) -> bool {
+        self.shards.iter().any(|shard| matches!(shard.data, Data::Gguf(_)))
+    }
+
+    /// How most of the values are stored; none where they are packed.
+    pub fn stored_dtype(&self) -> Option<StoredDType> {
+        let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+        for (_, kind, shape) in self.shapes() {
+            *counts.entry(kind).or_default() += shape.iter().product::<usize>();
+        }
+        let (kind, _) = counts.into_iter().max_by_key(|(_, count)| *count)?;
+        match kind.as_str() {
+            "f32" => Some(StoredDType::F32),
+            "f16" => Some(StoredDType::F16),
+            "bf16" => Some(StoredDType::BF16),
+            _ => None,
+        }
     }
 
     /// Names, how they are stored and shapes, in alphabetical order.
@@ -101,6 +128,37 @@ impl TensorFiles {
         all.retain(|(name, ..)| self.places.contains_key(name));
         all.sort_unstable();
         all
+    }
+
+    /// The type that [`load`](Self::load) gives a tensor.
+    pub(crate) fn loaded_dtype(&self, name: &str) -> Result<DType, ModelError> {
+        let Some(shard) = self.places.get(name).and_then(|&place| self.shards.get(place)) else {
+            return Ok(DType::F32);
+        };
+        let file = match &shard.data {
+            Data::Memory(tensors) => {
+                return Ok(tensors.get(name).map_or(DType::F32, Tensor::dtype));
+            }
+            Data::Gguf(_) => return Ok(DType::F32),
+            Data::Mapped(file) => file,
+        };
+        let stored = file.get(name).map_err(|e| malformed(&shard.path, e))?.dtype();
+        Ok(match stored {
+            Stored::U8 => DType::U8,
+            Stored::U16 | Stored::U32 => DType::U32,
+            Stored::I16 => DType::I16,
+            Stored::I32 => DType::I32,
+            Stored::I64 => DType::I64,
+            Stored::F16 => DType::F16,
+            Stored::BF16 => DType::BF16,
+            Stored::F32 => DType::F32,
+            Stored::F64 => DType::F64,
+            other => {
+                let supported = "f32, f16, bf16, f64 and whole numbers";
+                let reason = format!("{name} is stored as {other:?} (supported: {supported})");
+                return Err(ModelError::Malformed { path: shard.path.clone(), reason });
+            }
+        })
     }
 
     /// The tensor of this name, as it is stored.
@@ -135,6 +193,14 @@ impl TensorSource for TensorFiles {
     fn names(&self) -> Vec<String> {
         self.places.keys().cloned().collect()
     }
+
+    fn place(&self, name: &str) -> String {
+        let shard = self.places.get(name).and_then(|&place| self.shards.get(place));
+        match (shard, self.shards.as_slice()) {
+            (Some(shard), _) | (None, [shard]) => shard.path.display().to_string(),
+            (None, _) => self.index.display().to_string(),
+        }
+    }
 }
 
 impl Shard {
@@ -142,7 +208,8 @@ impl Shard {
         fs::metadata(path).map_err(|source| ModelError::Io { path: path.to_owned(), source })?;
         // SAFETY: a mapped file must not be cut or rewritten in place while it is mapped. Checkpoints
         // are written to a temporary name and renamed, here and by those who publish them.
-        let file = unsafe { MmapedSafetensors::new(path) }.map_err(|e| malformed(path, e))?;
+        let file = unsafe { MmapedSafetensors::new(path) };
+        let file = file.map_err(|e| what_is_cut(path).unwrap_or_else(|| malformed(path, e)))?;
         Ok(Self { path: path.to_owned(), data: Data::Mapped(file) })
     }
 
@@ -153,6 +220,41 @@ impl Shard {
             Data::Gguf(model) => model.names().map(str::to_owned).collect(),
         }
     }
+}
+
+/// What a file lacks that its header says is in it.
+fn what_is_cut(path: &Path) -> Option<ModelError> {
+    let file = fs::File::open(path).ok()?;
+    let length = file.metadata().ok()?.len();
+    let bad = |reason: String| {
+        Some(ModelError::Malformed {
+            path: path.to_owned(),
+            reason: format!("{reason}: is it cut off?"),
+        })
+    };
+    let mut size = [0; 8];
+    if file.read_exact_at(&mut size, 0).is_err() {
+        return bad(format!("has {length} bytes, too few for a safetensors file"));
+    }
+    let size = u64::from_le_bytes(size);
+    if size > LONGEST_HEADER {
+        return None;
+    }
+    let mut header = vec![0; size as usize];
+    if file.read_exact_at(&mut header, 8).is_err() {
+        return bad(format!("has {length} bytes, its header alone {size}"));
+    }
+    let header: Value = serde_json::from_slice(&header).ok()?;
+    let mut ends: Vec<(u64, &String)> = header
+        .as_object()?
+        .iter()
+        .filter_map(|(name, place)| Some((place.get("data_offsets")?.get(1)?.as_u64()?, name)))
+        .collect();
+    ends.sort_unstable();
+    let there = length - 8 - size;
+    let (whole, _) = ends.last()?;
+    let (_, first) = ends.iter().find(|(end, _)| *end > there)?;
+    bad(format!("has {there} bytes of values, {whole} by its header; {first} is not whole"))
 }
 
 fn malformed(path: &Path, error: candle_core::Error) -> ModelError {
@@ -189,11 +291,18 @@ pub fn read_directory(dir: &Path) -> Result<ModelFiles, ModelError> {
         let Some(file) = file.as_str() else {
             return Err(bad(format!("weight_map: the shard of {tensor} is not a name")));
         };
-        if Path::new(file).components().count() != 1 {
-            return Err(bad(format!("shard {file:?} lies outside the directory")));
+        let mut parts = Path::new(file).components();
+        if !matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None)) {
+            let reason = format!("{tensor}: the shard {file:?} lies outside the directory");
+            return Err(bad(reason));
         }
         if !numbers.contains_key(file) {
-            let shard = Shard::open(&dir.join(file))?;
+            let path = dir.join(file);
+            if !path.exists() {
+                let shard = path.display();
+                return Err(bad(format!("{tensor} should be in {shard}, which does not exist")));
+            }
+            let shard = Shard::open(&path)?;
             numbers.insert(file, (shards.len(), shard.names().into_iter().collect()));
             shards.push(shard);
         }
@@ -203,7 +312,8 @@ pub fn read_directory(dir: &Path) -> Result<ModelFiles, ModelError> {
         }
         places.insert(tensor.clone(), *number);
     }
-    Ok(ModelFiles { config, processors, tensors: TensorFiles { shards, places } })
+    drop(numbers);
+    Ok(ModelFiles { config, processors, tensors: TensorFiles { shards, places, index } })
 }
 
 /// Reads a model from a GGUF file, and the file's metadata; its tensors are dequantised one by one, when
@@ -213,7 +323,7 @@ pub fn read_gguf(path: &Path) -> Result<(ModelFiles, Metadata), ModelError> {
     let places = model.names().map(|name| (name.to_owned(), 0)).collect();
     let shards = vec![Shard { path: path.to_owned(), data: Data::Gguf(model) }];
     let processors = Processors::default();
-    let tensors = TensorFiles { shards, places };
+    let tensors = TensorFiles { shards, places, index: PathBuf::new() };
     Ok((ModelFiles { config, processors, tensors }, metadata))
 }
 
@@ -241,6 +351,10 @@ impl TensorSource for Renamed {
     fn tensor(&self, name: &str, shape: &[usize]) -> candle_core::Result<Option<Tensor>> {
         let name = self.files.get(name).map_or(name, String::as_str);
         self.source.tensor(name, shape)
+    }
+
+    fn place(&self, name: &str) -> String {
+        self.source.place(self.files.get(name).map_or(name, String::as_str))
     }
 
     fn names(&self) -> Vec<String> {
@@ -277,22 +391,4 @@ fn read_json(path: &Path) -> Result<Value, ModelError> {
         .map_err(|source| ModelError::Io { path: path.to_owned(), source })?;
     serde_json::from_str(&text)
         .map_err(|e| ModelError::Malformed { path: path.to_owned(), reason: e.to_string() })
-}
-
-/// Writes tensors under their names to a temporary file beside `path` and renames it.
-pub fn write_safetensors(
-    path: &Path,
-    tensors: &BTreeMap<String, Tensor>,
-) -> Result<(), ModelError> {
-    let io = |source| ModelError::Io { path: path.to_owned(), source };
-    let malformed = |e: safetensors::SafeTensorError| ModelError::Malformed {
-        path: path.to_owned(),
-        reason: e.to_string(),
-    };
-    let partial = path.with_extension("safetensors.partial");
-    let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-    let bytes = safetensors::serialize(tensors.iter(), Some(metadata)).map_err(malformed)?;
-    fs::write(&partial, bytes).map_err(io)?;
-    fs::File::open(&partial).and_then(|file| file.sync_all()).map_err(io)?;
-    fs::rename(&partial, path).map_err(io)
 }

@@ -13,6 +13,7 @@ mod dinov2;
 mod error;
 mod families;
 mod files;
+mod folder;
 mod gguf;
 mod intern_vit;
 mod internvl;
@@ -24,6 +25,7 @@ mod processing;
 mod qwen_vl;
 mod reader;
 mod rope;
+mod save;
 mod smolvlm;
 mod tower;
 mod visual;
@@ -36,9 +38,14 @@ pub use adapter::{
 pub use decoder::{Activation, Biases, DecoderConfig, LayerConfig, Projections};
 pub use dinov2::Dinov2;
 pub use error::ModelError;
-pub use files::{ModelFiles, TensorFiles, read_directory, read_gguf, write_safetensors};
-pub use gguf::{GgmlType, Gguf, Metadata};
+pub use files::{ModelFiles, TensorFiles, read_directory, read_gguf};
+pub use folder::NewFolder;
+pub use gguf::{GgmlType, Gguf, GgufOptions, GgufValue, Metadata, write_gguf};
 pub use model::Model;
 pub use processing::Processors;
 pub use rope::Rope;
+pub use save::{
+    Entry, MAX_SHARD_SIZE, StoredDType, copy_checkpoint, with_dtype, write_checkpoint, write_model,
+    write_safetensors,
+};
 pub use visual::{Mark, Piece, Pixels, Plan, TokenGrid, Visual, VisualKind};

@@ -6,7 +6,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use candle_core::{DType, Device, Result, Tensor, bail};
+use candle_core::{DType, Device, Result, Tensor, Var, bail};
 use rand::Rng;
 
 use crate::Weight;
@@ -30,6 +30,11 @@ pub trait TensorSource: std::fmt::Debug + Send + Sync {
 
     /// All names that there are.
     fn names(&self) -> Vec<String>;
+
+    /// Where the tensor of this name is, or would have to be, for errors: a file.
+    fn place(&self, _name: &str) -> String {
+        "the checkpoint".to_owned()
+    }
 }
 
 impl TensorSource for HashMap<String, Tensor> {
@@ -192,22 +197,21 @@ impl Params {
     ) -> Result<Arc<Weight>> {
         let stored = matrix.unwrap_or(shape).to_vec();
         let given = match &*lock(&self.source) {
-            Weights::Checkpoint(source) => source.tensor(name, &stored)?,
-            Weights::Random(seed) => {
-                let fresh = draw(*seed, drawn, shape, init)?;
-                Some(if matrix.is_some() { fresh.t()?.reshape(stored.as_slice())? } else { fresh })
+            Weights::Checkpoint(source) => {
+                let Some(value) = source.tensor(name, &stored)? else {
+                    bail!("{} has no tensor {name:?} {stored:?}", source.place(name));
+                };
+                if value.dims() != stored {
+                    let place = source.place(name);
+                    bail!("{place}: {name} has shape {:?}, {stored:?} by the config", value.dims());
+                }
+                if matrix.is_some() { as_matrix(&value)?.t()? } else { value }
             }
+            Weights::Random(seed) => draw(*seed, drawn, shape, init)?,
         };
-        let Some(value) = given else {
-            bail!("the checkpoint has no tensor {name:?}");
-        };
-        if value.dims() != stored {
-            bail!("{name}: shape {:?} in the checkpoint, {stored:?} by the config", value.dims());
-        }
-        let value = if matrix.is_some() { as_matrix(&value)?.t()? } else { value };
-        let value = value.to_dtype(self.dtype)?.to_device(&self.device)?.contiguous()?;
+        let var = kept(given, self.dtype, &self.device)?;
         let switch = self.switch.clone();
-        let weight = Arc::new(Weight::new(name, &value, matrix.is_some(), stored, false, switch)?);
+        let weight = Arc::new(Weight::new(name, var, matrix.is_some(), stored, false, switch));
         lock(&self.weights).push(weight.clone());
         Ok(weight)
     }
@@ -277,7 +281,25 @@ pub(crate) fn fresh(
 ) -> Result<Arc<Weight>> {
     let value = draw(seed, name, shape, init)?.to_device(device)?;
     let stored = shape.iter().rev().copied().collect();
-    Ok(Arc::new(Weight::new(name, &value, true, stored, true, Arc::default())?))
+    let var = Var::from_tensor(&value)?;
+    Ok(Arc::new(Weight::new(name, var, true, stored, true, Arc::default())))
+}
+
+/// A variable of the value, which is taken by value: besides the variable there is never more than
+/// one copy of it in memory. The variable's own copy undoes a transposition.
+fn kept(value: Tensor, dtype: DType, device: &Device) -> Result<Var> {
+    let value = if value.dtype() == dtype {
+        value
+    } else {
+        let converted = value.to_dtype(dtype)?;
+        drop(value);
+        converted
+    };
+    if value.device().same_device(device) {
+        return Var::from_tensor(&value);
+    }
+    let value = value.contiguous()?.to_device(device)?;
+    Var::from_tensor(&value)
 }
 
 fn draw(seed: u64, name: &str, shape: &[usize], init: Init) -> Result<Tensor> {

@@ -34,22 +34,22 @@ pub struct Weight {
 impl Weight {
     pub(crate) fn new(
         name: &str,
-        value: &Tensor,
+        var: Var,
         transposed: bool,
         stored: Vec<usize>,
         trains: bool,
         switch: Arc<Switch>,
-    ) -> Result<Self> {
-        Ok(Self {
+    ) -> Self {
+        Self {
             name: name.to_owned(),
-            var: Var::from_tensor(value)?,
+            var,
             transposed,
             stored,
             trains: Arc::new(AtomicBool::new(trains)),
             switch,
             copies: RwLock::default(),
             base: RwLock::default(),
-        })
+        }
     }
 
     /// The same memory under another name, with copies of its own.
@@ -69,6 +69,11 @@ impl Weight {
     /// Its name in checkpoints.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Shape in checkpoints.
+    pub fn stored_shape(&self) -> &[usize] {
+        &self.stored
     }
 
     /// Number of elements.
@@ -156,7 +161,8 @@ impl Weight {
     pub(crate) fn add_copy(&self, adapter: usize) -> Result<Arc<Self>> {
         let value = self.var.as_detached_tensor().to_dtype(DType::F32)?;
         let stored = self.stored.clone();
-        let copy = Self::new(&self.name, &value, self.transposed, stored, true, Arc::default())?;
+        let var = Var::from_tensor(&value)?;
+        let copy = Self::new(&self.name, var, self.transposed, stored, true, Arc::default());
         let copy = Arc::new(copy);
         let mut copies = self.copies.write().unwrap_or_else(PoisonError::into_inner);
         copies.insert(adapter, copy.clone());

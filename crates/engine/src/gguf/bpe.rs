@@ -3,15 +3,15 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Parts, Vocabulary, bad};
+use super::{Parts, UNUSED, Vocabulary, bad};
 use crate::EngineError;
 
 /// Qwen2: contractions, words, single digits, punctuation, line ends, blanks.
-const QWEN2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+pub(crate) const QWEN2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 /// Qwen3.5: the same, with marks as parts of words.
 const QWEN35: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 /// Llama 3: as Qwen2, with up to three digits together.
-const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+pub(crate) const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 /// Falcon: punctuation apart from blanks, then as GPT-2, then digits by threes.
 const FALCON: [&str; 3] = [
     r"[\p{P}\$\+<=>\^~\|`]+",
@@ -64,7 +64,10 @@ pub(super) fn parts(vocabulary: &Vocabulary<'_>) -> Result<Parts, EngineError> {
     let decoder = json!({"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true});
     let merges = Value::Array(vocabulary.list("merges")?.clone());
     let model = model(vocabulary, merges, llama3, None);
-    Ok(Parts { normalizer: Value::Null, pre_tokenizer, decoder, model, begins: llama3 })
+    // The format has no place for it: tokenizers of Qwen's manner compose characters first.
+    let composes = pre.starts_with("qwen") || pre == "deepseek-r1-qwen";
+    let normalizer = if composes { json!({"type": "NFC"}) } else { Value::Null };
+    Ok(Parts { normalizer, pre_tokenizer, decoder, model, begins: llama3 })
 }
 
 /// Gemma 4: merges over whole lines, blanks as ▁, bytes where a letter has no token.
@@ -99,7 +102,9 @@ pub(super) fn model(
     unknown: Option<&str>,
 ) -> Value {
     let entry = |(id, token): (usize, &&str)| ((*token).to_owned(), json!(id));
-    let vocab: Map<String, Value> = vocabulary.tokens.iter().enumerate().map(entry).collect();
+    let used = |(_, kind): &(_, &u64)| **kind != UNUSED;
+    let tokens = vocabulary.tokens.iter().enumerate().zip(&vocabulary.types).filter(used);
+    let vocab: Map<String, Value> = tokens.map(|(token, _)| entry(token)).collect();
     json!({
         "type": "BPE", "dropout": null, "unk_token": unknown, "continuing_subword_prefix": null,
         "end_of_word_suffix": null, "fuse_unk": unknown.is_some(), "byte_fallback": unknown.is_some(),

@@ -8,12 +8,16 @@ use std::path::Path;
 use savi_models::{Gguf, Metadata};
 use serde_json::{Value, json};
 
+pub(crate) use bpe::{LLAMA3, QWEN2};
+
 use crate::{EngineError, TextFiles};
 
-/// Types of tokens: words, those with a meaning of their own, and those that are always kept whole.
-const NORMAL: u64 = 1;
-const CONTROL: u64 = 3;
-const USER_DEFINED: u64 = 4;
+/// Types of tokens: words, those with a meaning of their own, those that are always kept whole, and
+/// numbers without a token.
+pub(crate) const NORMAL: u64 = 1;
+pub(crate) const CONTROL: u64 = 3;
+pub(crate) const USER_DEFINED: u64 = 4;
+pub(crate) const UNUSED: u64 = 5;
 
 impl TextFiles {
     /// Reads the tokenizer and the chat template of a GGUF file, which need not hold a model.
@@ -141,7 +145,7 @@ pub(crate) fn text(metadata: &Metadata) -> Result<TextFiles, EngineError> {
     });
     let template = metadata.get("tokenizer.chat_template").and_then(Value::as_str);
     let id = |key: &str| vocabulary.get(key).and_then(Value::as_u64);
-    let ends = [id("eos_token_id"), id("eot_token_id")].into_iter().flatten();
+    let ends = ["eos_token_id", "eot_token_id", "eom_token_id"].map(id).into_iter().flatten();
     let named = [("unk_token", "unknown_token_id"), ("pad_token", "padding_token_id")];
     let named = named
         .into_iter()

@@ -52,7 +52,16 @@ pub(super) fn config(file: &Gguf, family: &str) -> Result<Value, String> {
     let heads = keys.need("attention.head_count")?;
     let context = keys.need("context_length")?;
     let theta = if family == "gemma3" { 1_000_000.0 } else { 10_000.0 };
+    let class = match family {
+        "llama" => "LlamaForCausalLM",
+        "qwen2" => "Qwen2ForCausalLM",
+        "qwen3" => "Qwen3ForCausalLM",
+        "phi3" => "Phi3ForCausalLM",
+        "gemma2" => "Gemma2ForCausalLM",
+        _ => "Gemma3ForCausalLM",
+    };
     let mut config = json!({
+        "architectures": [class],
         "model_type": if family == "gemma3" { "gemma3_text" } else { family },
         "hidden_size": keys.need("embedding_length")?,
         "intermediate_size": keys.need("feed_forward_length")?,
@@ -65,6 +74,11 @@ pub(super) fn config(file: &Gguf, family: &str) -> Result<Value, String> {
         "tie_word_embeddings": !has("output.weight"),
         "rope_theta": keys.get("rope.freq_base").unwrap_or(json!(theta)),
     });
+    for key in ["bos_token_id", "eos_token_id"] {
+        if let Some(id) = file.metadata.get(&format!("tokenizer.ggml.{key}")) {
+            config[key] = id.clone();
+        }
+    }
     if let Some(dim) = keys.get("attention.key_length") {
         config["head_dim"] = dim;
     }

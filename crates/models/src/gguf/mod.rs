@@ -2,8 +2,10 @@
 //! A tensor's dimensions stand in the file innermost first.
 
 mod config;
+mod export;
 mod model;
 mod quants;
+mod write;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -15,11 +17,16 @@ use serde_json::{Value, json};
 
 use crate::ModelError;
 
+pub use export::{GgufOptions, write_gguf};
 pub(crate) use model::GgufModel;
 pub use quants::GgmlType;
+pub use write::GgufValue;
 
 /// Longest header that is read: metadata with a large vocabulary takes some ten MiB.
 const MAX_HEADER: u64 = 1 << 30;
+
+/// Bytes of a tensor that are read at a time.
+const PIECE: usize = 1 << 20;
 
 /// Keys of a file with their values.
 pub type Metadata = BTreeMap<String, Value>;
@@ -110,15 +117,37 @@ impl Gguf {
 
     /// A tensor as f32.
     pub fn load(&self, name: &str) -> Result<Option<Tensor>, ModelError> {
+        self.load_rows(name, |row, _| row)
+    }
+
+    /// The same, with row r put where `target(r, rows)` says. The file is read piece by piece: besides
+    /// the values there is never more than a piece of it in memory.
+    pub(crate) fn load_rows(
+        &self,
+        name: &str,
+        target: impl Fn(usize, usize) -> usize,
+    ) -> Result<Option<Tensor>, ModelError> {
         let Some(place) = self.tensors.get(name) else { return Ok(None) };
         let (values, size) = place.kind.block();
         let elements: usize = place.shape.iter().product();
-        let mut bytes = vec![0; elements / values * size];
-        self.file
-            .read_exact_at(&mut bytes, place.start)
-            .map_err(|source| ModelError::Io { path: self.path.clone(), source })?;
+        // The values of a vector are rows of their own.
+        let vector = place.shape.len() < 2 && values == 1;
+        let width = if vector { 1 } else { place.shape.last().copied().unwrap_or(1).max(1) };
+        let (rows, stored) = (elements / width, width / values * size);
+        let most = (PIECE / stored.max(1)).max(1);
+        let mut bytes = vec![0; most.min(rows) * stored];
         let mut out = vec![0.0; elements];
-        place.kind.dequantize(&bytes, &mut out);
+        for first in (0..rows).step_by(most) {
+            let count = most.min(rows - first);
+            let piece = &mut bytes[..count * stored];
+            self.file
+                .read_exact_at(piece, place.start + (first * stored) as u64)
+                .map_err(|source| ModelError::Io { path: self.path.clone(), source })?;
+            for (i, row) in piece.chunks_exact(stored.max(1)).enumerate() {
+                let start = target(first + i, rows) * width;
+                place.kind.dequantize(row, &mut out[start..start + width]);
+            }
+        }
         Ok(Some(Tensor::from_vec(out, place.shape.as_slice(), &Device::Cpu)?))
     }
 }
@@ -178,7 +207,8 @@ impl Header<'_> {
             3 => json!(i16::from_le_bytes([self.bytes(1)?[0], self.bytes(1)?[0]])),
             4 => json!(self.u32()?),
             5 => json!(self.u32()? as i32),
-            6 => json!(f32::from_bits(self.u32()?)),
+            // As the number that was meant: 1e-5, not the nearest f32 in 17 digits.
+            6 => json!(f32::from_bits(self.u32()?).to_string().parse::<f64>().ok()),
             7 => json!(self.bytes(1)?[0] != 0),
             8 => json!(self.string()?),
             9 if depth < 2 => {

@@ -77,26 +77,23 @@ impl GgufModel {
 
     pub(crate) fn load(&self, name: &str) -> Result<Option<Tensor>, ModelError> {
         let Some((theirs, undo)) = self.names.get(name) else { return Ok(None) };
-        let Some(value) = self.file.load(theirs)? else { return Ok(None) };
-        Ok(Some(match *undo {
-            Undo::Nothing => value,
-            Undo::Raised => (value - 1.0)?,
-            Undo::Permuted(heads) => {
-                let shape = value.dims().to_vec();
-                let rows = shape.first().copied().unwrap_or(0);
+        match *undo {
+            Undo::Nothing => self.file.load(theirs),
+            Undo::Raised => match self.file.load(theirs)? {
+                Some(value) => Ok(Some((value - 1.0)?)),
+                None => Ok(None),
+            },
+            Undo::Permuted(heads) => self.file.load_rows(theirs, |row, rows| {
                 // Whoever asked expects another shape then, and says so.
-                if heads == 0 || rows == 0 || !rows.is_multiple_of(2 * heads) {
-                    return Ok(Some(value));
+                if heads == 0 || !rows.is_multiple_of(2 * heads) {
+                    return row;
                 }
+                // Pairs of rows stand side by side in the file and half a head apart here.
                 let half = rows / heads / 2;
-                let rest: usize = shape.iter().skip(1).product();
-                value
-                    .reshape((heads, half, 2, rest))?
-                    .transpose(1, 2)?
-                    .contiguous()?
-                    .reshape(shape)?
-            }
-        }))
+                let (head, within) = (row / (2 * half), row % (2 * half));
+                head * 2 * half + within % 2 * half + within / 2
+            }),
+        }
     }
 }
 

@@ -56,6 +56,25 @@ impl GgmlType {
         })
     }
 
+    /// The number that stands for it in files.
+    pub(super) fn code(self) -> u32 {
+        match self {
+            Self::F32 => 0,
+            Self::F16 => 1,
+            Self::Q4_0 => 2,
+            Self::Q4_1 => 3,
+            Self::Q5_0 => 6,
+            Self::Q5_1 => 7,
+            Self::Q8_0 => 8,
+            Self::Q2K => 10,
+            Self::Q3K => 11,
+            Self::Q4K => 12,
+            Self::Q5K => 13,
+            Self::Q6K => 14,
+            Self::BF16 => 30,
+        }
+    }
+
     /// Values and bytes of a block.
     pub(super) fn block(self) -> (usize, usize) {
         match self {
@@ -113,6 +132,17 @@ impl GgmlType {
                 Self::Q6K => q6_k(block, out),
             }
         }
+    }
+}
+
+/// Whole blocks of 32 values as Q8_0: the largest of a block becomes 127.
+pub(super) fn q8_0(values: &[f32], out: &mut Vec<u8>) {
+    for block in values.chunks_exact(32) {
+        let scale = block.iter().fold(0f32, |most, value| most.max(value.abs())) / 127.0;
+        let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
+        out.extend(f16::from_f32(scale).to_le_bytes());
+        // A scale that 16 bits cannot hold gives infinity, as every other converter's does.
+        out.extend(block.iter().map(|value| (value * inverse).round() as i8 as u8));
     }
 }
 
