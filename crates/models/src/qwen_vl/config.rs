@@ -194,17 +194,17 @@ mod tests {
 
     /// A Qwen2.5-VL-3B as it was published.
     fn published() -> Value {
-        json!({
+        let text = r#"{
             "architectures": ["Qwen2_5_VLForConditionalGeneration"], "attention_dropout": 0.0,
             "bos_token_id": 151643, "eos_token_id": 151645, "vision_start_token_id": 151652,
             "vision_end_token_id": 151653, "vision_token_id": 151654, "image_token_id": 151655,
             "video_token_id": 151656, "hidden_act": "silu", "hidden_size": 2048,
             "initializer_range": 0.02, "intermediate_size": 11008,
-            "max_position_embeddings": 128_000, "max_window_layers": 70,
+            "max_position_embeddings": 128000, "max_window_layers": 70,
             "model_type": "qwen2_5_vl", "num_attention_heads": 16, "num_hidden_layers": 36,
-            "num_key_value_heads": 2, "rms_norm_eps": 1e-6, "rope_theta": 1_000_000.0,
+            "num_key_value_heads": 2, "rms_norm_eps": 1e-6, "rope_theta": 1000000.0,
             "sliding_window": 32768, "tie_word_embeddings": true, "torch_dtype": "bfloat16",
-            "use_cache": true, "use_sliding_window": false, "vocab_size": 151_936,
+            "use_cache": true, "use_sliding_window": false, "vocab_size": 151936,
             "rope_scaling": {"type": "mrope", "mrope_section": [16, 24, 24]},
             "vision_config": {
                 "depth": 32, "hidden_act": "silu", "hidden_size": 1280, "intermediate_size": 3420,
@@ -213,7 +213,8 @@ mod tests {
                 "fullatt_block_indexes": [7, 15, 23, 31], "tokens_per_second": 2,
                 "temporal_patch_size": 2
             }
-        })
+        }"#;
+        serde_json::from_str(text).unwrap()
     }
 
     #[test]

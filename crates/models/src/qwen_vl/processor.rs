@@ -85,7 +85,8 @@ impl QwenProcessor {
         let size = if settings.resize {
             smart_size((width, height), factor, settings.bounds(factor, self.temporal, count))
         } else {
-            Some((width, height)).filter(|_| width % factor == 0 && height % factor == 0)
+            let whole = width.is_multiple_of(factor) && height.is_multiple_of(factor);
+            whole.then_some((width, height))
         };
         let Some((width, height)) = size.filter(|size| size.0 > 0 && size.1 > 0) else {
             return Err(ModelError::Unsupported {

@@ -232,7 +232,7 @@ impl Layout {
         let (mut steps, mut windows) = (Vec::new(), Vec::new());
         let mut first = 0;
         for &[times, rows, columns] in grids {
-            if rows % merge != 0 || columns % merge != 0 {
+            if !rows.is_multiple_of(merge) || !columns.is_multiple_of(merge) {
                 bail!("{rows} x {columns} patches do not make squares of {merge} x {merge}");
             }
             let (high, wide) = (rows / merge, columns / merge);
