@@ -1,15 +1,14 @@
 //! The engine in this process.
 
+mod weights;
+
 use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use candle_core::{DType, Tensor};
-use savi_models::{
-    Model, ModelFiles, Plan, Processors, VisualKind, merge_adapters, read_adapter,
-    write_safetensors,
-};
+use savi_models::{Model, ModelFiles, Plan, Processors, VisualKind, write_safetensors};
 use savi_nn::attention::KvNode;
 use savi_nn::layers::Mode;
 use savi_nn::{Forest, Weights, device};
@@ -148,51 +147,6 @@ impl Engine {
     /// Prefixes found in the cache and prefixes computed, so far.
     pub fn prefix_counts(&self) -> (u64, u64) {
         self.prefixes.counts()
-    }
-
-    /// Must be called after the weights were changed: forgets what was computed with the old ones
-    /// and names the new ones.
-    pub fn weights_changed(&mut self) -> Result<(), EngineError> {
-        self.prefixes.clear();
-        self.lock_clips().clear();
-        let mut hash = blake3::Hasher::new();
-        hash.update(self.model.raw_config().to_string().as_bytes());
-        hash.update(&self.files.tokenizer);
-        for words in [&self.files.template, &self.files.bos, &self.files.eos] {
-            hash.update(words.as_deref().unwrap_or_default().as_bytes());
-        }
-        for end in &self.files.eos_ids {
-            hash.update(&end.to_le_bytes());
-        }
-        for weight in self.model.params().weights() {
-            hash.update(weight.name().as_bytes());
-            for value in
-                weight.tensor(false).to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?
-            {
-                hash.update(&value.to_le_bytes());
-            }
-        }
-        self.fingerprint = hash.finalize().to_hex()[..16].to_owned();
-        Ok(())
-    }
-
-    /// Adds a PEFT adapter to the weights.
-    pub fn merge_adapter(&mut self, dir: &Path) -> Result<(), EngineError> {
-        let before = self.model.params().active_adapter();
-        let name = "to be merged";
-        read_adapter(&self.model, name, dir)?;
-        if let Err(error) = self.model.params().check_mergeable(name) {
-            self.model.params().remove_adapter(name)?;
-            self.model.params().set_active_adapter(before.as_deref())?;
-            return Err(error.into());
-        }
-        self.merge_attached()
-    }
-
-    /// Adds the active adapter to the weights and removes all adapters.
-    pub fn merge_attached(&mut self) -> Result<(), EngineError> {
-        merge_adapters(self.model.params())?;
-        self.weights_changed()
     }
 
     /// Writes the model as a Hugging Face directory.
