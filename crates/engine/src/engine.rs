@@ -1,11 +1,13 @@
 //! The engine in this process.
 
+mod weights;
+
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use candle_core::{DType, Tensor};
-use savi_models::{Model, ModelFiles, Plan, Processors, VisualKind, merge_adapters, read_adapter};
+use savi_models::{Model, ModelFiles, Plan, Processors, VisualKind};
 use savi_nn::attention::KvNode;
 use savi_nn::layers::Mode;
 use savi_nn::{Forest, Weights, device};
@@ -19,7 +21,6 @@ use crate::EngineError;
 use crate::convert::{self, SaveOptions};
 use crate::decode::{Prefilled, Row, Whole, host_logits, run};
 use crate::files::ModelDir;
-use crate::fingerprint;
 use crate::media::{ClipKey, Processor, Shown};
 use crate::prefix::PrefixCache;
 use crate::side::{self, SideFiles};
@@ -153,34 +154,6 @@ impl Engine {
     /// Prefixes found in the cache and prefixes computed, so far.
     pub fn prefix_counts(&self) -> (u64, u64) {
         self.prefixes.counts()
-    }
-
-    /// Must be called after the weights were changed: forgets what was computed with the old ones
-    /// and names the new ones.
-    pub fn weights_changed(&mut self) -> Result<(), EngineError> {
-        self.prefixes.clear();
-        self.lock_clips().clear();
-        self.fingerprint = fingerprint::of(&self.model, &self.files)?;
-        Ok(())
-    }
-
-    /// Adds a PEFT adapter to the weights.
-    pub fn merge_adapter(&mut self, dir: &Path) -> Result<(), EngineError> {
-        let before = self.model.params().active_adapter();
-        let name = "to be merged";
-        read_adapter(&self.model, name, dir)?;
-        if let Err(error) = self.model.params().check_mergeable(name) {
-            self.model.params().remove_adapter(name)?;
-            self.model.params().set_active_adapter(before.as_deref())?;
-            return Err(error.into());
-        }
-        self.merge_attached()
-    }
-
-    /// Adds the active adapter to the weights and removes all adapters.
-    pub fn merge_attached(&mut self) -> Result<(), EngineError> {
-        merge_adapters(self.model.params())?;
-        self.weights_changed()
     }
 
     /// Writes the model as a Hugging Face directory, with the files that lay beside it where it was read.

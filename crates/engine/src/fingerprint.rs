@@ -21,6 +21,11 @@ pub(crate) fn of(model: &Model, files: &TextFiles) -> Result<String, EngineError
         hash.update(weight.name().as_bytes());
         hash_values(&mut hash, &weight.tensor(false))?;
     }
+    for (weight, scale) in model.params().active_adapter_weights() {
+        hash.update(weight.name().as_bytes());
+        hash.update(&scale.to_le_bytes());
+        hash_values(&mut hash, &weight.tensor(false))?;
+    }
     Ok(hash.finalize().to_hex()[..16].to_owned())
 }
 

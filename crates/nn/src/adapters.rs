@@ -133,12 +133,20 @@ impl Params {
         Ok(self.all().iter().filter_map(|weight| weight.copy_of(adapter)).collect())
     }
 
-    /// Everything of the active adapter that may train, unless it is merged.
-    pub(crate) fn adapter_weights(&self) -> Vec<Arc<Weight>> {
+    /// The weights of the active adapter, each with the factor on what it gives; none while it is merged.
+    pub fn active_adapter_weights(&self) -> Vec<(Arc<Weight>, f64)> {
         let Some(adapter) = self.switch.applied() else { return Vec::new() };
         let copies = self.all().into_iter().filter_map(|weight| weight.copy_of(adapter));
-        let loras = self.linears().into_iter().flat_map(|linear| linear.lora_weights(adapter));
-        copies.chain(loras).collect()
+        let loras = self.linears().into_iter().flat_map(|linear| {
+            let scale = linear.lora_scale(adapter);
+            linear.lora_weights(adapter).into_iter().map(move |weight| (weight, scale))
+        });
+        copies.map(|copy| (copy, 1.0)).chain(loras).collect()
+    }
+
+    /// Everything of the active adapter that may train, unless it is merged.
+    pub(crate) fn adapter_weights(&self) -> Vec<Arc<Weight>> {
+        self.active_adapter_weights().into_iter().map(|(weight, _)| weight).collect()
     }
 
     /// Removes an adapter. A merged one has to be unmerged before.

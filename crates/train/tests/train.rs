@@ -182,6 +182,12 @@ fn options_of_the_adapter_are_carried_out() {
     at("norm.weight");
     assert!(tensors.keys().all(|name| !name.contains("layers.0.mlp")));
     let mut again = random_engine(1, 2).unwrap();
+    let base = again.fingerprint();
+    again.attach_adapter("it", &dir.path().join("adapter")).unwrap();
+    let attached = again.fingerprint();
+    again.switch_adapter(None).unwrap();
+    assert_eq!(again.fingerprint(), base);
+    assert_ne!(attached, base);
     again.merge_adapter(&dir.path().join("adapter")).unwrap();
     assert_eq!(again.fingerprint(), engine.fingerprint());
 

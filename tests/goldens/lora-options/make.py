@@ -75,7 +75,7 @@ FAMILIES = ["llama-biased", "mistral-windowed", "qwen2-plain", "qwen3-plain", "p
 def adapted(case: str, **options) -> torch.nn.Module:
     """The case's model with a drawn adapter."""
     config = LoraConfig(task_type="CAUSAL_LM", **options)
-    model = get_peft_model(families.build(families.CASES[case]), config).eval()
+    model = get_peft_model(families.build(families.CASES[case])[0], config).eval()
     with torch.no_grad():
         # Every entry of the file is drawn from its name, and with it the parameter behind it.
         for key, value in get_peft_model_state_dict(model).items():

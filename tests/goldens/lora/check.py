@@ -26,7 +26,7 @@ TOLERANCE = 1e-4
 
 def difference(folder: Path) -> float:
     """Largest difference of the logits, as a share of the largest logit."""
-    base = families.build(families.CASES["qwen2-plain"])
+    base = families.build(families.CASES["qwen2-plain"])[0]
     model = PeftModel.from_pretrained(base, folder / "adapter").eval()
     written = load_file(folder / "adapter" / "adapter_model.safetensors")
     taken = get_peft_model_state_dict(model)

@@ -72,6 +72,11 @@ impl Linear {
         self.lora(adapter).map_or_else(Vec::new, |lora| lora.weights().to_vec())
     }
 
+    /// The factor on what the adapter of this number gives.
+    pub(crate) fn lora_scale(&self, adapter: usize) -> f64 {
+        self.lora(adapter).map_or(1.0, |lora| lora.scale())
+    }
+
     /// The weight with the adapter of this number added, f32.
     pub(crate) fn merged(&self, adapter: usize) -> Result<Option<Tensor>> {
         let Some(lora) = self.lora(adapter) else { return Ok(None) };

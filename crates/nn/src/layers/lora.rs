@@ -67,6 +67,10 @@ impl Lora {
         [self.a.clone(), self.b.clone()]
     }
 
+    pub(crate) fn scale(&self) -> f64 {
+        self.scale
+    }
+
     /// What it adds for the inputs `[tokens, in]` of the layer `name`.
     pub(crate) fn forward(&self, name: &str, x: &Tensor, mode: Mode) -> Result<Tensor> {
         let mut inputs = x.to_dtype(DType::F32)?;
