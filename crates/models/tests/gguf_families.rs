@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Result, Tensor};
-use savi_models::{Model, read_gguf};
+use savi_models::{Model, Processors, read_gguf};
 use savi_nn::layers::Mode;
 use savi_nn::{Forest, Weights};
 
@@ -26,8 +26,9 @@ fn logits_equal_those_of_transformers() -> Result<()> {
     for name in ["phi3", "phi3-long", "gemma2", "gemma3"] {
         let (files, _) = read_gguf(&golden(&format!("{name}.gguf"))).unwrap();
         let weights = Weights::Checkpoint(Box::new(files.tensors));
-        let model = Model::new(&files.config, weights, DType::F32, &Device::Cpu)
-            .unwrap_or_else(|error| panic!("{name}: {error}: {}", files.config));
+        let model =
+            Model::new(&files.config, &Processors::default(), weights, DType::F32, &Device::Cpu)
+                .unwrap_or_else(|error| panic!("{name}: {error}: {}", files.config));
         for length in [12, 30] {
             let ids = told[&format!("{name}.ids.{length}")].to_vec1::<i64>()?;
             let ids: Vec<u32> = ids.into_iter().map(|id| id as u32).collect();
