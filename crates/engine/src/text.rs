@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use savi_models::{Mark, Model, Piece, Plan, VisualKind};
+use savi_models::{Coordinates, Mark, Model, Piece, Plan, VisualKind};
 use savi_nn::{Forest, Parent};
 use savi_schema::{Media, Message, Part};
 use serde_json::{Value, json};
@@ -32,7 +32,7 @@ pub struct Prompt {
     pub visuals: Vec<PromptVisual>,
     /// Positions on three axes, and where what follows goes on; none where the model's positions have
     /// one.
-    pub coordinates: Option<(Vec<[u32; 3]>, u32)>,
+    pub coordinates: Option<Coordinates>,
 }
 
 /// A picture or a clip in a prompt.

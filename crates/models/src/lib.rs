@@ -48,4 +48,4 @@ pub use save::{
     Entry, MAX_SHARD_SIZE, StoredDType, copy_checkpoint, with_dtype, write_checkpoint, write_model,
     write_safetensors,
 };
-pub use visual::{Mark, Piece, Pixels, Plan, TokenGrid, Visual, VisualKind};
+pub use visual::{Coordinates, Mark, Piece, Pixels, Plan, TokenGrid, Visual, VisualKind};

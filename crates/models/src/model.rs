@@ -22,7 +22,7 @@ use crate::processing::Processors;
 use crate::qwen_vl::{self, QwenVl, QwenVlConfig};
 use crate::reader::Reader;
 use crate::smolvlm::{SmolVlm, SmolVlmConfig};
-use crate::visual::{Mark, Pixels, Plan, Visual, VisualKind};
+use crate::visual::{Coordinates, Mark, Pixels, Plan, Visual, VisualKind};
 
 /// What turns pictures and clips into tokens of a decoder's width.
 pub(crate) trait Vision: Debug + Send + Sync {
@@ -50,6 +50,11 @@ pub(crate) trait Vision: Debug + Send + Sync {
     /// The chat template of conversations with clips, where it is not the files' own.
     fn clip_template(&self) -> Option<&'static str> {
         None
+    }
+
+    /// Whether a weight of the checkpoint has no part in what is made of clips.
+    fn is_idle(&self, _name: &str) -> bool {
+        false
     }
 
     /// How the family looks at clips, where its files say so.
@@ -169,6 +174,17 @@ impl Model {
         self.decoder.owns(name)
     }
 
+    /// Whether a weight belongs to the tower, and not to what connects it with the decoder.
+    pub fn in_tower(&self, name: &str) -> bool {
+        let towers = ["vision_tower.", "vision_model.", "model.vision_model.", "visual."];
+        towers.iter().any(|tower| name.starts_with(tower)) && !name.starts_with("visual.merger.")
+    }
+
+    /// Whether nothing that the model says of clips depends on this weight, so that it gets no gradient.
+    pub fn is_idle(&self, name: &str) -> bool {
+        self.vision.as_ref().is_some_and(|vision| vision.is_idle(name))
+    }
+
     /// The tokens that stand for visual tokens; none where the model reads words alone.
     pub fn placeholders(&self) -> Vec<u32> {
         self.vision.as_ref().map_or_else(Vec::new, |vision| vision.placeholders())
@@ -243,7 +259,7 @@ impl Model {
         &self,
         ids: &[u32],
         plans: &[&Plan],
-    ) -> Result<Option<(Vec<[u32; 3]>, u32)>, ModelError> {
+    ) -> Result<Option<Coordinates>, ModelError> {
         if !self.config().ropes.iter().any(|rope| rope.has_axes()) {
             return Ok(None);
         }
@@ -383,4 +399,11 @@ impl Model {
             })
             .collect()
     }
+}
+
+/// Whether a name is that of a block of a tower behind its first `blocks`.
+pub(crate) fn behind(name: &str, blocks: usize) -> bool {
+    let rest = [".layers.", ".layer."].iter().find_map(|part| name.split_once(part));
+    let number = rest.and_then(|(_, rest)| rest.split('.').next()?.parse::<usize>().ok());
+    number.is_some_and(|number| number >= blocks)
 }

@@ -118,6 +118,9 @@ pub struct TokenGrid {
     pub interval: f64,
 }
 
+/// Positions of a prompt's tokens on three axes (time, row, column), and where what follows goes on.
+pub type Coordinates = (Vec<[u32; 3]>, u32);
+
 /// What stands in a prompt for a picture or a clip.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Plan {

@@ -116,7 +116,8 @@ fn train(
     match &lora {
         Some(lora) => adapter::attach(engine, lora, config.optim.seed)?,
         None => engine.model().params().set_trains(|name| {
-            !(name.contains(".post_layernorm.") || config.freeze_vision_tower && in_tower(name))
+            let model = engine.model();
+            !(model.is_idle(name) || config.freeze_vision_tower && model.in_tower(name))
         }),
     }
     let weights = engine.model().params().trainable();
@@ -166,11 +167,6 @@ fn train(
         engine.weights_changed()?;
     }
     Ok(summary)
-}
-
-/// Whether a weight belongs to the vision tower.
-fn in_tower(name: &str) -> bool {
-    name.starts_with("vision_tower.") || name.starts_with("vision_model.")
 }
 
 /// Takes up the result of a finished training, if the folder holds one.

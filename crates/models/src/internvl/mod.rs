@@ -21,7 +21,7 @@ use crate::ModelError;
 use crate::decoder::Decoder;
 use crate::files::close;
 use crate::intern_vit::{InternVit, Layout};
-use crate::model::Vision;
+use crate::model::{Vision, behind};
 use crate::processing::Processors;
 use crate::visual::{Mark, Piece, Pixels, Plan, Visual, VisualKind};
 use crate::vit::Norm;
@@ -128,6 +128,12 @@ impl InternVl {
 }
 
 impl Vision for InternVl {
+    /// Blocks behind the last one that is looked at.
+    fn is_idle(&self, name: &str) -> bool {
+        ["vision_tower.", "vision_model."].iter().any(|tower| name.starts_with(tower))
+            && behind(name, self.config.blocks)
+    }
+
     fn mark(&self, kind: VisualKind) -> Mark {
         match (kind, self.config.layout()) {
             (VisualKind::Video, _) => Mark::Word("<video>".to_owned()),

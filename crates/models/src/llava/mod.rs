@@ -23,7 +23,7 @@ use crate::ModelError;
 use crate::decoder::Decoder;
 use crate::files::close;
 use crate::look::Look;
-use crate::model::{Vision, moved};
+use crate::model::{Vision, behind, moved};
 use crate::processing::{Processors, Size, scaled};
 use crate::tower::Tower;
 use crate::visual::{Mark, Pixels, Plan, Visual, VisualKind};
@@ -206,6 +206,16 @@ impl Llava {
 }
 
 impl Vision for Llava {
+    /// Blocks behind the last one that is looked at, the tower's last norm; and the newline of pictures
+    /// where clips have none.
+    fn is_idle(&self, name: &str) -> bool {
+        let Some(part) = name.strip_prefix("vision_tower.") else {
+            return name == "image_newline" && self.config.family == Family::NextVideo;
+        };
+        let blocks = self.config.layers.iter().max().copied().unwrap_or(0);
+        part.contains("post_layernorm.") || behind(part, blocks)
+    }
+
     fn module_name(&self, name: &str) -> String {
         moved(name, MODULES)
     }
