@@ -4,6 +4,7 @@
 //! judging, evaluation and serving agree on the pixels.
 
 use fast_image_resize as fir;
+use fir::pixels::U8x3;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -74,11 +75,16 @@ pub fn resample_pixels(
     let options = fir::ResizeOptions::new().resize_alg(algorithm).use_alpha(false);
     let mut resizer = fir::Resizer::new();
     let mut pass = |pixels: &[u8], from: (u32, u32), to: (u32, u32)| {
-        let source = fir::images::ImageRef::new(from.0, from.1, pixels, fir::PixelType::U8x3)
+        // Typed, or the compiler would make code for every type of pixel that the library knows.
+        let source = fir::images::TypedImageRef::<U8x3>::from_buffer(from.0, from.1, pixels)
             .map_err(|e| fail(e.to_string()))?;
-        let mut target = fir::images::Image::new(to.0, to.1, fir::PixelType::U8x3);
-        resizer.resize(&source, &mut target, Some(&options)).map_err(|e| fail(e.to_string()))?;
-        Ok::<_, ResampleError>(target.into_vec())
+        let mut scaled = vec![0u8; to.0 as usize * to.1 as usize * 3];
+        let mut target = fir::images::TypedImage::<U8x3>::from_buffer(to.0, to.1, &mut scaled)
+            .map_err(|e| fail(e.to_string()))?;
+        resizer
+            .resize_typed(&source, &mut target, Some(&options))
+            .map_err(|e| fail(e.to_string()))?;
+        Ok::<_, ResampleError>(scaled)
     };
     // Pillow scales along the rows first and rounds to 8 bits in between, or along the columns first
     // where the width grows and the height shrinks (13.0, by experiment). The library has an order of
