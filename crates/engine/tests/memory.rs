@@ -46,11 +46,12 @@ unsafe impl GlobalAlloc for Counting {
 static ALLOCATOR: Counting = Counting;
 
 /// Tokenizer, config, pieces of tensors on their way, and what the test itself holds.
-const BESIDE: usize = 8 << 20;
+const BESIDE: usize = 6 << 20;
 const WIDTH: usize = 512;
-const INNER: usize = 1536;
-const LAYERS: usize = 12;
-const VOCAB: usize = 8000;
+/// The largest tensors are the last that are read: a second copy of one would show.
+const INNER: usize = 8192;
+const LAYERS: usize = 4;
+const VOCAB: usize = 1000;
 
 fn entries(dtype: DType) -> Vec<Entry> {
     let entry = |name: String, shape: &[usize]| Entry { name, dtype, shape: shape.to_vec() };
@@ -128,7 +129,7 @@ fn never_more_than_the_weights_and_one_tensor() {
     let at = |name: &str| dir.path().join(name);
     let text = |name: &str| at(name).to_string_lossy().into_owned();
     let values: usize = entries(DType::F32).iter().map(|e| e.shape.iter().product::<usize>()).sum();
-    let largest = 4 * VOCAB * WIDTH;
+    let largest = 4 * INNER * WIDTH;
     let (got, ()) = most(|| write(&at("f32")));
     within("a checkpoint is written", got, 0, largest);
     for (name, dtype) in [("f16", StoredDType::F16), ("bf16", StoredDType::BF16)] {
@@ -149,10 +150,11 @@ fn never_more_than_the_weights_and_one_tensor() {
             dtype: compute.into(),
             ..EngineOptions::default()
         };
-        for name in ["f32", "f16", "bf16", "f32.gguf", "q8.gguf"] {
+        let all = ["f32", "bf16", "q8.gguf", "f16", "f32.gguf"];
+        for name in if compute == "f32" { &all[..] } else { &all[..3] } {
             let (got, engine) = most(|| Engine::load(&text(name), &options).unwrap());
             within(&format!("{name} is read as {compute}"), got, model, largest);
-            if name == "bf16" {
+            if *name == "bf16" {
                 for (stored, dtype) in [("f32", StoredDType::F32), ("bf16", StoredDType::BF16)] {
                     let (got, saved) = most(|| engine.save(&at("saved"), dtype));
                     saved.unwrap();
