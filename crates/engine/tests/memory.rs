@@ -1,5 +1,7 @@
 //! Memory while models are read and written: the weights and one tensor more, counted at the allocator.
-//! Mapped files are not counted: their pages go when others need the room.
+//! Mapped files are not counted: their pages go when others need the room. Measured for a model of
+//! 211.9 MiB in f32 whose largest tensor has 16.0: 228.0 to read it from f32, f16, bf16, Q8_0 or F32 of GGUF,
+//! 114.0 to 122.0 to read it as bf16; 19.5 beyond it to save it, 18.5 to 19.6 in all to convert it.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::collections::BTreeMap;
@@ -117,7 +119,6 @@ fn within(what: &str, got: usize, model: usize, tensor: usize) {
         mib(model),
         mib(tensor)
     );
-    println!("{told}");
     assert!(got <= model + tensor + BESIDE, "{told}");
     // Less would mean that something was not counted.
     assert!(got >= model, "{told}");
