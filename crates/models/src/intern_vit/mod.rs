@@ -75,7 +75,7 @@ impl Norm {
     fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
         match self {
             Self::Layer(norm) => norm.forward(x, mode),
-            Self::Rms { weight, eps } => rms_norm(x, &weight.tensor(mode.train), *eps),
+            Self::Rms { weight, eps } => rms_norm(x, &weight.value(mode)?, *eps),
         }
     }
 }
@@ -164,10 +164,10 @@ impl InternVit {
         let (width, count) = (self.config.hidden_size, self.config.side().pow(2));
         let tiles = patches.dim(0)? / count;
         let x = self.patches.forward(patches, mode)?.reshape((tiles, count, width))?;
-        let class = self.class.tensor(mode.train).broadcast_as((tiles, 1, width))?;
+        let class = self.class.value(mode)?.broadcast_as((tiles, 1, width))?;
         let mut x = Tensor::cat(&[&class.contiguous()?, &x], 1)?;
         if let Some(positions) = &self.positions {
-            x = x.broadcast_add(&positions.tensor(mode.train))?;
+            x = x.broadcast_add(&positions.value(mode)?)?;
         }
         let mut x = x.reshape((tiles * (1 + count), width))?;
         let forest = Arc::new(Forest::full(tiles, 1 + count));
@@ -241,9 +241,9 @@ impl Block {
             k = of_k.forward(&k, mode)?;
         }
         let y = self.out.forward(&tree(&q, &k, &v, heads, forest)?, mode)?;
-        let x = (x + y.broadcast_mul(&scale1.tensor(mode.train))?)?;
+        let x = (x + y.broadcast_mul(&scale1.value(mode)?)?)?;
         let y = self.fc1.forward(&self.norms[1].forward(&x, mode)?, mode)?;
         let y = self.fc2.forward(&config.activation.forward(&y)?, mode)?;
-        x + y.broadcast_mul(&scale2.tensor(mode.train))?
+        x + y.broadcast_mul(&scale2.value(mode)?)?
     }
 }

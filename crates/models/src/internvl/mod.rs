@@ -21,7 +21,7 @@ use crate::ModelError;
 use crate::decoder::Decoder;
 use crate::files::close;
 use crate::intern_vit::{InternVit, Layout};
-use crate::model::{Vision, behind};
+use crate::model::{Vision, behind, moved};
 use crate::processing::Processors;
 use crate::visual::{Mark, Piece, Pixels, Plan, Visual, VisualKind};
 use crate::vit::Norm;
@@ -41,6 +41,15 @@ const END: &str = "</img>";
 const CONTEXT: &str = "<IMG_CONTEXT>";
 /// Added to the variance in the projector's norm, by both references' default.
 const NORM_EPS: f64 = 1e-5;
+
+/// Starts of names here, and of the modules of transformers 5. The original's own code calls its
+/// modules as its files do.
+const MODULES: &[(&str, &str)] = &[
+    ("language_model.model.", "model.language_model."),
+    ("language_model.lm_head", "lm_head"),
+    ("multi_modal_projector.", "model.multi_modal_projector."),
+    ("vision_tower.", "model.vision_tower."),
+];
 
 /// What sees in an InternVL.
 #[derive(Debug)]
@@ -132,6 +141,13 @@ impl Vision for InternVl {
     fn is_idle(&self, name: &str) -> bool {
         ["vision_tower.", "vision_model."].iter().any(|tower| name.starts_with(tower))
             && behind(name, self.config.blocks)
+    }
+
+    fn module_name(&self, name: &str) -> String {
+        match self.config.layout() {
+            Layout::Transformers => moved(name, MODULES),
+            Layout::Original => name.to_owned(),
+        }
     }
 
     fn mark(&self, kind: VisualKind) -> Mark {
