@@ -74,11 +74,10 @@ def run(out, name, model, processor, turns, tiles, older=False, **more) -> None:
         config = json.loads(model.config.to_json_string(use_diff=False))
         config["text_config"].pop("layer_types", None)
         config = plain(config)
-    # A key's bias changes all scores of a query alike, and no probability: its gradient is nothing but rounding.
-    # Where pictures are scaled, a level of 255 here and there is felt most in the tower's gradients: they are told in the
-    # other cases.
+    # A key's bias changes all scores of a query alike, and no probability: its gradient is nothing but rounding. Where
+    # pictures are scaled, a level of 255 here and there is felt in all gradients: they are told in the other cases.
     def told(name):
-        return not name.startswith("vision_tower.") or not (more.get("scaled") or name.endswith("k_proj.bias"))
+        return not more.get("scaled") and not (name.startswith("vision_tower.") and name.endswith("k_proj.bias"))
 
     write(out, name, model, processor, turns, published, features=features, files=files, template=TEMPLATE,
           pixels=pixels, nested=True, config=config, gradients=told, **more)

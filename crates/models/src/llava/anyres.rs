@@ -91,7 +91,9 @@ impl Anyres {
             let share = (grid[0] * grid[1]) as f64 / (most * self.per_tile()) as f64;
             let ratio = share.sqrt();
             if ratio > 1.1 {
-                scaled = grid.map(|count| (count as f64 / ratio).floor() as usize);
+                // Rounded down before it is rounded to a number: 50 fits not quite 45 times.
+                let times = |count: f64| ((count - count % ratio) / ratio).round();
+                scaled = grid.map(|count| times(count as f64) as usize);
             }
         }
         if grid[0] * grid[1] > 0 && scaled[0] * scaled[1] == 0 {
