@@ -48,6 +48,9 @@ impl Switch {
     }
 }
 
+/// A layer and its low-rank matrices.
+pub type LoraWeights = (Arc<Linear>, [Arc<Weight>; 2]);
+
 impl Params {
     /// Adds an adapter that changes nothing yet, and makes it the active one.
     pub fn add_adapter(&self, name: &str) -> Result<()> {
@@ -118,7 +121,7 @@ impl Params {
     }
 
     /// The adapter's low-rank matrices with their layers, in the order of the layers.
-    pub fn lora_weights(&self, adapter: &str) -> Result<Vec<(Arc<Linear>, [Arc<Weight>; 2])>> {
+    pub fn lora_weights(&self, adapter: &str) -> Result<Vec<LoraWeights>> {
         let adapter = self.adapter(adapter)?;
         let pair = |linear: Arc<Linear>| {
             let weights = linear.lora_weights(adapter).try_into().ok()?;

@@ -23,6 +23,7 @@ pub mod rng;
 pub mod simd;
 mod weight;
 
+pub use adapters::LoraWeights;
 pub use forest::{Forest, Parent, Segment};
 pub use noise::Noise;
 pub use params::{Fresh, Init, Params, TensorSource, Weights, normal};

@@ -93,7 +93,7 @@ impl SmolVlm {
 /// Visual tokens of a tile.
 fn tokens_of(config: &SmolVlmConfig, preparation: &Preparation) -> Result<usize, ModelError> {
     let side = preparation.tile as usize / config.tower.patch_size;
-    if side == 0 || side % config.scale != 0 {
+    if side == 0 || !side.is_multiple_of(config.scale) {
         return Err(ModelError::Unsupported {
             key: "config.json: scale_factor".to_owned(),
             value: config.scale.to_string(),

@@ -118,7 +118,7 @@ fn number(n: u64) -> String {
         0..20 => return SMALL[n as usize].to_owned(),
         20..100 => {
             let tens = TENS[n as usize / 10];
-            return if n % 10 == 0 {
+            return if n.is_multiple_of(10) {
                 tens.to_owned()
             } else {
                 format!("{tens}-{}", SMALL[n as usize % 10])
