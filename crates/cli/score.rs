@@ -26,7 +26,8 @@ pub(crate) struct Args {
     /// A clip, likewise.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["messages", "prompt_tokens"])]
     video: Vec<String>,
-    /// Frames of every clip: so many, from the middles of equal segments.
+    /// Frames of every clip: so many, evenly from the first to the last. Without it and --fps, as the
+    /// model's own files say.
     #[arg(long, value_name = "N", conflicts_with = "fps")]
     frames: Option<usize>,
     /// Frames of every clip: so many a second.
@@ -139,7 +140,7 @@ fn prompt(engine: &Engine, args: &Args) -> anyhow::Result<Prompt> {
 impl Args {
     fn media(&self, source: &str) -> Media {
         let policy = match (self.frames, self.fps) {
-            (Some(frames), _) => Some(MediaPolicy::count(frames, CountRule::MidSegment)),
+            (Some(frames), _) => Some(MediaPolicy::count(frames, CountRule::Linspace)),
             (None, Some(fps)) => Some(MediaPolicy::new(FrameSampling::Fps {
                 fps,
                 min_frames: 1,
