@@ -238,7 +238,8 @@ fn parts_of_a_clip() {
     let same = read_clip(&fragment, &policy, &options).unwrap();
     assert_eq!(indices(&same), [10, 15, 20]);
     assert_eq!((same.policy.start, same.policy.end), (Some(0.4), Some(0.8)));
-    let sampling = FrameSampling::Fps { fps: 5.0, min_frames: 2, max_frames: 100, multiple_of: 2 };
+    let (fps, rule) = (5.0, CountRule::Linspace);
+    let sampling = FrameSampling::Fps { fps, min_frames: 2, max_frames: 100, multiple_of: 2, rule };
     let clip = golden.read(sampling).unwrap();
     assert_eq!(indices(&clip), [0, 8, 15, 23]);
 }

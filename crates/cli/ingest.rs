@@ -83,6 +83,10 @@ enum Rule {
     Linspace,
     /// N interior points, neither end included.
     Endpoint,
+    /// The first frame of each of N equal parts.
+    SegmentStart,
+    /// The middle of each of N equal parts, rounded down.
+    SegmentMiddle,
 }
 
 /// What frames.json says of a clip.
@@ -163,6 +167,8 @@ fn policy(args: &Args) -> MediaPolicy {
         Rule::MidSegment => CountRule::MidSegment,
         Rule::Linspace => CountRule::Linspace,
         Rule::Endpoint => CountRule::Endpoint,
+        Rule::SegmentStart => CountRule::SegmentStart,
+        Rule::SegmentMiddle => CountRule::SegmentMiddle,
     };
     let sampling = match (&args.times, args.fps) {
         (Some(times), _) => FrameSampling::Times { times: times.clone() },
@@ -171,6 +177,7 @@ fn policy(args: &Args) -> MediaPolicy {
             min_frames: args.min_frames,
             max_frames: args.max_frames,
             multiple_of: args.multiple_of,
+            rule: CountRule::Linspace,
         },
         (None, None) => FrameSampling::Count { frames: args.frames.unwrap_or(8), rule },
     };

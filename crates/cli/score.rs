@@ -26,8 +26,8 @@ pub(crate) struct Args {
     /// A clip, likewise.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["messages", "prompt_tokens"])]
     video: Vec<String>,
-    /// Frames of every clip: so many, evenly from the first to the last. Without it and --fps, as the
-    /// model's own files say.
+    /// Frames of every clip: the first of so many equal parts. Without it and --fps, as the model's own
+    /// files say.
     #[arg(long, value_name = "N", conflicts_with = "fps")]
     frames: Option<usize>,
     /// Frames of every clip: so many a second.
@@ -140,12 +140,13 @@ fn prompt(engine: &Engine, args: &Args) -> anyhow::Result<Prompt> {
 impl Args {
     fn media(&self, source: &str) -> Media {
         let policy = match (self.frames, self.fps) {
-            (Some(frames), _) => Some(MediaPolicy::count(frames, CountRule::Linspace)),
+            (Some(frames), _) => Some(MediaPolicy::count(frames, CountRule::SegmentStart)),
             (None, Some(fps)) => Some(MediaPolicy::new(FrameSampling::Fps {
                 fps,
                 min_frames: 1,
                 max_frames: 768,
                 multiple_of: 1,
+                rule: CountRule::SegmentStart,
             })),
             (None, None) => None,
         };

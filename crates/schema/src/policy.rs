@@ -14,6 +14,10 @@ pub enum CountRule {
     Linspace,
     /// Interior points `i * len / (n + 1)`, neither end included (VLMEvalKit).
     Endpoint,
+    /// The first frame of each of N equal parts, `i * len / n` (transformers' video processors).
+    SegmentStart,
+    /// The middle of each of N equal parts, `(i + 1/2) * len / n` (transformers' InternVL).
+    SegmentMiddle,
 }
 
 /// Which moments of a clip are looked at.
@@ -39,6 +43,10 @@ pub enum FrameSampling {
         /// The number of frames is a multiple of this (Qwen2-VL's temporal patch: 2).
         #[serde(default = "one")]
         multiple_of: usize,
+        /// Which frames, once their number is known: `linspace` (qwen-vl-utils, which rounds to the
+        /// nearest), or any other rule.
+        #[serde(default = "linspace")]
+        rule: CountRule,
     },
     /// Explicit moments, in seconds from the start of the clip.
     Times {
@@ -49,6 +57,10 @@ pub enum FrameSampling {
 
 fn one() -> usize {
     1
+}
+
+fn linspace() -> CountRule {
+    CountRule::Linspace
 }
 
 /// How a clip becomes frames.
@@ -109,7 +121,7 @@ impl MediaPolicy {
         match &self.sampling {
             FrameSampling::Count { frames: 0, .. } => return bad("frames must be at least 1"),
             FrameSampling::Count { .. } => {}
-            FrameSampling::Fps { fps, min_frames, max_frames, multiple_of } => {
+            FrameSampling::Fps { fps, min_frames, max_frames, multiple_of, .. } => {
                 if !(fps.is_finite() && *fps > 0.0) {
                     return bad("fps must be a positive number");
                 }

@@ -68,7 +68,7 @@ pub(crate) fn plan(
                 bounds(metadata, policy, f64::round_ties_even, f64::round_ties_even);
             Ok(Plan::Slots(by_count(*rule, first, last, *frames)))
         }
-        FrameSampling::Fps { fps, min_frames, max_frames, multiple_of } => {
+        FrameSampling::Fps { fps, min_frames, max_frames, multiple_of, rule } => {
             let (first, last) = bounds(metadata, policy, f64::ceil, f64::floor);
             let total = last.saturating_sub(first) + 1;
             let count =
@@ -78,7 +78,10 @@ pub(crate) fn plan(
                     "{total} frames in range are fewer than the {multiple_of} that must come together"
                 )));
             }
-            Ok(Plan::Slots(linspace_rounded(first, last, count)))
+            Ok(Plan::Slots(match rule {
+                CountRule::Linspace => linspace_rounded(first, last, count),
+                rule => by_count(*rule, first, last, count),
+            }))
         }
         FrameSampling::Times { times } => {
             let start = policy.start.unwrap_or(0.0);
@@ -131,6 +134,14 @@ fn by_count(rule: CountRule, first: u64, last: u64, frames: usize) -> Vec<u64> {
                 CountRule::Linspace => i * ((end - start) / (count - 1.0)) + start,
                 // VLMEvalKit: i * len / (frames + 1) for i from 1.
                 CountRule::Endpoint => start + (i + 1.0) * ((end - start + 1.0) / (count + 1.0)),
+                // torch.arange(shift, len, len / frames).int(): rounded to single precision first.
+                CountRule::SegmentStart => {
+                    start + f64::from((i * ((end - start + 1.0) / count)) as f32)
+                }
+                CountRule::SegmentMiddle => {
+                    let step = (end - start + 1.0) / count;
+                    start + f64::from((step / 2.0 + i * step) as f32)
+                }
             };
             (at as u64).clamp(first, last)
         })
@@ -203,6 +214,26 @@ mod tests {
         check(10, 1, CountRule::Endpoint, &[5]);
     }
 
+    /// By `torch.arange(shift, len, len / n).int()`, torch 2.11.
+    #[test]
+    fn by_count_as_transformers() {
+        use CountRule::{SegmentMiddle, SegmentStart};
+        check(10, 3, SegmentStart, &[0, 3, 6]);
+        check(10, 3, SegmentMiddle, &[1, 5, 8]);
+        check(100, 7, SegmentStart, &[0, 14, 28, 42, 57, 71, 85]);
+        check(100, 7, SegmentMiddle, &[7, 21, 35, 50, 64, 78, 92]);
+        let starts =
+            [0, 82, 165, 248, 330, 413, 496, 578, 661, 744, 826, 909, 992, 1074, 1157, 1240];
+        check(1323, 16, SegmentStart, &starts);
+        let middles =
+            [41, 124, 206, 289, 372, 454, 537, 620, 702, 785, 868, 950, 1033, 1116, 1198, 1281];
+        check(1323, 16, SegmentMiddle, &middles);
+        // As many as there are: every frame once.
+        let all: Vec<u64> = (0..49).collect();
+        check(49, 49, SegmentStart, &all);
+        check(49, 49, SegmentMiddle, &all);
+    }
+
     #[test]
     fn by_count_within_bounds() {
         let mut policy = MediaPolicy::count(4, CountRule::MidSegment);
@@ -217,7 +248,8 @@ mod tests {
 
     fn fps(fps: f64, bounds: (usize, usize), multiple_of: usize) -> MediaPolicy {
         let (min_frames, max_frames) = bounds;
-        MediaPolicy::new(FrameSampling::Fps { fps, min_frames, max_frames, multiple_of })
+        let rule = CountRule::Linspace;
+        MediaPolicy::new(FrameSampling::Fps { fps, min_frames, max_frames, multiple_of, rule })
     }
 
     #[test]

@@ -293,6 +293,7 @@ fn rendered_frames_are_those_of_the_file() {
             min_frames: 4,
             max_frames: 16,
             multiple_of: 2,
+            rule: CountRule::SegmentStart,
         }),
     ];
     for index in 0..8 {

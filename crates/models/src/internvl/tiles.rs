@@ -228,8 +228,8 @@ impl Look {
     }
 }
 
-/// The middles of `num_frames` equal parts, where the file has a number. (transformers rounds them
-/// down; the authors' rule, which is followed here, lies at most one frame apart.)
+/// The middles of `num_frames` equal parts, where the file has a number. (The authors' own rule lies at
+/// most one frame apart.)
 fn policy(file: &Reader<'_>) -> Result<Option<MediaPolicy>, ModelError> {
     let frames: Option<usize> = file.get("num_frames")?;
     let sampled = file.get("do_sample_frames")?.unwrap_or(false);
@@ -242,7 +242,7 @@ fn policy(file: &Reader<'_>) -> Result<Option<MediaPolicy>, ModelError> {
     if let Some(shift) = shift.filter(|shift| *shift != Value::Bool(true)) {
         return Err(file.unsupported("initial_shift", shift, "true"));
     }
-    let policy = MediaPolicy::count(frames, CountRule::MidSegment);
+    let policy = MediaPolicy::count(frames, CountRule::SegmentMiddle);
     match policy.validate() {
         Ok(()) => Ok(Some(policy)),
         Err(reason) => Err(file.unsupported("num_frames", frames, reason)),

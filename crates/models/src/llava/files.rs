@@ -100,8 +100,10 @@ fn sampling(file: &Reader<'_>, usual: usize) -> Result<MediaPolicy, ModelError> 
             min_frames: 1,
             max_frames: 1 << 16,
             multiple_of: 1,
+            rule: CountRule::SegmentStart,
         }),
-        (frames, _) => MediaPolicy::count(frames.unwrap_or(usual), CountRule::Linspace),
+        (Some(frames), _) => MediaPolicy::count(frames, CountRule::SegmentStart),
+        (None, None) => MediaPolicy::count(usual, CountRule::Linspace),
     };
     match policy.validate() {
         Ok(()) => Ok(policy),

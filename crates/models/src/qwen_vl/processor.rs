@@ -200,11 +200,12 @@ fn policy(config: &Reader<'_>, temporal: usize) -> Result<MediaPolicy, ModelErro
     let fps = config.positive("fps")?;
     let sampling = match config.get::<usize>("num_frames")? {
         Some(frames) if fps.is_none() => {
-            FrameSampling::Count { frames: whole(frames), rule: CountRule::Linspace }
+            FrameSampling::Count { frames: whole(frames), rule: CountRule::SegmentStart }
         }
         _ => {
             let fps = fps.unwrap_or(2.0);
-            FrameSampling::Fps { fps, min_frames, max_frames, multiple_of: temporal }
+            let rule = CountRule::SegmentStart;
+            FrameSampling::Fps { fps, min_frames, max_frames, multiple_of: temporal, rule }
         }
     };
     let policy = MediaPolicy::new(sampling);
@@ -300,11 +301,12 @@ mod tests {
             min_frames,
             max_frames,
             multiple_of: 2,
+            rule: CountRule::SegmentStart,
         };
         assert_eq!(sampling(json!({})), by_rate(2.0, 4, 768));
         let file = json!({"fps": 1.0, "min_frames": 2, "max_frames": 32});
         assert_eq!(sampling(file), by_rate(1.0, 2, 32));
-        let number = FrameSampling::Count { frames: 8, rule: CountRule::Linspace };
+        let number = FrameSampling::Count { frames: 8, rule: CountRule::SegmentStart };
         assert_eq!(sampling(json!({"num_frames": 7})), number);
     }
 

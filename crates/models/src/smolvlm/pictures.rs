@@ -6,7 +6,7 @@
 //! here the filter is the one that the files name.
 
 use candle_core::Tensor;
-use savi_schema::{FrameSampling, MediaPolicy, Resampling, RgbImage, resample};
+use savi_schema::{CountRule, FrameSampling, MediaPolicy, Resampling, RgbImage, resample};
 use serde_json::{Map, Value};
 
 use crate::ModelError;
@@ -96,7 +96,9 @@ fn policy(config: &Reader<'_>) -> Result<Option<MediaPolicy>, ModelError> {
     };
     Ok(match (fps, frames) {
         (Some(fps), Some(max_frames)) if max_frames > 0 => {
-            let sampling = FrameSampling::Fps { fps, min_frames: 1, max_frames, multiple_of: 1 };
+            let rule = CountRule::Linspace;
+            let sampling =
+                FrameSampling::Fps { fps, min_frames: 1, max_frames, multiple_of: 1, rule };
             Some(MediaPolicy::new(sampling))
         }
         _ => None,
@@ -281,8 +283,13 @@ mod tests {
         let settings = read(&file, true).unwrap();
         let video = settings.video.unwrap();
         assert_eq!(video.layout((640, 360)).sizes, [(2048, 1152), (512, 512)]);
-        let sampling =
-            FrameSampling::Fps { fps: 1.0, min_frames: 1, max_frames: 64, multiple_of: 1 };
+        let sampling = FrameSampling::Fps {
+            fps: 1.0,
+            min_frames: 1,
+            max_frames: 64,
+            multiple_of: 1,
+            rule: CountRule::Linspace,
+        };
         assert_eq!(settings.policy, Some(MediaPolicy::new(sampling)));
         file.as_object_mut().unwrap().remove("size");
         let video = read(&file, true).unwrap().video.unwrap();
