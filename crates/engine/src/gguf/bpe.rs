@@ -64,8 +64,8 @@ pub(super) fn parts(vocabulary: &Vocabulary<'_>) -> Result<Parts, EngineError> {
     let decoder = json!({"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true});
     let merges = Value::Array(vocabulary.list("merges")?.clone());
     let model = model(vocabulary, merges, llama3, None);
-    // The format has no place for it: tokenizers of Qwen's manner compose characters first.
-    let composes = pre.starts_with("qwen") || pre == "deepseek-r1-qwen";
+    // The format has no place for it: tokenizers of Qwen2 compose characters first.
+    let composes = matches!(pre, "qwen2" | "deepseek-r1-qwen");
     let normalizer = if composes { json!({"type": "NFC"}) } else { Value::Null };
     Ok(Parts { normalizer, pre_tokenizer, decoder, model, begins: llama3 })
 }
