@@ -7,8 +7,10 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 use savi_engine::SentenceEncoder;
+use savi_nn::TensorSource;
+use savi_nn::check::Drawn;
 use savi_schema::{Embed, RgbImage};
 use serde_json::{Value, json};
 
@@ -21,25 +23,7 @@ fn golden(name: &str) -> PathBuf {
 
 /// A weight from its name and shape, as `make.py` draws it.
 fn drawn(name: &str, shape: &[usize]) -> Tensor {
-    let mut key = 0xcbf2_9ce4_8422_2325_u64;
-    for byte in name.bytes() {
-        key = (key ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-    }
-    let unit = |i: u64| {
-        let x = key.wrapping_add((i + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((x ^ (x >> 31)) >> 40) as f32 / (1 << 23) as f32 - 1.0
-    };
-    let (offset, scale) = match shape.len() {
-        1 if name.contains("norm") && name.ends_with("weight") => (1.0, 0.3),
-        1 => (0.0, 0.2),
-        _ if name.contains("embed") => (0.0, 1.0),
-        _ => (0.0, (1.3 * (3.0 / shape[1..].iter().product::<usize>() as f64).sqrt()) as f32),
-    };
-    let count: usize = shape.iter().product();
-    let values: Vec<f32> = (0..count as u64).map(|i| offset + scale * unit(i)).collect();
-    Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
+    Drawn.tensor(name, shape).unwrap().unwrap()
 }
 
 /// A sentence-transformers directory with the golden's weights.
