@@ -161,6 +161,7 @@ impl Row {
             token_ids: self.ids,
             logps: self.logps,
             sampling_logps: self.sampling_logps,
+            top_logps: Vec::new(),
             finish_reason: self.finish.unwrap_or(FinishReason::Length),
         }
     }

@@ -27,6 +27,7 @@ fn request(id: &str, media: &Media, words: &str, temperatures: &[f64]) -> Reques
     Request {
         id: id.to_owned(),
         messages: vec![Message::about_video(media.clone(), words)],
+        raw: None,
         samplings: temperatures.iter().map(sampling).collect(),
         seed: 5,
     }
@@ -93,7 +94,11 @@ fn sampling_and_scoring_log_probabilities_are_equal() {
         for completion in all(&engine, std::slice::from_ref(&request)).remove(0) {
             let continuations = vec![completion.text.clone(), "left".to_owned()];
             let score = engine
-                .score(&[ScoreRequest { messages: request.messages.clone(), continuations }])
+                .score(&[ScoreRequest {
+                    messages: request.messages.clone(),
+                    continuations,
+                    ..ScoreRequest::default()
+                }])
                 .unwrap()
                 .remove(0);
             // A text may have several tokenisations; where it has the drawn one, the bits agree.
@@ -156,6 +161,7 @@ fn sequences_outgrow_the_length_that_their_rotation_was_made_for() {
         let request = Request {
             id: "a".to_owned(),
             messages: vec![Message::text(Role::User, "left right up")],
+            raw: None,
             samplings: vec![
                 Sampling { temperature: 1.0, max_tokens: 14, ..Sampling::default() };
                 2

@@ -86,6 +86,7 @@ fn perplexities_and_an_answer() {
     let request = Request {
         id: "france".into(),
         messages: vec![question],
+        raw: None,
         samplings: vec![sampling],
         seed: 0,
     };

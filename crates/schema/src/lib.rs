@@ -12,16 +12,20 @@ mod message;
 mod policy;
 mod record;
 mod resample;
+mod sampling;
+mod serve;
 
 pub use clip::{Clip, ClipMetadata, Frame, RgbImage};
 pub use generate::{
-    Completion, Embed, FinishReason, Generate, GenerateError, Request, Reward, Sampling, Score,
-    ScoreRequest, TokenScore,
+    Alternative, Completion, Embed, FinishReason, Generate, GenerateError, RawPrompt, Request,
+    Reward, Score, ScoreRequest, TokenScore,
 };
 pub use message::{Media, Message, Part, Role};
 pub use policy::{CountRule, FrameSampling, MediaPolicy, PolicyError};
 pub use record::{Example, Pair, Rollout, Verdict};
 pub use resample::{ResampleError, Resampling, resample, resample_pixels};
+pub use sampling::{Constraint, Sampling};
+pub use serve::{Event, Listener, Serve, Token};
 
 /// Version of every record of this crate, written beside it as `schema`.
 pub const SCHEMA_VERSION: u32 = 1;

@@ -190,6 +190,7 @@ pub fn evaluate_clips(
         requests.extend(questions.iter().map(|question| Request {
             id: format!("{}/{}", question.id, options.view.name()),
             messages: options.prompt.messages(question, media.clone()),
+            raw: None,
             samplings: samplings.clone(),
             seed: options.seed,
         }));
@@ -247,6 +248,7 @@ mod tests {
                 token_ids: Vec::new(),
                 logps: Vec::new(),
                 sampling_logps: Vec::new(),
+                top_logps: Vec::new(),
                 finish_reason: FinishReason::Stop,
             };
             let replies = |request: &Request| {

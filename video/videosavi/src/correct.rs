@@ -66,6 +66,7 @@ impl Generate for SelfCorrecting<'_> {
         let follow_up = |name: &str, open: &Open, messages, sampling: &Sampling| Request {
             id: format!("{}/{name}-{}", requests[open.request].id, open.sample),
             messages,
+            raw: None,
             samplings: vec![sampling.clone()],
             seed: requests[open.request].seed,
         };
@@ -181,6 +182,7 @@ mod tests {
                     token_ids: Vec::new(),
                     logps: Vec::new(),
                     sampling_logps: Vec::new(),
+                    top_logps: Vec::new(),
                     finish_reason: FinishReason::Stop,
                 }]
             };
@@ -213,6 +215,7 @@ mod tests {
         let request = Request {
             id: "q/normal".to_owned(),
             messages: vec![Message::text(Role::User, "Which way?")],
+            raw: None,
             samplings: vec![Sampling::default()],
             seed: 0,
         };

@@ -107,6 +107,7 @@ impl Round<'_> {
             .map(|draw| Request {
                 id: format!("round-{}/{stage}/{}", self.number, draw.id),
                 messages: draw.messages,
+                raw: None,
                 samplings: draw.samplings,
                 seed: self.seed,
             })

@@ -101,6 +101,7 @@ impl Generate for Scripted {
                     token_ids: vec![1, 2],
                     logps: vec![-0.5, -0.25],
                     sampling_logps: Vec::new(),
+                    top_logps: Vec::new(),
                     finish_reason: FinishReason::Stop,
                 })
                 .collect()
