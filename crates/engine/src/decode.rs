@@ -7,7 +7,7 @@ use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 use savi_models::Model;
 use savi_nn::Forest;
-use savi_nn::attention::KvNode;
+use savi_nn::attention::{KvNode, KvPrefix};
 use savi_nn::layers::Mode;
 use savi_nn::ops::log_normaliser;
 use savi_schema::{Completion, FinishReason, Sampling};
@@ -86,7 +86,7 @@ impl Row {
     ) -> std::result::Result<Self, EngineError> {
         let room = sampling.max_tokens.min(32);
         let mut row = Self {
-            node: model.cache_node(Some(parent), room),
+            node: model.cache_node(Some(KvPrefix::whole(parent)), room),
             sampling: sampling.clone(),
             rng,
             prompt,
@@ -117,7 +117,7 @@ impl Row {
             return Ok(None);
         };
         let (node, logits) = whole.fill(model, &self.ids)?;
-        self.node = model.cache_node(Some(node), 32);
+        self.node = model.cache_node(Some(KvPrefix::whole(node)), 32);
         Ok(Some(logits))
     }
 

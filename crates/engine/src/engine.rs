@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use candle_core::{DType, Tensor};
 use savi_models::{Model, ModelFiles, Plan, Processors, VisualKind};
-use savi_nn::attention::KvNode;
+use savi_nn::attention::{KvNode, KvPrefix};
 use savi_nn::layers::Mode;
 use savi_nn::{Forest, Weights, device};
 use savi_schema::{
@@ -287,7 +287,7 @@ impl Engine {
         for prompt in prompts {
             let (prefix, end) = self.prefix(prompt)?;
             let rest = &prompt.ids[end..];
-            let node = self.model.cache_node(prefix, rest.len());
+            let node = self.model.cache_node(prefix.map(KvPrefix::whole), rest.len());
             forest.push(node.after(), rest.len());
             ids.extend(rest);
             lasts.push(ids.len() as u32 - 1);
@@ -385,7 +385,7 @@ impl Engine {
         }
         let (node, end) = self.prefix(prompt)?;
         let rest = &prompt.ids[end..];
-        let mut base = self.model.cache_node(node, rest.len());
+        let mut base = self.model.cache_node(node.map(KvPrefix::whole), rest.len());
         if rest.len() > 1 {
             let mut forest = Forest::new();
             forest.push(base.after(), rest.len() - 1);
@@ -400,7 +400,9 @@ impl Engine {
             ids.extend(rest.last());
             ids.extend(&continuation[..continuation.len() - 1]);
             targets.extend(continuation);
-            nodes.push(self.model.cache_node(Some(base.clone()), continuation.len()));
+            nodes.push(
+                self.model.cache_node(Some(KvPrefix::whole(base.clone())), continuation.len()),
+            );
         }
         let mut logps = if ids.is_empty() {
             Vec::new()

@@ -5,7 +5,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Result as TensorResult, Tensor, bail};
-use savi_nn::attention::KvNode;
+use savi_nn::attention::{KvNode, KvPrefix};
 use savi_nn::checkpoint::Tape;
 use savi_nn::layers::Mode;
 use savi_nn::{Forest, Params, Weights};
@@ -368,14 +368,14 @@ impl Model {
         rows: &mut [&mut KvNode],
     ) -> TensorResult<Tensor> {
         let hidden = self.decoder.forward(embeds, forest, mode, Some(rows))?;
-        for (row, segment) in rows.iter_mut().zip(forest.segments()) {
-            row.commit(segment);
+        for (index, row) in rows.iter_mut().enumerate() {
+            row.commit(forest, index);
         }
         Ok(hidden)
     }
 
     /// An empty cache node after `parent`, with room for about `capacity` tokens.
-    pub fn cache_node(&self, parent: Option<Arc<KvNode>>, capacity: usize) -> KvNode {
+    pub fn cache_node(&self, parent: Option<KvPrefix>, capacity: usize) -> KvNode {
         KvNode::new(parent, self.config().layers.len(), capacity, self.params.device())
     }
 

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use super::Heads;
 use super::dense::masked;
 use super::kernel::{Span, attend};
-use crate::forest::{Forest, Parent, Segment};
+use crate::forest::{Forest, Parent};
 use crate::host::with_slices;
 
 /// Keys and values of one layer of one node.
@@ -20,49 +20,74 @@ enum LayerKv {
     Device(Option<(Tensor, Tensor)>),
 }
 
-/// Cached keys and values of a run of tokens, after those of its parent. A node owns only its own
-/// tokens: branching from a node copies nothing.
-#[derive(Debug, Clone)]
+/// Cached keys and values of a run of tokens, after those before it. A node owns only its own tokens:
+/// a fork from any place of a node copies nothing.
+#[derive(Debug)]
 pub struct KvNode {
-    parent: Option<Arc<KvNode>>,
+    parent: Option<KvPrefix>,
     past: usize,
-    len: usize,
-    /// Where what follows goes on.
-    position: u32,
+    /// After each own token, where what follows it goes on.
+    positions: Vec<u32>,
     layers: Vec<LayerKv>,
+}
+
+/// A node's first own tokens and all before them: what another node can go on from.
+#[derive(Debug, Clone)]
+pub struct KvPrefix {
+    node: Arc<KvNode>,
+    own: usize,
+}
+
+impl KvPrefix {
+    /// All of a node.
+    pub fn whole(node: Arc<KvNode>) -> Self {
+        Self { own: node.len(), node }
+    }
+
+    /// The first `own` tokens of a node, or fewer where it has no more, and all before them.
+    pub fn first(node: Arc<KvNode>, own: usize) -> Self {
+        Self { own: own.min(node.len()), node }
+    }
+
+    /// Its tokens.
+    pub fn total(&self) -> usize {
+        self.node.past + self.own
+    }
+
+    /// Where what follows goes on.
+    fn position(&self) -> u32 {
+        match self.own {
+            0 => self.node.parent.as_ref().map_or(0, Self::position),
+            own => self.node.positions[own - 1],
+        }
+    }
 }
 
 impl KvNode {
     /// An empty node after `parent`, with room for about `capacity` tokens.
-    pub fn new(
-        parent: Option<Arc<KvNode>>,
-        layers: usize,
-        capacity: usize,
-        device: &Device,
-    ) -> Self {
-        let past = parent.as_ref().map_or(0, |p| p.past + p.len);
-        let position = parent.as_ref().map_or(0, |p| p.position);
+    pub fn new(parent: Option<KvPrefix>, layers: usize, capacity: usize, device: &Device) -> Self {
+        let past = parent.as_ref().map_or(0, KvPrefix::total);
         let layer = if device.is_cpu() {
             LayerKv::Host { keys: Vec::new(), values: Vec::new(), capacity: capacity.max(1) }
         } else {
             LayerKv::Device(None)
         };
-        Self { parent, past, len: 0, position, layers: vec![layer; layers] }
+        Self { parent, past, positions: Vec::new(), layers: vec![layer; layers] }
     }
 
     /// Tokens up to and including this node.
     pub fn total(&self) -> usize {
-        self.past + self.len
+        self.past + self.len()
     }
 
     /// Tokens of this node alone.
     pub fn len(&self) -> usize {
-        self.len
+        self.positions.len()
     }
 
     /// Whether this node has no tokens of its own.
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.positions.is_empty()
     }
 
     /// Bytes held by this node alone.
@@ -81,21 +106,30 @@ impl KvNode {
 
     /// What a segment that continues this node comes after.
     pub fn after(&self) -> Parent {
-        Parent::Cached { tokens: self.total(), position: self.position }
+        let before = || self.parent.as_ref().map_or(0, KvPrefix::position);
+        let position = self.positions.last().copied().unwrap_or_else(before);
+        Parent::Cached { tokens: self.total(), position }
     }
 
-    /// Makes the tokens of `segment`, which a pass has appended to every layer, part of the node.
-    pub fn commit(&mut self, segment: &Segment) {
-        self.len += segment.range.len();
-        self.position = segment.next;
+    /// Makes the tokens of segment `index` of `forest`, which a pass has appended to every layer, part of
+    /// the node.
+    pub fn commit(&mut self, forest: &Forest, index: usize) {
+        let segment = &forest.segments()[index];
+        let range = segment.range.clone();
+        let following = forest.coordinates().iter().take(range.end).skip(range.start + 1);
+        self.positions.extend(following.map(|at| at[0]));
+        if !range.is_empty() {
+            self.positions.push(segment.next);
+        }
     }
 
-    fn chain(&self) -> Vec<&KvNode> {
-        let mut nodes = vec![self];
+    /// The nodes from the root down to this one, with how many tokens of each this one sees.
+    fn chain(&self) -> Vec<(&KvNode, usize)> {
+        let mut nodes = vec![(self, self.len())];
         let mut at = self;
-        while let Some(parent) = &at.parent {
-            nodes.push(parent);
-            at = parent;
+        while let Some(KvPrefix { node, own }) = &at.parent {
+            nodes.push((node, *own));
+            at = node;
         }
         nodes.reverse();
         nodes
@@ -103,7 +137,7 @@ impl KvNode {
 
     fn append_host(&mut self, layer: usize, heads: Heads, k: &[f32], v: &[f32]) -> Result<()> {
         let width = heads.kv_heads * heads.head_dim;
-        let (len, new) = (self.len, k.len() / width);
+        let (len, new) = (self.len(), k.len() / width);
         let LayerKv::Host { keys, values, capacity } = &mut self.layers[layer] else {
             bail!("attention: this node's cache lives on another device");
         };
@@ -175,7 +209,7 @@ fn host(
     let Heads { heads, kv_heads, head_dim: dim, scale, window, softcap } = heads;
     let cap = softcap.map(|cap| cap as f32);
     let mut out = vec![0f32; q.len()];
-    let chains: Vec<Vec<&KvNode>> = rows.iter().map(|row| row.chain()).collect();
+    let chains: Vec<Vec<(&KvNode, usize)>> = rows.iter().map(|row| row.chain()).collect();
     let mut owners = vec![0; forest.len()];
     for (index, segment) in forest.segments().iter().enumerate() {
         owners[segment.range.clone()].fill(index);
@@ -195,12 +229,12 @@ fn host(
                 let g = h / (heads / kv_heads);
                 spans.clear();
                 let mut hidden = total - kept;
-                for (depth, node) in chains[owners[token]].iter().enumerate() {
+                for (depth, &(node, len)) in chains[owners[token]].iter().enumerate() {
                     let LayerKv::Host { keys, values, capacity } = &node.layers[layer] else {
                         bail!("attention: this node's cache lives on another device");
                     };
                     let own = depth + 1 == chains[owners[token]].len();
-                    let len = node.len + if own { seen } else { 0 };
+                    let len = len + if own { seen } else { 0 };
                     let cut = hidden.min(len);
                     hidden -= cut;
                     if len > cut {
@@ -251,10 +285,12 @@ fn cached_device(
             Some((k, v)) => (Tensor::cat(&[&k, &new_k], 0)?, Tensor::cat(&[&v, &new_v], 0)?),
         });
         let (mut keys, mut values) = (Vec::new(), Vec::new());
-        for node in row.chain() {
+        let chain = row.chain();
+        for (depth, &(node, seen)) in chain.iter().enumerate() {
+            let seen = seen + if depth + 1 == chain.len() { len } else { 0 };
             if let LayerKv::Device(Some((k, v))) = &node.layers[layer] {
-                keys.push(k.clone());
-                values.push(v.clone());
+                keys.push(k.narrow(0, 0, seen)?);
+                values.push(v.narrow(0, 0, seen)?);
             }
         }
         let (keys, values) = (Tensor::cat(&keys, 0)?, Tensor::cat(&values, 0)?);
@@ -316,8 +352,8 @@ mod tests {
                 0,
                 nodes,
             )?;
-            for (node, segment) in nodes.iter_mut().zip(forest.segments()) {
-                node.commit(segment);
+            for (index, node) in nodes.iter_mut().enumerate() {
+                node.commit(&forest, index);
             }
             out.to_vec2()
         };
@@ -326,7 +362,7 @@ mod tests {
             let got = pass(&mut [&mut root], &[chunk.clone().collect()])?;
             assert_eq!(got, want[chunk.start as usize..chunk.end as usize]);
         }
-        let root = Arc::new(root);
+        let root = KvPrefix::whole(Arc::new(root));
         let mut a = KvNode::new(Some(root.clone()), 1, 2, &Device::Cpu);
         let mut b = KvNode::new(Some(root), 1, 2, &Device::Cpu);
         for step in 0..6u32 {
@@ -337,6 +373,14 @@ mod tests {
         let got = pass(&mut [&mut b], &[vec![33, 34, 35]])?;
         assert_eq!(got, want[33..36]);
         assert_eq!((a.total(), b.total()), (27, 30));
+
+        // From the middle of a node: its later tokens are another branch's.
+        let fork = KvPrefix::first(Arc::new(b), 4);
+        assert_eq!((fork.total(), fork.position()), (25, 25));
+        let mut c = KvNode::new(Some(fork), 1, 2, &Device::Cpu);
+        assert_eq!(c.after(), Parent::Cached { tokens: 25, position: 25 });
+        let got = pass(&mut [&mut c], &[vec![31, 32]])?;
+        assert_eq!(got, want[31..33]);
         Ok(())
     }
 }

@@ -8,7 +8,7 @@ mod dense;
 mod kernel;
 mod tree;
 
-pub use cached::{KvNode, cached};
+pub use cached::{KvNode, KvPrefix, cached};
 pub use dense::dense;
 pub use tree::tree;
 
