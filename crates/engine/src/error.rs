@@ -56,12 +56,16 @@ pub enum EngineError {
 
 impl EngineError {
     /// The same as what the traits' callers see.
-    pub(crate) fn for_request(self, id: &str) -> GenerateError {
+    pub(crate) fn for_request(&self, id: &str) -> GenerateError {
         match self {
-            Self::Media { clip, reason } => {
-                GenerateError::Media { id: id.to_owned(), media: clip, reason }
+            Self::Media { clip, reason } => GenerateError::Media {
+                id: id.to_owned(),
+                media: clip.clone(),
+                reason: reason.clone(),
+            },
+            Self::Conversation(reason) => {
+                GenerateError::BadRequest { id: id.to_owned(), reason: reason.clone() }
             }
-            Self::Conversation(reason) => GenerateError::BadRequest { id: id.to_owned(), reason },
             other => GenerateError::Backend(other.to_string()),
         }
     }

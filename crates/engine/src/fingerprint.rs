@@ -1,7 +1,7 @@
 //! What identifies a model: config, text files and the values of its weights.
 
 use candle_core::{DType, Device, Tensor};
-use savi_models::Model;
+use savi_models::{Model, Processors};
 use serde_json::Value;
 
 use crate::{EngineError, TextFiles};
@@ -27,6 +27,27 @@ pub(crate) fn of(model: &Model, files: &TextFiles) -> Result<String, EngineError
         hash_values(&mut hash, &weight.tensor(false))?;
     }
     Ok(hash.finalize().to_hex()[..16].to_owned())
+}
+
+/// A hash of everything that visual tokens depend on beside the pixels of the file.
+pub(crate) fn of_tower(model: &Model, processors: &Processors) -> Result<String, EngineError> {
+    let mut hash = blake3::Hasher::new();
+    hash.update(model.raw_config().to_string().as_bytes());
+    hash.update(format!("{processors:?}").as_bytes());
+    hash.update(format!("{:?}", model.params().dtype()).as_bytes());
+    let sees = |name: &str| !model.in_decoder(name);
+    for weight in model.params().weights().iter().filter(|weight| sees(weight.name())) {
+        hash.update(weight.name().as_bytes());
+        hash_values(&mut hash, &weight.tensor(false))?;
+    }
+    for (weight, scale) in model.params().active_adapter_weights() {
+        if sees(weight.name()) {
+            hash.update(weight.name().as_bytes());
+            hash.update(&scale.to_le_bytes());
+            hash_values(&mut hash, &weight.tensor(false))?;
+        }
+    }
+    Ok(hash.finalize().to_hex()[..32].to_owned())
 }
 
 /// A config without what it says of how weights are stored, which is no part of what they are.

@@ -6,34 +6,41 @@
 //! and values, a *row* is one continuation that is being decoded.
 //! The engine knows no training and no method.
 
+mod batch;
 mod builtin;
 mod clip;
 mod convert;
-mod decode;
 mod engine;
 mod error;
+mod features;
 mod files;
 mod fingerprint;
 mod gguf;
 mod gguf_export;
 mod mask;
 mod media;
-mod prefix;
+mod pass;
+mod row;
 mod sample;
 mod sentence;
+mod serving;
 mod side;
 mod template;
 pub mod testing;
 mod text;
+mod tree;
+mod whole;
 
 pub use clip::ClipEmbedder;
 pub use convert::{SaveOptions, convert, convert_to_gguf, merge};
-pub use engine::{Engine, EngineOptions};
+pub use engine::{Branch, Engine, EngineCounts, EngineOptions, Node};
 pub use error::EngineError;
+pub use features::FeatureFolder;
 pub use files::ModelDir;
 pub use mask::Masked;
 pub use media::{ClipKey, Processor, Shown};
 pub use savi_models::{GgmlType, StoredDType};
 pub use sentence::SentenceEncoder;
+pub use serving::{Serving, ServingOptions};
 pub use template::{Chat, ChatTemplate};
 pub use text::{Prompt, PromptVisual, TextFiles, TextModel, train_tokenizer};

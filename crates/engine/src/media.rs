@@ -44,8 +44,8 @@ impl Processor {
         media.policy.as_ref().unwrap_or(&self.policy)
     }
 
-    /// What identifies the frames that a prompt's picture or clip gives.
-    pub fn key(&self, shown: &Shown) -> ClipKey {
+    /// What identifies the frames that a prompt's picture or clip gives; `source` identifies its file.
+    pub(crate) fn key(&self, shown: &Shown, source: &str) -> ClipKey {
         let policy = match shown.kind {
             VisualKind::Image if shown.pictures > 1 => "one of several pictures".to_owned(),
             VisualKind::Image => "picture".to_owned(),
@@ -53,7 +53,7 @@ impl Processor {
                 serde_json::to_string(self.policy(&shown.media)).unwrap_or_default()
             }
         };
-        ClipKey(format!("{}\n{policy}", shown.media.source))
+        ClipKey(format!("{source}\n{policy}"))
     }
 
     /// Reads a picture, or a clip's frames.

@@ -47,12 +47,27 @@ pub struct PromptVisual {
 }
 
 impl Prompt {
-    /// The first `len` tokens, which hold all pictures and clips.
+    /// The first `len` tokens, which hold a picture or a clip whole or not at all.
     pub fn start(&self, len: usize) -> Self {
         let coordinates = self.coordinates.as_ref().map(|(coordinates, next)| {
-            (coordinates[..len].to_vec(), next - (self.ids.len() - len) as u32)
+            let next = coordinates.get(len).map_or(*next, |at| at[0]);
+            (coordinates[..len].to_vec(), next)
         });
-        Self { ids: self.ids[..len].to_vec(), visuals: self.visuals.clone(), coordinates }
+        let visuals = self.visuals.iter().filter(|visual| visual.range.end <= len).cloned();
+        Self { ids: self.ids[..len].to_vec(), visuals: visuals.collect(), coordinates }
+    }
+
+    /// Appends the tokens `range` to a forest as a segment that goes on from what is cached.
+    pub(crate) fn go_on(&self, forest: &mut Forest, after: Parent, range: std::ops::Range<usize>) {
+        match &self.coordinates {
+            Some((coordinates, next)) => {
+                let next = coordinates.get(range.end).map_or(*next, |at| at[0]);
+                forest.push_at(after, &coordinates[range], next);
+            }
+            None => {
+                forest.push(after, range.len());
+            }
+        }
     }
 
     /// The prompt and words after it.

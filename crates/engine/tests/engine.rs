@@ -1,6 +1,7 @@
 //! What the engine promises: the same bits alone and in a batch, from a fresh and from a cached
 //! prefix, with any number of threads; sampling and scoring agree exactly; a clip is computed once.
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use savi_engine::testing::{random_engine, random_text_engine};
@@ -69,17 +70,41 @@ fn completions_have_the_same_bits_alone_in_a_batch_and_in_any_order() {
     assert_eq!(one_thread.install(|| all(&random_engine(1, 3).unwrap(), &requests)), batch);
 }
 
+/// Six questions about a clip, five candidates for each, a verdict on each question: every distinct start of
+/// all those prompts goes through the decoder once, the clip through the tower once.
 #[test]
 fn a_clip_is_prefilled_once_for_all_questions_candidates_and_verdicts() {
     let dir = tempfile::tempdir().unwrap();
     let media = clip(dir.path(), "a", 90);
     let engine = random_engine(1, 3).unwrap();
+    let (mut asked, mut drawn) = (Vec::new(), 0);
     for i in 0..6 {
         let words = format!("which way {i}");
-        all(&engine, &[request(&format!("q{i}"), &media, &words, &[0.3, 0.5, 0.7, 0.9, 1.0])]);
-        all(&engine, &[request(&format!("v{i}"), &media, "left right", &[0.0])]);
+        asked.push(request(&format!("q{i}"), &media, &words, &[0.3, 0.5, 0.7, 0.9, 1.0]));
     }
-    assert_eq!(engine.prefix_counts(), (11, 1));
+    for i in 0..6 {
+        asked.push(request(&format!("v{i}"), &media, &format!("left right {i}"), &[0.0]));
+    }
+    for requests in [&asked[..6], &asked[6..]] {
+        for completion in all(&engine, requests).iter().flatten() {
+            drawn += completion.token_ids.len() - 1;
+        }
+    }
+    let prompts: Vec<Vec<u32>> =
+        asked.iter().map(|request| engine.prompt(&request.messages).unwrap().ids).collect();
+    let starts = |prompts: &[Vec<u32>]| {
+        let starts = prompts.iter().flat_map(|ids| (1..=ids.len()).map(|len| ids[..len].to_vec()));
+        starts.collect::<HashSet<_>>().len() as u64
+    };
+    let counts = engine.counts();
+    assert_eq!(counts.clips_encoded, 1);
+    assert_eq!(counts.computed_tokens, starts(&prompts));
+    assert_eq!(counts.decoded_tokens, drawn as u64);
+    assert!(counts.computed_tokens * 3 < counts.prompt_tokens, "{counts:?}");
+    // Asked again, nothing is computed but the answers.
+    all(&engine, &asked);
+    assert_eq!(engine.counts().computed_tokens, counts.computed_tokens);
+    assert_eq!(engine.counts().clips_encoded, 1);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 use candle_core::{Result as TensorResult, Tensor, bail};
 use savi_schema::{Clip, ClipMetadata, FrameSampling, MediaPolicy, RgbImage};
+use serde::{Deserialize, Serialize};
 
 /// A still picture or a clip.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -92,7 +93,7 @@ pub enum Mark {
 }
 
 /// A part of what stands in a prompt for a picture or a clip.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Piece {
     /// Words.
     Words(String),
@@ -106,7 +107,7 @@ pub enum Piece {
 }
 
 /// Visual tokens in time, rows and columns, for models whose positions have three axes.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct TokenGrid {
     /// Steps in time.
     pub frames: usize,
@@ -122,7 +123,7 @@ pub struct TokenGrid {
 pub type Coordinates = (Vec<[u32; 3]>, u32);
 
 /// What stands in a prompt for a picture or a clip.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
     /// In the place of the template's mark.
     pub pieces: Vec<Piece>,

@@ -7,6 +7,9 @@ use crate::{Alternative, Completion, GenerateError, Request};
 /// What is told of a request while it is served.
 #[derive(Debug)]
 pub enum Event {
+    /// Its turn has not come, or its prompt is being computed. Told again and again, so that those whose
+    /// listener has left are dropped.
+    Waiting,
     /// Its turn has come, and its prompt is known.
     Started {
         /// Tokens of the prompt.

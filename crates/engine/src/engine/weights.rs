@@ -12,8 +12,12 @@ impl Engine {
     /// Must be called after the weights were changed, or another adapter switched on: forgets what was
     /// computed with the old ones and names the new ones.
     pub fn weights_changed(&mut self) -> Result<(), EngineError> {
-        self.prefixes.clear();
-        self.lock_clips().clear();
+        self.tree.clear();
+        self.features.clear();
+        self.tower = match self.features.keeps() {
+            true => Some(fingerprint::of_tower(&self.model, &self.processors)?),
+            false => None,
+        };
         self.fingerprint = fingerprint::of(&self.model, &self.files)?;
         Ok(())
     }
