@@ -9,12 +9,14 @@
     reason = "the binary is where printing happens"
 )]
 
+mod asked;
 mod contact_sheet;
 mod convert;
 mod data;
 mod eval;
 mod eval_compare;
 mod exit;
+mod generate;
 mod hub;
 mod ingest;
 mod lessons;
@@ -57,6 +59,7 @@ pub(crate) struct Global {
 enum Command {
     Data(data::Args),
     Eval(eval::Args),
+    Generate(generate::Args),
     Ingest(ingest::Args),
     Model(model::Args),
     Report(report::Args),
@@ -92,6 +95,7 @@ fn main() -> ExitCode {
     let result = match cli.command {
         Command::Data(args) => data::run(args, &cli.global),
         Command::Eval(args) => eval::run(args, &cli.global),
+        Command::Generate(args) => generate::run(args, &cli.global),
         Command::Ingest(args) => ingest::run(args, &cli.global),
         Command::Model(args) => model::run(args, &cli.global),
         Command::Report(args) => report::run(args, &cli.global),

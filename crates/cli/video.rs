@@ -74,6 +74,7 @@ fn run_loop(args: &Run, global: &Global) -> anyhow::Result<()> {
         device: config.device.clone(),
         dtype: config.dtype.clone(),
         ingest: config.ingest.clone(),
+        interrupt: Some(interrupt.flag()),
         ..EngineOptions::default()
     };
     crate::hub::fetch(&config.model)?;

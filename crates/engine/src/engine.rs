@@ -7,6 +7,7 @@ mod score;
 mod weights;
 
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::{DType, Tensor};
@@ -31,7 +32,7 @@ use crate::tree::{Tree, Unit, units};
 use crate::whole::Whole;
 
 /// Where and how a model runs.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct EngineOptions {
     /// `auto`, `cpu`, `cuda` or `cuda:N`.
     pub device: String,
@@ -51,6 +52,9 @@ pub struct EngineOptions {
     pub feature_folder: Option<FeatureFolder>,
     /// How clips are read.
     pub ingest: IngestOptions,
+    /// Once it is set, generating ends with [`savi_schema::GenerateError::Interrupted`] before the next
+    /// token.
+    pub interrupt: Option<Arc<AtomicBool>>,
 }
 
 impl Default for EngineOptions {
@@ -65,6 +69,7 @@ impl Default for EngineOptions {
             feature_budget: 1 << 30,
             feature_folder: None,
             ingest: IngestOptions::default(),
+            interrupt: None,
         }
     }
 }

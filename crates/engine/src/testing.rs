@@ -14,6 +14,15 @@ const TEMPLATE: &str = "{% for message in messages %}<|im_start|>{{ message.role
 
 /// A LLaVA-OneVision of a few thousand random weights that looks at `frames` frames of a clip.
 pub fn random_engine(seed: u64, frames: usize) -> Result<Engine, EngineError> {
+    random_engine_with(seed, frames, EngineOptions::default())
+}
+
+/// The same with other options, on the CPU.
+pub fn random_engine_with(
+    seed: u64,
+    frames: usize,
+    options: EngineOptions,
+) -> Result<Engine, EngineError> {
     let corpus = ["which way does the red circle move", "user assistant left right up down"];
     let tokenizer = train_tokenizer(corpus.iter().map(ToString::to_string), 300)?;
     let config = json!({
@@ -25,7 +34,7 @@ pub fn random_engine(seed: u64, frames: usize) -> Result<Engine, EngineError> {
             "num_attention_heads": 2, "image_size": 16, "patch_size": 4},
     });
     let policy = savi_schema::MediaPolicy::count(frames, savi_schema::CountRule::MidSegment);
-    let options = EngineOptions { device: "cpu".into(), ..EngineOptions::default() };
+    let options = EngineOptions { device: "cpu".into(), ..options };
     let source = Weights::Random(seed);
     let text = TextFiles::chatml(tokenizer, TEMPLATE);
     let processors = Processors::default();

@@ -44,6 +44,11 @@ impl Interrupt {
         self.0.load(Ordering::SeqCst)
     }
 
+    /// The flag itself, for those who know no runs.
+    pub fn flag(&self) -> Arc<AtomicBool> {
+        self.0.clone()
+    }
+
     /// An error once the flag is set: call it wherever stopping loses nothing.
     pub fn check(&self) -> Result<(), Interrupted> {
         if self.is_set() { Err(Interrupted) } else { Ok(()) }

@@ -98,6 +98,11 @@ impl TokenScore {
     pub fn sum(&self) -> f64 {
         self.logps.iter().map(|&l| f64::from(l)).sum()
     }
+
+    /// e to the power of the mean negative log-probability of a token; 1 where there is none.
+    pub fn perplexity(&self) -> f64 {
+        (-self.sum() / self.logps.len().max(1) as f64).exp()
+    }
 }
 
 /// Why a model could not be asked.

@@ -1,8 +1,9 @@
 //! Continuing conversations.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use savi_schema::{Completion, Event, Generate, GenerateError, RawPrompt, Request};
+use savi_schema::{Completion, Event, Generate, GenerateError, RawPrompt, Request, Sampling};
 
 use super::Engine;
 use crate::batch::{Batch, Job};
@@ -35,6 +36,12 @@ impl Engine {
             None => self.prompt(&request.messages),
         };
         let prompt = prompt.map_err(|error| error.for_request(&request.id))?;
+        self.fitting(request, prompt)
+    }
+
+    /// Checks that a prompt and what may follow it fit the model.
+    fn fitting(&self, request: Request, prompt: Prompt) -> Result<Prepared, GenerateError> {
+        let bad = |reason: String| GenerateError::BadRequest { id: request.id.clone(), reason };
         let limit = self.model.config().max_position_embeddings;
         let longest = request.samplings.iter().map(|s| s.max_tokens).max().unwrap_or(0);
         if prompt.ids.is_empty() || prompt.ids.len().saturating_add(longest) > limit {
@@ -60,30 +67,97 @@ impl Engine {
     }
 }
 
-impl Generate for Engine {
-    fn generate(&self, requests: &[Request]) -> Result<Vec<Vec<Completion>>, GenerateError> {
-        let failed = |error: EngineError| GenerateError::Backend(error.to_string());
-        let mut drawn: Vec<Vec<Option<Completion>>> =
-            requests.iter().map(|request| vec![None; request.samplings.len()]).collect();
-        let (mut batch, mut next) = (Batch::default(), 0);
+impl Engine {
+    /// Serves requests, taken one after the other as there is room for them, and tells of each by its number
+    /// in their order; deltas only where `streams`. Ends with an error once `told` says that nobody listens.
+    pub fn follow(
+        &self,
+        requests: impl IntoIterator<Item = Request>,
+        streams: bool,
+        mut told: impl FnMut(usize, Event) -> bool,
+    ) -> Result<(), GenerateError> {
+        let mut batch = Batch::default();
+        let mut requests = requests.into_iter().enumerate().peekable();
         loop {
-            while let Some(request) = requests.get(next)
+            while let Some((_, request)) = requests.peek()
                 && batch.has_room(self, request.samplings.len())
             {
-                let Prepared { request, prompt } = self.prepare(request.clone())?;
-                batch.push(self, Job { number: next, request, prompt, streams: false });
-                next += 1;
-            }
-            if batch.is_idle() {
-                break;
-            }
-            for (number, event) in batch.step(self).map_err(failed)? {
-                match event {
-                    Event::Done { index, completion } => drawn[number][index] = Some(completion),
-                    Event::Failed(error) => return Err(error),
-                    Event::Waiting | Event::Started { .. } | Event::Delta { .. } => {}
+                let Some((number, request)) = requests.next() else { break };
+                match self.prepare(request) {
+                    Ok(Prepared { request, prompt }) if !request.samplings.is_empty() => {
+                        batch.push(self, Job { number, request, prompt, streams });
+                    }
+                    Ok(_) => {}
+                    Err(error) => {
+                        if !told(number, Event::Failed(error)) {
+                            return Err(GenerateError::Interrupted);
+                        }
+                    }
                 }
             }
+            if batch.is_idle() {
+                return Ok(());
+            }
+            self.check_interrupt()?;
+            let step = batch.step(self);
+            for (number, event) in step.map_err(|e| GenerateError::Backend(e.to_string()))? {
+                if !told(number, event) {
+                    return Err(GenerateError::Interrupted);
+                }
+            }
+        }
+    }
+
+    /// Continues a prompt that is known in tokens, and tells of it as it goes.
+    pub fn follow_prompt(
+        &self,
+        prompt: Prompt,
+        samplings: Vec<Sampling>,
+        seed: u64,
+        streams: bool,
+        mut told: impl FnMut(Event) -> bool,
+    ) -> Result<(), GenerateError> {
+        let request = Request { id: "0".to_owned(), samplings, seed, ..Request::default() };
+        let Prepared { request, prompt } = self.fitting(request, prompt)?;
+        let mut batch = Batch::default();
+        batch.push(self, Job { number: 0, request, prompt, streams });
+        while !batch.is_idle() {
+            self.check_interrupt()?;
+            let step = batch.step(self);
+            for (_, event) in step.map_err(|e| GenerateError::Backend(e.to_string()))? {
+                if !told(event) {
+                    return Err(GenerateError::Interrupted);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn check_interrupt(&self) -> Result<(), GenerateError> {
+        let set = self.options.interrupt.as_ref().is_some_and(|flag| flag.load(Ordering::SeqCst));
+        if set { Err(GenerateError::Interrupted) } else { Ok(()) }
+    }
+}
+
+impl Generate for Engine {
+    fn generate(&self, requests: &[Request]) -> Result<Vec<Vec<Completion>>, GenerateError> {
+        let mut drawn: Vec<Vec<Option<Completion>>> =
+            requests.iter().map(|request| vec![None; request.samplings.len()]).collect();
+        let mut failed = None;
+        let ended = self.follow(requests.iter().cloned(), false, |number, event| match event {
+            Event::Done { index, completion } => {
+                drawn[number][index] = Some(completion);
+                true
+            }
+            Event::Failed(error) => {
+                failed = Some(error);
+                false
+            }
+            Event::Waiting | Event::Started { .. } | Event::Delta { .. } => true,
+        });
+        match failed {
+            Some(error) => return Err(error),
+            None => ended?,
         }
         Ok(drawn.into_iter().map(|of| of.into_iter().flatten().collect()).collect())
     }

@@ -86,23 +86,25 @@ impl Engine {
 
     /// Draws completions after nodes, all in one batch, in their order.
     pub fn branch(&self, branches: &[Branch]) -> Result<Vec<Vec<Completion>>, EngineError> {
+        let limit = self.model.config().max_position_embeddings;
+        for branch in branches {
+            for sampling in &branch.samplings {
+                sampling.check().map_err(EngineError::Conversation)?;
+                if branch.node.len().saturating_add(sampling.max_tokens) > limit {
+                    let (count, new) = (branch.node.len(), sampling.max_tokens);
+                    return Err(EngineError::Conversation(format!(
+                        "{count} tokens and up to {new} new ones do not fit the model's {limit}"
+                    )));
+                }
+            }
+        }
         let mut drawn: Vec<Vec<Option<Completion>>> =
             branches.iter().map(|branch| vec![None; branch.samplings.len()]).collect();
-        let limit = self.model.config().max_position_embeddings;
         let (mut batch, mut next) = (Batch::default(), 0);
         loop {
             while let Some(branch) = branches.get(next)
                 && batch.has_room(self, branch.samplings.len())
             {
-                for sampling in &branch.samplings {
-                    sampling.check().map_err(EngineError::Conversation)?;
-                    if branch.node.len().saturating_add(sampling.max_tokens) > limit {
-                        let (count, new) = (branch.node.len(), sampling.max_tokens);
-                        return Err(EngineError::Conversation(format!(
-                            "{count} tokens and up to {new} new ones do not fit the model's {limit}"
-                        )));
-                    }
-                }
                 let request = Request {
                     id: branch.id.clone(),
                     samplings: branch.samplings.clone(),
