@@ -4,6 +4,7 @@
 //! theirs up, and have it computed again when there is room.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 
 use candle_core::Tensor;
@@ -30,28 +31,29 @@ pub(crate) struct Job {
 /// What happens once a prompt is in the tree.
 #[derive(Debug)]
 enum Then {
-    Start(Job),
+    /// These of its samplings begin.
+    Start(Arc<Job>, Range<usize>),
     Resume(Box<Row>),
 }
 
 impl Then {
     fn number(&self) -> usize {
         match self {
-            Self::Start(job) => job.number,
+            Self::Start(job, _) => job.number,
             Self::Resume(row) => row.owner().0,
         }
     }
 
     fn request_id(&self) -> &str {
         match self {
-            Self::Start(job) => &job.request.id,
+            Self::Start(job, _) => &job.request.id,
             Self::Resume(row) => row.request_id(),
         }
     }
 
     fn rows(&self) -> usize {
         match self {
-            Self::Start(job) => job.request.samplings.len(),
+            Self::Start(_, samplings) => samplings.len(),
             Self::Resume(_) => 1,
         }
     }
@@ -86,12 +88,18 @@ impl Batch {
     /// Takes a request up.
     pub(crate) fn push(&mut self, engine: &Engine, job: Job) {
         let units = engine.units(&job.prompt);
-        let filling = Filling::new(engine.tree(), job.prompt.clone(), units);
-        engine.count(|counts| {
-            counts.prompt_tokens += job.prompt.ids.len() as u64;
-            counts.cached_tokens += filling.cached as u64;
-        });
-        self.filling.push_back((filling, Then::Start(job)));
+        let count = job.request.samplings.len();
+        // Without sharing every completion has a prompt of its own.
+        let width = if engine.tree().shares() { count } else { 1 };
+        let job = Arc::new(job);
+        for first in (0..count).step_by(width.max(1)) {
+            let filling = Filling::new(engine.tree(), job.prompt.clone(), units.clone());
+            engine.count(|counts| {
+                counts.prompt_tokens += job.prompt.ids.len() as u64;
+                counts.cached_tokens += filling.cached as u64;
+            });
+            self.filling.push_back((filling, Then::Start(job.clone(), first..first + width)));
+        }
     }
 
     /// Whether a request's prompt is still being computed.
@@ -146,14 +154,16 @@ impl Batch {
         if engine.depends_on_length() {
             for (_, then) in std::mem::take(&mut self.filling) {
                 match then {
-                    Then::Start(job) => match self.start_whole(engine, &job, &mut told) {
-                        Ok(rows) => drawing.extend(rows),
-                        Err(error @ EngineError::Media { .. }) => {
-                            let error = error.for_request(&job.request.id);
-                            told.push((job.number, Event::Failed(error)));
+                    Then::Start(job, samplings) => {
+                        match start_whole(engine, &job, samplings, &mut told) {
+                            Ok(rows) => drawing.extend(rows),
+                            Err(error @ EngineError::Media { .. }) => {
+                                let error = error.for_request(&job.request.id);
+                                told.push((job.number, Event::Failed(error)));
+                            }
+                            Err(error) => return Err(error),
                         }
-                        Err(error) => return Err(error),
-                    },
+                    }
                     Then::Resume(_) => {}
                 }
             }
@@ -163,9 +173,9 @@ impl Batch {
         for (filling, then) in std::mem::take(&mut self.filling) {
             match then {
                 then if !filling.is_full() => self.filling.push_back((filling, then)),
-                Then::Start(job) => {
+                Then::Start(job, samplings) => {
                     states.extend(filling.place.hidden.clone());
-                    starting.push((filling, job));
+                    starting.push((filling, job, samplings));
                 }
                 Then::Resume(mut row) => {
                     row.resume(engine.model(), filling.place);
@@ -175,9 +185,11 @@ impl Batch {
         }
         let mut logits = engine.logits_of(&states)?.into_iter();
         drawing.extend(std::mem::take(&mut self.rows).into_iter().zip(logits.by_ref()));
-        for ((filling, job), logits) in starting.into_iter().zip(logits) {
-            told.push((job.number, started(&job, filling.cached)));
-            let rows = starts(&job, None);
+        for ((filling, job, samplings), logits) in starting.into_iter().zip(logits) {
+            if samplings.start == 0 {
+                told.push((job.number, started(&job, filling.cached)));
+            }
+            let rows = starts(&job, samplings, None);
             let rows = rows.map(|start| Row::new(engine.model(), filling.place.clone(), start));
             drawing.extend(rows.map(|row| (row, logits.clone())));
         }
@@ -216,22 +228,24 @@ impl Batch {
             }
         }
     }
+}
 
-    /// Rows of a request whose prompt is computed whole, with their first logits.
-    fn start_whole(
-        &self,
-        engine: &Engine,
-        job: &Job,
-        told: &mut Told,
-    ) -> Result<Vec<(Row, Vec<f32>)>, EngineError> {
-        let whole = Arc::new(engine.whole(&job.prompt)?);
-        let (node, logits) = whole.fill(engine.model(), &[])?;
-        let place = Place::outside(KvPrefix::whole(node));
+/// Rows of a request whose prompt is computed whole, with their first logits.
+fn start_whole(
+    engine: &Engine,
+    job: &Job,
+    samplings: Range<usize>,
+    told: &mut Told,
+) -> Result<Vec<(Row, Vec<f32>)>, EngineError> {
+    let whole = Arc::new(engine.whole(&job.prompt)?);
+    let (node, logits) = whole.fill(engine.model(), &[])?;
+    let place = Place::outside(KvPrefix::whole(node));
+    if samplings.start == 0 {
         told.push((job.number, started(job, 0)));
-        let rows = starts(job, Some(whole))
-            .map(|start| (Row::new(engine.model(), place.clone(), start), logits.clone()));
-        Ok(rows.collect())
     }
+    let rows = starts(job, samplings, Some(whole))
+        .map(|start| (Row::new(engine.model(), place.clone(), start), logits.clone()));
+    Ok(rows.collect())
 }
 
 fn started(job: &Job, cached_tokens: usize) -> Event {
@@ -240,9 +254,14 @@ fn started(job: &Job, cached_tokens: usize) -> Event {
 
 /// How each of a request's completions starts. Random numbers depend on seed, id and index, on nothing
 /// else.
-fn starts<'a>(job: &'a Job, whole: Option<Arc<Whole>>) -> impl Iterator<Item = Start> + 'a {
+fn starts<'a>(
+    job: &'a Job,
+    samplings: Range<usize>,
+    whole: Option<Arc<Whole>>,
+) -> impl Iterator<Item = Start> + 'a {
     let request_id: Arc<str> = job.request.id.as_str().into();
-    job.request.samplings.iter().enumerate().map(move |(index, sampling)| Start {
+    let all = job.request.samplings.iter().enumerate();
+    all.skip(samplings.start).take(samplings.len()).map(move |(index, sampling)| Start {
         owner: (job.number, index),
         request_id: request_id.clone(),
         prompt: job.prompt.clone(),

@@ -180,7 +180,7 @@ impl Features {
             memory.bytes -= old.bytes();
         }
         memory.bytes += seen.bytes();
-        while memory.bytes > self.budget && memory.seen.len() > 1 {
+        while memory.bytes > self.budget {
             let oldest = memory.seen.iter().min_by_key(|(_, (_, used))| *used);
             let Some(oldest) = oldest.map(|(key, _)| key.clone()) else { break };
             let Some((old, _)) = memory.seen.remove(&oldest) else { break };

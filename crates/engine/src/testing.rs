@@ -23,8 +23,6 @@ pub fn random_engine_with(
     frames: usize,
     options: EngineOptions,
 ) -> Result<Engine, EngineError> {
-    let corpus = ["which way does the red circle move", "user assistant left right up down"];
-    let tokenizer = train_tokenizer(corpus.iter().map(ToString::to_string), 300)?;
     let config = json!({
         "model_type": "llava_onevision", "video_token_index": 3, "tie_word_embeddings": true,
         "text_config": {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
@@ -33,12 +31,41 @@ pub fn random_engine_with(
         "vision_config": {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1,
             "num_attention_heads": 2, "image_size": 16, "patch_size": 4},
     });
+    from_config(seed, frames, &config, options)
+}
+
+/// A LLaVA-OneVision of some million random weights that looks at `frames` frames of a clip, 64 visual tokens
+/// each; on the CPU.
+pub fn random_clip_engine(
+    seed: u64,
+    frames: usize,
+    options: EngineOptions,
+) -> Result<Engine, EngineError> {
+    let config = json!({
+        "model_type": "llava_onevision", "video_token_index": 3, "tie_word_embeddings": true,
+        "text_config": {"hidden_size": 256, "intermediate_size": 768, "num_hidden_layers": 6,
+            "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 300,
+            "max_position_embeddings": 4096, "rms_norm_eps": 1e-6},
+        "vision_config": {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
+            "num_attention_heads": 2, "image_size": 64, "patch_size": 4},
+    });
+    from_config(seed, frames, &config, options)
+}
+
+fn from_config(
+    seed: u64,
+    frames: usize,
+    config: &Value,
+    options: EngineOptions,
+) -> Result<Engine, EngineError> {
+    let corpus = ["which way does the red circle move", "user assistant left right up down"];
+    let tokenizer = train_tokenizer(corpus.iter().map(ToString::to_string), 300)?;
     let policy = savi_schema::MediaPolicy::count(frames, savi_schema::CountRule::MidSegment);
     let options = EngineOptions { device: "cpu".into(), ..options };
-    let source = Weights::Random(seed);
     let text = TextFiles::chatml(tokenizer, TEMPLATE);
     let processors = Processors::default();
-    Engine::build(&config, source, text, &processors, Some(Processor { policy }), &options)
+    let processor = Some(Processor { policy });
+    Engine::build(config, Weights::Random(seed), text, &processors, processor, &options)
 }
 
 /// A Llama of a few thousand random weights; `more` are further keys of its config.

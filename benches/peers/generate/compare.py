@@ -1,0 +1,113 @@
+"""Runs our worker and the peers' in turns, every task in the same round, and prints medians and ratios.
+
+    compare.py WORKER MODEL.gguf HF_DIR F32.gguf ROUNDS [ROWS]
+
+Throughputs are tokens a second, ours over theirs: larger is better for us. Memory is the peak of a process
+that has done the branches and the prefill, ours over theirs: smaller is better. ROWS: only rows whose names contain this.
+"""
+
+import json
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+
+
+class Worker:
+    def __init__(self, command):
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.peak = 0
+        if not json.loads(self.process.stdout.readline() or "{}").get("ready"):
+            raise RuntimeError(f"{command[0]} {command[1]} does not start")
+
+    def ask(self, what, seed):
+        self.process.stdin.write(f"{what} {seed}\n")
+        self.process.stdin.flush()
+        answer = json.loads(self.process.stdout.readline())
+        self.peak = answer["peak_kib"] or 0
+        return answer
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait()
+
+
+# Row, our task, the peer and its task.
+ROWS = [
+    ("branch-throughput", "branches", "transformers", "branches"),
+    ("branch-cached-throughput", "branches", "transformers", "cached"),
+    ("single-throughput", "single", "transformers", "single"),
+    ("prefill-throughput", "prefill", "transformers", "prefill"),
+    ("llamacpp-single-throughput", "single", "llamacpp", "single"),
+    ("llamacpp-prefill-throughput", "prefill", "llamacpp", "prefill"),
+]
+
+
+def main():
+    worker, gguf, folder, f32, rounds = sys.argv[1:6]
+    only = sys.argv[6] if len(sys.argv) > 6 else ""
+    peer = [sys.executable, str(HERE / "worker.py")]
+    commands = {
+        "savi": [worker, gguf],
+        "transformers": [*peer, "transformers", folder],
+        "llamacpp": [*peer, "llamacpp", f32],
+    }
+    ratios = []
+    seeds = iter(range(1, 10**6))
+    rows = [row for row in ROWS if only in row[0]]
+    workers = {}
+    for name in ["savi", *dict.fromkeys(row[2] for row in rows)] if rows else []:
+        try:
+            workers[name] = Worker(commands[name])
+        except (RuntimeError, json.JSONDecodeError, OSError) as error:
+            print(f"{name} is left out: {error}", file=sys.stderr)
+    print(f"tokens a second, median of {rounds} (lowest to highest)")
+    for row, ours, name, theirs in rows:
+        if name not in workers:
+            continue
+        speeds = {"savi": [], name: []}
+        for at in range(int(rounds) + 1):
+            for who, task in (("savi", ours), (name, theirs)):
+                answer = workers[who].ask(task, next(seeds))
+                if at > 0:  # The first round warms up.
+                    speeds[who].append(answer["tokens"] / answer["seconds"])
+        text = {who: f"{statistics.median(of):9.1f} ({min(of):.1f} to {max(of):.1f})" for who, of in speeds.items()}
+        print(f"{row:30} savi {text['savi']}   {name} {text[name]}", flush=True)
+        ratios.append((row, statistics.median(speeds["savi"]) / statistics.median(speeds[name])))
+    for other in workers.values():
+        other.close()
+    if only in "memory":
+        peaks = {}
+        for name, tasks in (("savi", ["branches", "prefill"]), ("transformers", ["branches", "prefill"]), ("llamacpp", ["single", "prefill"])):
+            try:
+                alone = Worker(commands[name])
+            except (RuntimeError, json.JSONDecodeError, OSError):
+                continue
+            for task in tasks:
+                alone.ask(task, next(seeds))
+            peaks[name] = alone.peak / 1024
+            alone.close()
+        print("peak resident MiB: " + ", ".join(f"{name} {peak:.0f}" for name, peak in peaks.items()))
+        for name, peak in peaks.items():
+            if name != "savi":
+                ratios.append(("memory" if name == "transformers" else f"{name}-memory", peaks["savi"] / peak))
+    if only in "sharing-speedup":
+        clips = Worker([worker, "-"])
+        seconds = {"sharing": [], "alone": []}
+        for _ in range(min(int(rounds), 5)):
+            seed = next(seeds)
+            for task in seconds:
+                answer = clips.ask(task, seed)
+                seconds[task].append(answer["seconds"])
+                print(f"{task}: {answer['seconds']:.2f} s, {answer['tokens']} tokens, {answer['counts']}", flush=True)
+        clips.close()
+        ratios.append(("sharing-speedup", statistics.median(seconds["alone"]) / statistics.median(seconds["sharing"])))
+    print()
+    for row, ratio in ratios:
+        print(f"ratio {row} {ratio:.3f}")
+
+
+if __name__ == "__main__":
+    main()

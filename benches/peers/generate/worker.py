@@ -1,0 +1,104 @@
+"""The peers' side: does the tasks named on standard input and tells how long each took.
+
+    worker.py transformers DIR | llamacpp FILE
+
+Tasks: `branches SEED` (16 rows of 64 tokens from a 512-token prompt that is repeated on every row),
+`cached SEED` (the same after one prefill whose cache is repeated), `single SEED` (128 tokens after 32,
+greedy), `prefill SEED` (2,048 tokens). Every prompt is new.
+"""
+
+import json
+import os
+import random
+import sys
+import time
+
+
+def prompt(count, seed):
+    drawn = random.Random(seed)
+    return [drawn.randrange(100, 40100) for _ in range(count)]
+
+
+def peak_kib():
+    for line in open("/proc/self/status"):
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1])
+    return None
+
+
+def serve(tasks):
+    print(json.dumps({"ready": True}), flush=True)
+    for line in sys.stdin:
+        what, seed = line.split()
+        begin = time.perf_counter()
+        tokens = tasks[what](int(seed))
+        seconds = time.perf_counter() - begin
+        print(json.dumps({"seconds": seconds, "tokens": tokens, "peak_kib": peak_kib()}), flush=True)
+
+
+def transformers(path):
+    import torch
+    from transformers import AutoModelForCausalLM
+    from transformers.cache_utils import DynamicCache
+
+    torch.set_num_threads(int(os.environ.get("SAVI_BENCH_THREADS", "2")))
+    model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, attn_implementation="sdpa").eval()
+    model.generation_config.pad_token_id = 0
+
+    def draw(ids, count, **more):
+        with torch.inference_mode():
+            out = model.generate(
+                ids, attention_mask=torch.ones_like(ids), max_new_tokens=count, min_new_tokens=count, **more
+            )
+        return (out.shape[1] - ids.shape[1]) * out.shape[0]
+
+    def branches(seed):
+        ids = torch.tensor([prompt(512, seed)]).repeat(16, 1)
+        return draw(ids, 64, do_sample=True, top_k=0)
+
+    def cached(seed):
+        ids = torch.tensor([prompt(512, seed)])
+        cache = DynamicCache(config=model.config)
+        with torch.inference_mode():
+            model(ids[:, :-1], past_key_values=cache, use_cache=True, logits_to_keep=1)
+        cache.batch_repeat_interleave(16)
+        return draw(ids.repeat(16, 1), 64, do_sample=True, top_k=0, past_key_values=cache)
+
+    def single(seed):
+        return draw(torch.tensor([prompt(32, seed)]), 128, do_sample=False)
+
+    def prefill(seed):
+        with torch.inference_mode():
+            model(torch.tensor([prompt(2048, seed)]), use_cache=True, logits_to_keep=1)
+        return 2048
+
+    serve({"branches": branches, "cached": cached, "single": single, "prefill": prefill})
+
+
+def llamacpp(path):
+    from llama_cpp import Llama
+
+    threads = int(os.environ.get("SAVI_BENCH_THREADS", "2"))
+    model = Llama(
+        path, n_ctx=4096, n_batch=512, n_threads=threads, n_threads_batch=threads, type_k=0, type_v=0, verbose=False
+    )
+
+    def single(seed):
+        model.reset()
+        count = 0
+        for _ in model.generate(prompt(32, seed), temp=0.0, top_k=1, repeat_penalty=1.0):
+            count += 1
+            if count == 128:
+                return count
+        return count
+
+    def prefill(seed):
+        model.reset()
+        model.eval(prompt(2048, seed))
+        return 2048
+
+    serve({"single": single, "prefill": prefill})
+
+
+if __name__ == "__main__":
+    {"transformers": transformers, "llamacpp": llamacpp}[sys.argv[1]](sys.argv[2])
