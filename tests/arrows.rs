@@ -31,12 +31,14 @@ const TENSORS: &[&str] =
     &["savi-nn", "savi-objectives", "savi-models", "savi-engine", "savi-train"];
 
 /// External crates (by name, or by the start of it) and the only crates that may name them.
-const EXTERNAL: [(&str, &[&str]); 10] = [
+const EXTERNAL: [(&str, &[&str]); 12] = [
     ("ffmpeg-", &["savi-video-ingest"]),
     ("candle-", TENSORS),
     ("gemm", &["savi-nn"]),
     ("cudarc", &["savi-nn"]),
     ("tokenizers", &["savi-engine"]),
+    ("llguidance", &["savi-engine"]),
+    ("toktrie", &["savi-engine"]),
     ("rustls", &["savi-data"]),
     ("ureq", &["savi-data"]),
     ("clap", &[BINARY]),

@@ -52,6 +52,9 @@ pub enum EngineError {
     /// A conversation cannot be turned into tokens.
     #[error("conversation: {0}")]
     Conversation(String),
+    /// A form that texts are to be held to cannot be followed.
+    #[error("{0}")]
+    Constraint(String),
 }
 
 impl EngineError {
@@ -63,7 +66,7 @@ impl EngineError {
                 media: clip.clone(),
                 reason: reason.clone(),
             },
-            Self::Conversation(reason) => {
+            Self::Conversation(reason) | Self::Constraint(reason) => {
                 GenerateError::BadRequest { id: id.to_owned(), reason: reason.clone() }
             }
             other => GenerateError::Backend(other.to_string()),

@@ -9,6 +9,7 @@
 mod batch;
 mod builtin;
 mod clip;
+mod constraint;
 mod convert;
 mod engine;
 mod error;
@@ -29,6 +30,7 @@ mod template;
 pub mod testing;
 mod text;
 mod tree;
+mod vocabulary;
 mod whole;
 
 pub use clip::ClipEmbedder;

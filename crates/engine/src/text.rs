@@ -19,6 +19,7 @@ use tokenizers::{
 use crate::EngineError;
 use crate::media::Shown;
 use crate::template::{Chat, ChatTemplate};
+use crate::vocabulary::Lazy;
 
 /// Ends a turn in the ChatML manner.
 const TURN_END: &str = "<|im_end|>";
@@ -146,6 +147,7 @@ pub struct TextModel {
     words_alone: bool,
     pub(crate) turn_end: Option<u32>,
     ends: Vec<u32>,
+    pub(crate) lazy: Lazy,
 }
 
 impl std::fmt::Debug for TextModel {
@@ -178,6 +180,7 @@ impl TextModel {
             words_alone: false,
             turn_end: None,
             ends: files.eos_ids.clone(),
+            lazy: Lazy::default(),
         };
         if let Some(model) = model {
             let word = |kind| match model.mark(kind)? {
