@@ -194,12 +194,20 @@ impl Batch {
             drawing.extend(rows.map(|row| (row, logits.clone())));
         }
         let text = engine.text();
-        drawing.par_iter_mut().try_for_each(|(row, logits)| match row.is_finished() {
-            true => Ok(()),
-            false => row.take(std::mem::take(logits), text),
-        })?;
+        let taken: Vec<Result<(), EngineError>> = drawing
+            .par_iter_mut()
+            .map(|(row, logits)| match row.is_finished() {
+                true => Ok(()),
+                false => row.take(std::mem::take(logits), text),
+            })
+            .collect();
         self.rows = resumed;
+        let failed = refused(&drawing, taken, &mut told)?;
+        failed.iter().for_each(|&number| self.cancel(number));
         for (row, _) in drawing {
+            if failed.contains(&row.owner().0) {
+                continue;
+            }
             if row.is_finished() {
                 told.push(finish(engine, row));
             } else {
@@ -246,6 +254,27 @@ fn start_whole(
     let rows = starts(job, samplings, Some(whole))
         .map(|start| (Row::new(engine.model(), place.clone(), start), logits.clone()));
     Ok(rows.collect())
+}
+
+/// Requests whose texts cannot go on: a form and bans may leave nothing to draw. Any other failure is that of all.
+fn refused(
+    drawing: &[(Row, Vec<f32>)],
+    taken: Vec<Result<(), EngineError>>,
+    told: &mut Told,
+) -> Result<Vec<usize>, EngineError> {
+    let mut failed = Vec::new();
+    for ((row, _), taken) in drawing.iter().zip(taken) {
+        let number = row.owner().0;
+        match taken {
+            Err(error @ EngineError::Constraint(_)) if !failed.contains(&number) => {
+                told.push((number, Event::Failed(error.for_request(row.request_id()))));
+                failed.push(number);
+            }
+            Ok(()) | Err(EngineError::Constraint(_)) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(failed)
 }
 
 fn started(job: &Job, cached_tokens: usize) -> Event {

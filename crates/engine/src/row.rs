@@ -6,11 +6,12 @@ use rand_chacha::ChaCha8Rng;
 use savi_models::Model;
 use savi_nn::attention::{KvNode, KvPrefix};
 use savi_nn::ops::log_normaliser;
-use savi_schema::{Completion, FinishReason, Sampling};
+use savi_schema::{Alternative, Completion, FinishReason, Sampling};
 
 use crate::EngineError;
 use crate::Prompt;
-use crate::sample::{Context, Drawn, draw};
+use crate::constraint::Follower;
+use crate::sample::{Context, Drawn, draw, likeliest};
 use crate::text::TextModel;
 use crate::tree::Place;
 use crate::whole::Whole;
@@ -42,8 +43,11 @@ pub(crate) struct Row {
     pub(crate) ids: Vec<u32>,
     logps: Vec<f32>,
     sampling_logps: Vec<f32>,
+    top_logps: Vec<Vec<Alternative>>,
     finish: Option<FinishReason>,
     text: String,
+    /// Where its text stands in the form that it is held to.
+    follower: Option<Follower>,
 }
 
 impl Row {
@@ -58,7 +62,9 @@ impl Row {
             ids: Vec::new(),
             logps: Vec::new(),
             sampling_logps: Vec::new(),
+            top_logps: Vec::new(),
             text: String::new(),
+            follower: None,
         }
     }
 
@@ -106,16 +112,30 @@ impl Row {
 
     /// Draws the next token from the logits after the last one.
     pub(crate) fn take(&mut self, logits: Vec<f32>, text: &TextModel) -> Result<(), EngineError> {
-        let (max, log_sum) = log_normaliser(&logits);
         let sampling = &self.start.sampling;
+        if self.ids.is_empty() {
+            self.follower = text.follow(sampling)?;
+            if self.follower.as_ref().is_some_and(Follower::is_over) {
+                self.finish = Some(FinishReason::Stop);
+                return Ok(());
+            }
+        }
+        let (max, log_sum) = log_normaliser(&logits);
+        let ends: &[u32] = if sampling.ignore_eos { &[] } else { text.ends() };
         let context = Context {
             prompt: &self.start.prompt.ids,
             generated: &self.ids,
             // The stand-ins for visual tokens are no words.
             banned: text.placeholders(),
-            ends: text.ends(),
+            ends,
+            allowed: self.follower.as_ref().map(Follower::allowed),
         };
-        let Drawn { token, logp } = draw(logits.clone(), sampling, context, &mut self.start.rng);
+        let drawn = draw(logits.clone(), sampling, context, &mut self.start.rng);
+        let Some(Drawn { token, logp }) = drawn else {
+            let so_far = text.decode(&self.ids)?;
+            let reason = format!("bans leave no token to go on with after {so_far:?}");
+            return Err(EngineError::Constraint(reason));
+        };
         let Some(logit) = logits.get(token as usize) else {
             let reason = format!("token {token} is outside the vocabulary of {}", logits.len());
             return Err(EngineError::Conversation(reason));
@@ -123,13 +143,27 @@ impl Row {
         self.ids.push(token);
         self.logps.push(logit - max - log_sum);
         self.sampling_logps.push(logp);
-        if text.ends().contains(&token) || sampling.stop_token_ids.contains(&token) {
+        if sampling.top_logprobs > 0 {
+            let told = |token, logit: f32| Alternative {
+                token_id: token,
+                bytes: text.token_bytes(token).to_vec(),
+                logp: logit - max - log_sum,
+            };
+            self.top_logps.push(likeliest(&logits, sampling.top_logprobs, told));
+        }
+        let ended = ends.contains(&token) || sampling.stop_token_ids.contains(&token);
+        if ended {
             self.finish = Some(FinishReason::Stop);
-        } else if self.ids.len() >= sampling.max_tokens {
+        } else if let Some(follower) = &mut self.follower {
+            follower.take(token)?;
+            self.finish = follower.is_over().then_some(FinishReason::Stop);
+        }
+        if self.finish.is_none() && self.ids.len() >= sampling.max_tokens {
             self.finish = Some(FinishReason::Length);
         }
         if self.finish.is_some() || !sampling.stop.is_empty() {
-            self.text = text.decode(&self.ids)?;
+            // A token that ends the text is no part of it.
+            self.text = text.decode(&self.ids[..self.ids.len() - usize::from(ended)])?;
             let cut = sampling.stop.iter().filter_map(|stop| self.text.find(stop.as_str())).min();
             if let Some(cut) = cut {
                 self.text.truncate(cut);
@@ -146,7 +180,7 @@ impl Row {
             token_ids: self.ids,
             logps: self.logps,
             sampling_logps: self.sampling_logps,
-            top_logps: Vec::new(),
+            top_logps: self.top_logps,
             finish_reason: self.finish.unwrap_or(FinishReason::Length),
         };
         (completion, self.place, self.node)

@@ -51,6 +51,9 @@ impl Engine {
             )));
         }
         self.check_tokens(&prompt.ids).map_err(|error| error.for_request(&request.id))?;
+        for sampling in &request.samplings {
+            self.text.follow(sampling).map_err(|error| error.for_request(&request.id))?;
+        }
         Ok(Prepared { request, prompt: Arc::new(prompt) })
     }
 

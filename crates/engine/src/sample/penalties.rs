@@ -40,6 +40,13 @@ pub(super) fn apply(logits: &mut [f32], sampling: &Sampling, context: Context<'_
     for &token in sampling.banned_tokens.iter().chain(context.banned).chain(ends) {
         ban(logits, token);
     }
+    if let Some(allowed) = context.allowed {
+        for (token, logit) in logits.iter_mut().enumerate() {
+            if !allowed.allows(token as u32) {
+                *logit = f32::NEG_INFINITY;
+            }
+        }
+    }
 }
 
 /// Keskar et al. 2019, section 4.1, in the form of transformers: a token counts once however often it
