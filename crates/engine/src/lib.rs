@@ -11,6 +11,7 @@ mod builtin;
 mod clip;
 mod constraint;
 mod convert;
+mod detokenize;
 mod engine;
 mod error;
 mod features;
@@ -35,6 +36,7 @@ mod whole;
 
 pub use clip::ClipEmbedder;
 pub use convert::{SaveOptions, convert, convert_to_gguf, merge};
+pub use detokenize::{Detokenizer, Passed, StopStrings};
 pub use engine::{Branch, Engine, EngineCounts, EngineOptions, Node};
 pub use error::EngineError;
 pub use features::FeatureFolder;

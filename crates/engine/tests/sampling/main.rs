@@ -2,6 +2,7 @@
 //! how often each token comes.
 
 mod constraints;
+mod detokenize;
 mod endings;
 
 use std::sync::OnceLock;
