@@ -1,5 +1,7 @@
 //! A small random model for tests of this crate and of those above it.
 
+pub mod frequencies;
+
 use savi_models::Processors;
 use savi_nn::Weights;
 use serde_json::{Value, json};

@@ -82,4 +82,6 @@ pub(crate) fn likeliest<T>(
 }
 
 #[cfg(test)]
+mod frequencies;
+#[cfg(test)]
 mod tests;

@@ -4,6 +4,7 @@
 mod constraints;
 mod detokenize;
 mod endings;
+mod frequencies;
 
 use std::sync::OnceLock;
 
