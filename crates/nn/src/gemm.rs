@@ -7,9 +7,15 @@
 //! product of every linear layer here, in training and in inference.
 
 #[cfg(target_arch = "x86_64")]
-mod kernels;
+mod few;
 #[cfg(target_arch = "x86_64")]
-mod tiled;
+mod lanes;
+#[cfg(target_arch = "x86_64")]
+mod many;
+#[cfg(target_arch = "x86_64")]
+mod pack;
+#[cfg(target_arch = "x86_64")]
+mod tile;
 
 use rayon::prelude::*;
 
@@ -39,6 +45,26 @@ impl<'a, T> Mat<'a, T> {
     }
 }
 
+/// `a b` as a new matrix; a is `[m, k]`, b is `[k, n]`, the product is `[m, n]` row-major.
+///
+/// # Panics
+/// When a slice is too short for its shape; callers have checked shapes.
+pub fn product<T: Real>(m: usize, n: usize, k: usize, a: Mat<'_, T>, b: Mat<'_, T>) -> Vec<T> {
+    #[cfg(target_arch = "x86_64")]
+    if T::DTYPE == candle_core::DType::F32 && level() != Level::Base && m * n * k > 0 {
+        check(m, n, k, &a, &b);
+        // Not zeroed first: a pass over fresh memory costs as much as a small product.
+        let mut c = Vec::<T>::with_capacity(m * n);
+        tiles(level(), m, n, k, a, b, c.as_mut_ptr(), true);
+        // SAFETY: every element was written.
+        unsafe { c.set_len(m * n) }
+        return c;
+    }
+    let mut c = vec![T::default(); m * n];
+    gemm(m, n, k, a, b, &mut c, true);
+    c
+}
+
 /// `c = a b`, or `c += a b` when `accumulate`; a is `[m, k]`, b is `[k, n]`, c is `[m, n]` row-major.
 ///
 /// # Panics
@@ -62,23 +88,13 @@ pub fn gemm<T: Real>(
         }
         return;
     }
-    let last = |mat: &Mat<'_, T>, rows: usize, cols: usize| {
-        (rows - 1) * mat.row_stride + (cols - 1) * mat.col_stride
-    };
-    assert!(last(&a, m, k) < a.data.len(), "left operand is too short");
-    assert!(last(&b, k, n) < b.data.len(), "right operand is too short");
+    check(m, n, k, &a, &b);
+    #[cfg(target_arch = "x86_64")]
+    if T::DTYPE == candle_core::DType::F32 && level() != Level::Base {
+        return tiles(level(), m, n, k, a, b, c.as_mut_ptr(), !accumulate);
+    }
     if !accumulate {
         c.fill(T::default());
-    }
-    #[cfg(target_arch = "x86_64")]
-    if let Some(c) = as_f32_mut(c) {
-        let a = Mat { data: as_f32(a.data), row_stride: a.row_stride, col_stride: a.col_stride };
-        let b = Mat { data: as_f32(b.data), row_stride: b.row_stride, col_stride: b.col_stride };
-        match level() {
-            Level::Avx512 => return tiled::gemm::<kernels::Avx512>(m, n, k, a, b, c),
-            Level::Avx2 => return tiled::gemm::<kernels::Avx2>(m, n, k, a, b, c),
-            Level::Base => {}
-        }
     }
     let rows = m.div_ceil(rayon::current_num_threads().max(1) * 2).clamp(1, 64);
     c.par_chunks_mut(rows * n).enumerate().for_each(|(block, c)| {
@@ -87,20 +103,46 @@ pub fn gemm<T: Real>(
     });
 }
 
+fn check<T>(m: usize, n: usize, k: usize, a: &Mat<'_, T>, b: &Mat<'_, T>) {
+    let last = |mat: &Mat<'_, T>, rows: usize, cols: usize| {
+        (rows - 1) * mat.row_stride + (cols - 1) * mat.col_stride
+    };
+    assert!(last(a, m, k) < a.data.len(), "left operand is too short");
+    assert!(last(b, k, n) < b.data.len(), "right operand is too short");
+}
+
+/// Rows up to which reading b is what a product costs.
 #[cfg(target_arch = "x86_64")]
-fn as_f32<T: Real>(x: &[T]) -> &[f32] {
-    assert_eq!(T::DTYPE, candle_core::DType::F32);
-    // SAFETY: `Real` is implemented for f32 and f64 only, and the type was just checked to be f32.
-    unsafe { std::slice::from_raw_parts(x.as_ptr().cast(), x.len()) }
+const FEW: usize = 24;
+
+/// The product in f32 tiles of `level`; the chains start at zero where `first`, else in c.
+#[cfg(target_arch = "x86_64")]
+#[allow(clippy::too_many_arguments, reason = "a product's borders are numbers")]
+fn tiles<T: Real>(
+    level: Level,
+    m: usize,
+    n: usize,
+    k: usize,
+    a: Mat<'_, T>,
+    b: Mat<'_, T>,
+    c: *mut T,
+    first: bool,
+) {
+    let (a, b, c) = (as_f32(a), as_f32(b), pack::Out::new(c.cast()));
+    match (level, m <= FEW) {
+        (Level::Avx512, true) => few::gemm::<lanes::Avx512>(m, n, k, a, b, c, first),
+        (Level::Avx512, false) => many::gemm::<lanes::Avx512>(m, n, k, a, b, c, first),
+        (_, true) => few::gemm::<lanes::Avx2>(m, n, k, a, b, c, first),
+        (_, false) => many::gemm::<lanes::Avx2>(m, n, k, a, b, c, first),
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
-fn as_f32_mut<T: Real>(x: &mut [T]) -> Option<&mut [f32]> {
-    if T::DTYPE != candle_core::DType::F32 {
-        return None;
-    }
-    // SAFETY: as in `as_f32`.
-    Some(unsafe { std::slice::from_raw_parts_mut(x.as_mut_ptr().cast(), x.len()) })
+fn as_f32<T: Real>(mat: Mat<'_, T>) -> Mat<'_, f32> {
+    assert_eq!(T::DTYPE, candle_core::DType::F32);
+    // SAFETY: `Real` is implemented for f32 and f64 only, and the type was just checked to be f32.
+    let data = unsafe { std::slice::from_raw_parts(mat.data.as_ptr().cast(), mat.data.len()) };
+    Mat { data, row_stride: mat.row_stride, col_stride: mat.col_stride }
 }
 
 simd! {
@@ -153,38 +195,101 @@ mod tests {
         c
     }
 
+    /// Shapes on both sides of every border: of strips, of tiles, of parts of k, of few and many rows.
+    const SHAPES: [(usize, usize, usize); 22] = [
+        (1, 1, 1),
+        (1, 33, 300),
+        (1, 2100, 19),
+        (2, 5, 7),
+        (2, 130, 97),
+        (3, 128, 49),
+        (4, 97, 48),
+        (5, 300, 40),
+        (6, 65, 100),
+        (7, 48, 129),
+        (8, 145, 96),
+        (9, 64, 30),
+        (13, 64, 257),
+        (16, 50, 130),
+        (16, 1100, 50),
+        (17, 96, 47),
+        (24, 47, 33),
+        (25, 70, 65),
+        (95, 33, 321),
+        (97, 31, 64),
+        (200, 100, 513),
+        (203, 29, 641),
+    ];
+
+    fn draw(rng: &mut impl Rng, len: usize) -> Vec<f32> {
+        (0..len).map(|_| rng.random_range(-1.0..1.0)).collect()
+    }
+
     #[test]
     fn equals_the_chain_bit_for_bit_at_any_shape_and_layout() {
         let mut rng = crate::rng::stream(1, &["gemm"]);
-        for (m, n, k) in [
-            (1, 1, 1),
-            (1, 33, 300),
-            (2, 5, 7),
-            (13, 64, 257),
-            (97, 31, 64),
-            (200, 100, 513),
-            (5, 300, 40),
-        ] {
-            let a: Vec<f32> = (0..m * k).map(|_| rng.random_range(-1.0..1.0)).collect();
-            let b: Vec<f32> = (0..k * n).map(|_| rng.random_range(-1.0..1.0)).collect();
+        for (m, n, k) in SHAPES {
+            let (a, b) = (draw(&mut rng, m * k), draw(&mut rng, k * n));
             for (ta, tb) in [(false, false), (true, false), (false, true), (true, true)] {
                 let am =
                     if ta { Mat::row_major(&a, m).transposed() } else { Mat::row_major(&a, k) };
                 let bm =
                     if tb { Mat::row_major(&b, k).transposed() } else { Mat::row_major(&b, n) };
-                let mut c = vec![0f32; m * n];
+                let want = chain(m, n, k, am, bm);
+                let case = format!("{m}x{n}x{k} {ta} {tb}");
+                assert_eq!(product(m, n, k, am, bm), want, "{case}");
+                let mut c = vec![7f32; m * n];
                 gemm(m, n, k, am, bm, &mut c, false);
-                assert_eq!(c, chain(m, n, k, am, bm), "{m}x{n}x{k} {ta} {tb}");
+                assert_eq!(c, want, "{case}");
                 let mut portable_c = vec![0f32; m * n];
                 portable(n, k, am, bm, &mut portable_c);
-                assert_eq!(c, portable_c);
+                assert_eq!(portable_c, want, "{case}");
                 #[cfg(target_arch = "x86_64")]
                 if matches!(level(), Level::Avx512 | Level::Avx2) {
                     // Machines that have the wider tiles have the narrower ones too.
-                    let mut narrow_c = vec![0f32; m * n];
-                    tiled::gemm::<kernels::Avx2>(m, n, k, am, bm, &mut narrow_c);
-                    assert_eq!(c, narrow_c, "{m}x{n}x{k} {ta} {tb}");
+                    let mut narrow = vec![7f32; m * n];
+                    tiles(Level::Avx2, m, n, k, am, bm, narrow.as_mut_ptr(), true);
+                    assert_eq!(narrow, want, "{case} in AVX2");
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn chains_go_on_from_what_stands_in_the_output() {
+        let mut rng = crate::rng::stream(3, &["gemm"]);
+        for (m, n, k) in SHAPES {
+            let (a, b) = (draw(&mut rng, m * k), draw(&mut rng, k * n));
+            for turned in [false, true] {
+                let all = if turned {
+                    Mat::row_major(&b, k).transposed()
+                } else {
+                    Mat::row_major(&b, n)
+                };
+                let half = k / 2;
+                let rows = |from: usize| Mat { data: &a[from..], row_stride: k, col_stride: 1 };
+                let mut c = vec![0f32; m * n];
+                gemm(m, n, half, rows(0), all, &mut c, true);
+                let below = Mat { data: &b[half * all.row_stride..], ..all };
+                gemm(m, n, k - half, rows(half), below, &mut c, true);
+                assert_eq!(c, chain(m, n, k, rows(0), all), "{m}x{n}x{k} {turned}");
+            }
+        }
+    }
+
+    #[test]
+    fn bits_do_not_depend_on_the_number_of_threads() {
+        let mut rng = crate::rng::stream(4, &["gemm"]);
+        for (m, n, k) in SHAPES {
+            let (a, b) = (draw(&mut rng, m * k), draw(&mut rng, k * n));
+            for b in [Mat::row_major(&b, n), Mat::row_major(&b, k).transposed()] {
+                let of = |threads| {
+                    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+                    pool.unwrap().install(|| product(m, n, k, Mat::row_major(&a, k), b))
+                };
+                let one = of(1);
+                assert_eq!(of(2), one);
+                assert_eq!(of(3), one);
             }
         }
     }
@@ -193,22 +298,12 @@ mod tests {
     fn a_row_has_the_same_bits_alone_and_in_a_batch() {
         let mut rng = crate::rng::stream(2, &["gemm"]);
         let (m, n, k) = (150, 192, 320);
-        let a: Vec<f32> = (0..m * k).map(|_| rng.random_range(-1.0..1.0)).collect();
-        let b: Vec<f32> = (0..k * n).map(|_| rng.random_range(-1.0..1.0)).collect();
-        let mut all = vec![0f32; m * n];
-        gemm(m, n, k, Mat::row_major(&a, k), Mat::row_major(&b, n), &mut all, false);
-        for i in [0, 7, 149] {
-            let mut one = vec![0f32; n];
-            gemm(
-                1,
-                n,
-                k,
-                Mat::row_major(&a[i * k..(i + 1) * k], k),
-                Mat::row_major(&b, n),
-                &mut one,
-                false,
-            );
-            assert_eq!(one, all[i * n..(i + 1) * n]);
+        let (a, b) = (draw(&mut rng, m * k), draw(&mut rng, k * n));
+        let b = Mat::row_major(&b, n);
+        let all = product(m, n, k, Mat::row_major(&a, k), b);
+        for (first, rows) in [(0, 1), (7, 1), (149, 1), (3, 2), (5, 16), (20, 24), (60, 40)] {
+            let few = Mat::row_major(&a[first * k..(first + rows) * k], k);
+            assert_eq!(product(rows, n, k, few, b), all[first * n..(first + rows) * n]);
         }
     }
 }

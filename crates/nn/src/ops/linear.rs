@@ -8,8 +8,8 @@ use candle_core::{
     WithDType, bail,
 };
 
-use crate::gemm::{Mat, gemm};
-use crate::host::{by_dtype, host_dtype, slice, with_slices, zeros};
+use crate::gemm::{Mat, product};
+use crate::host::{by_dtype, host_dtype, slice, with_slices};
 
 /// `[rows, in] x [in, out] -> [rows, out]`, on the CPU in f32 and f64 with the fixed order of
 /// summation of [`crate::gemm`].
@@ -169,10 +169,9 @@ impl CustomOp2 for Linear {
         let n = if self.transposed { rows } else { columns };
         by_dtype!(host_dtype(s1), self.name(), T => {
             let (x, w) = (slice::<T>(s1, l1, "linear")?, slice::<T>(s2, l2, "linear")?);
-            let mut y = zeros::<T>(m * n);
             let w = Mat::row_major(w, columns);
             let w = if self.transposed { w.transposed() } else { w };
-            gemm(m, n, k, Mat::row_major(x, k), w, &mut y, true);
+            let y = product(m, n, k, Mat::row_major(x, k), w);
             Ok((T::to_cpu_storage_owned(y), (m, n).into()))
         })
     }
@@ -211,24 +210,22 @@ impl CustomOp2 for Linear {
         by_dtype!(x.dtype(), self.name(), T => with_slices::<T, _>(&[x, w, grad], "linear", |s| {
             let grad = Mat::row_major(s[2], n);
             let dx = if x.track_op() {
-                let mut dx = zeros::<T>(m * k);
                 let w = if self.transposed {
                     Mat::row_major(s[1], k)
                 } else {
                     Mat::row_major(s[1], n).transposed()
                 };
-                gemm(m, k, n, grad, w, &mut dx, true);
+                let dx = product(m, k, n, grad, w);
                 Some(Tensor::from_vec(dx, (m, k), x.device())?)
             } else {
                 None
             };
             let dw = if w.track_op() {
-                let mut dw = zeros::<T>(k * n);
-                if self.transposed {
-                    gemm(n, k, m, grad.transposed(), Mat::row_major(s[0], k), &mut dw, true);
+                let dw = if self.transposed {
+                    product(n, k, m, grad.transposed(), Mat::row_major(s[0], k))
                 } else {
-                    gemm(k, n, m, Mat::row_major(s[0], k).transposed(), grad, &mut dw, true);
-                }
+                    product(k, n, m, Mat::row_major(s[0], k).transposed(), grad)
+                };
                 Some(Tensor::from_vec(dw, w.shape(), w.device())?)
             } else {
                 None

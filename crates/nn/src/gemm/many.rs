@@ -1,0 +1,90 @@
+//! Many rows: the product is bound by arithmetic; both operands are packed, b once for all rows.
+
+use rayon::prelude::*;
+
+use super::Mat;
+use super::pack::{Out, pack_rows, panel, with_scratch};
+use super::tile::{Kernel, Tile};
+
+/// k is cut into even parts of this length at most: a packed panel of b stays in the first-level cache.
+const STEPS: usize = 320;
+/// Rows that one task takes, at most.
+const ROWS: usize = 96;
+
+/// c = a b, or c += a b unless `first`.
+pub(super) fn gemm<K: Kernel>(
+    m: usize,
+    n: usize,
+    k: usize,
+    a: Mat<'_, f32>,
+    b: Mat<'_, f32>,
+    c: Out,
+    first: bool,
+) {
+    let unit = K::columns(K::MANY);
+    let panels = n.div_ceil(unit);
+    let threads = if m * n * k < 1 << 16 { 1 } else { rayon::current_num_threads().max(1) };
+    let rows = m.div_ceil(threads * 4).next_multiple_of(K::MANY).clamp(K::MANY, ROWS);
+    let part = k.div_ceil(k.div_ceil(STEPS));
+    for k0 in (0..k).step_by(part) {
+        let steps = part.min(k - k0);
+        let tiles = |i0: usize, i1: usize, pa: &[f32], pb: &[f32], at: usize| {
+            let j = at * unit;
+            for (strip, i) in (i0..i1).step_by(K::MANY).enumerate() {
+                let t = Tile {
+                    rows: K::MANY.min(i1 - i),
+                    width: unit.min(n - j),
+                    steps,
+                    a: pa[strip * K::MANY * steps..].as_ptr(),
+                    b: pb.as_ptr(),
+                    b_step: unit,
+                    c: c.at(i * n + j),
+                    c_step: n,
+                    first: first && k0 == 0,
+                };
+                // SAFETY: the instructions were detected; strips and panels hold `steps` steps; no other task
+                // writes these rows and columns.
+                unsafe { K::many(t) }
+            }
+        };
+        let pack = |at: usize, pb: &mut [f32]| {
+            panel::<K>(b, k0, steps, at * unit, unit.min(n - at * unit), unit, pb);
+        };
+        if m <= ROWS {
+            // All rows fit a task: it packs the panels that it needs, and the work is split by columns.
+            let padded = m.next_multiple_of(K::MANY);
+            with_scratch(padded * steps, |pa| {
+                pack_rows(a, 0, m, k0, steps, K::MANY, pa);
+                let pa = &*pa;
+                let run = |at: usize| {
+                    with_scratch(steps * unit, |pb| {
+                        pack(at, pb);
+                        tiles(0, m, pa, pb, at);
+                    });
+                };
+                if threads == 1 {
+                    (0..panels).for_each(run);
+                } else {
+                    (0..panels).into_par_iter().for_each(run);
+                }
+            });
+            continue;
+        }
+        with_scratch(panels * steps * unit, |packed| {
+            packed
+                .par_chunks_mut(steps * unit)
+                .enumerate()
+                .for_each(|(at, pb)| pack(at, pb));
+            let packed = &*packed;
+            (0..m.div_ceil(rows)).into_par_iter().for_each(|block| {
+                let (i0, i1) = (block * rows, ((block + 1) * rows).min(m));
+                with_scratch((i1 - i0).next_multiple_of(K::MANY) * steps, |pa| {
+                    pack_rows(a, i0, i1, k0, steps, K::MANY, pa);
+                    for (at, pb) in packed.chunks_exact(steps * unit).enumerate() {
+                        tiles(i0, i1, pa, pb, at);
+                    }
+                });
+            });
+        });
+    }
+}
