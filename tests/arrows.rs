@@ -6,12 +6,13 @@ use std::collections::{BTreeMap, HashMap};
 use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package};
 
 /// The row. Methods (`video/*`, `text/*`) stand after it, beside each other; the binary comes last.
-const ROW: [&str; 13] = [
+const ROW: [&str; 14] = [
     "savi-schema",
     "savi-data",
     "savi-nn",
     "savi-objectives",
     "savi-video-ingest",
+    "savi-endpoint",
     "savi-models",
     "savi-engine",
     "savi-judge",
@@ -40,7 +41,7 @@ const EXTERNAL: [(&str, &[&str]); 12] = [
     ("llguidance", &["savi-engine"]),
     ("toktrie", &["savi-engine"]),
     ("rustls", &["savi-data"]),
-    ("ureq", &["savi-data"]),
+    ("ureq", &["savi-data", "savi-endpoint"]),
     ("clap", &[BINARY]),
     ("mimalloc", &[BINARY]),
     ("tracing-subscriber", &[BINARY]),

@@ -11,6 +11,8 @@
 //! that another program gives its rows.
 
 mod error;
+#[cfg(feature = "http")]
+pub mod http;
 pub mod hub;
 mod manifest;
 mod pairs;

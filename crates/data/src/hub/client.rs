@@ -7,15 +7,12 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use ureq::Agent;
-use ureq::config::RedirectAuthHeaders;
 use ureq::http::Response;
-use ureq::tls::{RootCerts, TlsConfig, TlsProvider};
 
 use super::cache::{self, INDEX, Repository, WEIGHTS};
 use super::{BESIDE_WEIGHTS, Hub, HubError, HubEvent, HubName};
@@ -86,20 +83,8 @@ struct Client<'a> {
 impl<'a> Client<'a> {
     fn new(hub: &'a Hub, name: &'a HubName) -> Self {
         let agent = |redirects: u32| -> Agent {
-            let tls = TlsConfig::builder()
-                .provider(TlsProvider::Rustls)
-                .root_certs(RootCerts::PlatformVerifier)
-                .unversioned_rustls_crypto_provider(Arc::new(
-                    rustls::crypto::ring::default_provider(),
-                ))
-                .build();
-            Agent::config_builder()
-                .tls_config(tls)
-                .http_status_as_error(false)
+            crate::http::settings()
                 .max_redirects(redirects)
-                .max_redirects_will_error(false)
-                .redirect_auth_headers(RedirectAuthHeaders::SameHost)
-                .user_agent(concat!("savi/", env!("CARGO_PKG_VERSION")))
                 .timeout_connect(Some(Duration::from_secs(20)))
                 .timeout_recv_response(Some(Duration::from_secs(60)))
                 .build()
