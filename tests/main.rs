@@ -2,6 +2,7 @@
 
 mod arrows;
 mod convert;
+mod endpoint;
 mod hub;
 mod ingest;
 mod ingest_damaged;

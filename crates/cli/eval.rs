@@ -4,12 +4,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use clap::ValueEnum;
+use savi_endpoint::EndpointOptions;
 use savi_engine::{Engine, EngineOptions};
 use savi_run::{
     Evaluation, FolderOptions, Interrupt, Key, Progress, RunFolder, Stage, write_atomic,
     write_evaluations,
 };
-use savi_schema::Generate;
+use savi_schema::{CountRule, Generate, MediaPolicy};
 use savi_suites::stats::Bootstrap;
 use savi_suites::{Answered, EvalOptions, EvaluateError, QuestionRecord, View, by_clip};
 use savi_suites::{evaluate_clips, evaluations, majority_class};
@@ -44,8 +45,21 @@ enum Command {
 struct Run {
     /// A Hugging Face folder, builtin:tiny, or floor:majority-class for the floor that answers with
     /// the train split's most frequent answer.
-    #[arg(long)]
-    model: String,
+    #[arg(long, required_unless_present = "endpoint", conflicts_with = "endpoint")]
+    model: Option<String>,
+    /// Address of an OpenAI-compatible server to ask in place of a model here.
+    #[arg(long, value_name = "URL")]
+    endpoint: Option<String>,
+    /// Name of its model, where it serves several.
+    #[arg(long, value_name = "NAME", requires = "endpoint", default_value = "")]
+    endpoint_model: String,
+    /// Environment variable with its key.
+    #[arg(long, value_name = "VARIABLE", requires = "endpoint")]
+    endpoint_key_env: Option<String>,
+    /// Frames that it is shown of each clip.
+    #[arg(long, value_name = "N", requires = "endpoint", default_value_t = 8,
+        value_parser = clap::value_parser!(u16).range(1..))]
+    endpoint_frames: u16,
     /// The suite: moving-shapes.
     #[arg(long, default_value = MOVING_SHAPES)]
     suite: String,
@@ -87,6 +101,13 @@ struct Run {
     fresh: bool,
 }
 
+impl Run {
+    /// The model that is asked.
+    fn model(&self) -> &str {
+        self.model.as_deref().unwrap_or(&self.endpoint_model)
+    }
+}
+
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum ViewName {
     /// The clip as it is.
@@ -124,6 +145,10 @@ fn split(name: &str) -> Result<Split, String> {
 #[derive(Debug, Serialize)]
 struct Config<'a> {
     model: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    endpoint: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    endpoint_frames: Option<u16>,
     suite: &'a str,
     data: String,
     split: &'a str,
@@ -164,7 +189,22 @@ fn evaluate(args: &Run, global: &Global) -> anyhow::Result<()> {
         return Err(BadInput(anyhow::anyhow!("{} has no questions", data.display())).into());
     }
 
-    let answered = if args.model == MAJORITY_CLASS {
+    let watch = || Interrupt::on_signals().context("cannot watch for signals");
+    let answered = if let Some(url) = &args.endpoint {
+        let policy = MediaPolicy::count(usize::from(args.endpoint_frames), CountRule::MidSegment);
+        let options = EndpointOptions {
+            api_key_env: args.endpoint_key_env.clone(),
+            frames: policy.clone(),
+            cache: Some(folder.path("answers-of-endpoint.jsonl")),
+            ..EndpointOptions::new(url, &args.endpoint_model)
+        };
+        let interrupt = watch()?;
+        let endpoint = crate::endpoint::open(options, &interrupt)?;
+        folder.record_model(endpoint.model(), &endpoint.fingerprint())?;
+        let answered = ask(args, &endpoint, policy, &data, &questions, &folder, &interrupt);
+        crate::endpoint::log_usage(&endpoint);
+        answered?
+    } else if args.model() == MAJORITY_CLASS {
         let train = open_split(&data, Split::Train, &hash).map_err(|e| BadInput(e.into()))?;
         majority_class(&train.questions, &questions)
     } else {
@@ -173,12 +213,13 @@ fn evaluate(args: &Run, global: &Global) -> anyhow::Result<()> {
             dtype: args.dtype.clone(),
             ..EngineOptions::default()
         };
-        crate::hub::fetch(&args.model)?;
-        let engine = Engine::load(&args.model, &options)
-            .with_context(|| format!("model {}", args.model))
+        crate::hub::fetch(args.model())?;
+        let engine = Engine::load(args.model(), &options)
+            .with_context(|| format!("model {}", args.model()))
             .map_err(BadInput)?;
-        folder.record_model(&args.model, &engine.fingerprint())?;
-        ask(args, &engine, &data, &questions, &folder)?
+        folder.record_model(args.model(), &engine.fingerprint())?;
+        let policy = engine.processor().policy.clone();
+        ask(args, &engine, policy, &data, &questions, &folder, &watch()?)?
     };
 
     let mut text = String::new();
@@ -200,7 +241,9 @@ fn evaluate(args: &Run, global: &Global) -> anyhow::Result<()> {
 
 fn open_folder(args: &Run, data: &Path) -> anyhow::Result<RunFolder> {
     let config = Config {
-        model: &args.model,
+        model: args.model(),
+        endpoint: args.endpoint.as_deref(),
+        endpoint_frames: args.endpoint.as_ref().map(|_| args.endpoint_frames),
         suite: &args.suite,
         data: data.display().to_string(),
         split: args.split.name(),
@@ -229,10 +272,12 @@ fn open_folder(args: &Run, data: &Path) -> anyhow::Result<RunFolder> {
 /// Asks clip by clip; what an earlier start has asked is read back.
 fn ask(
     args: &Run,
-    engine: &Engine,
+    model: &dyn Generate,
+    policy: MediaPolicy,
     data: &Path,
     questions: &[QuestionRecord],
     folder: &RunFolder,
+    interrupt: &Interrupt,
 ) -> anyhow::Result<Vec<Answered>> {
     let options = EvalOptions {
         view: args.view.into(),
@@ -240,16 +285,15 @@ fn ask(
         seed: args.seed,
         chunk: args.chunk,
         majority: args.majority.map(|k| k as usize),
-        ..EvalOptions::new(engine.processor().policy.clone())
+        ..EvalOptions::new(policy)
     };
     let key = Key::new("evaluate")
-        .with("model", &engine.fingerprint())
+        .with("model", &model.fingerprint())
         .with("questions", questions)
         .with("rules", &savi_suites::extract::RULES)
         .with("options", &EvalOptions { chunk: 0, ..options.clone() })
         .finish();
     let mut stage: Stage<Answered> = Stage::open(folder, "09-evaluate", &key)?;
-    let interrupt = Interrupt::on_signals().context("cannot watch for signals")?;
     let clips = by_clip(questions);
     let mut progress = Progress::new("clips", clips.len() as u64);
     progress.resume_at(clips.iter().filter(|(clip, _)| stage.has(clip)).count() as u64);
@@ -259,7 +303,7 @@ fn ask(
         stage.run(&ids, |missing| {
             let asked: Vec<Vec<&QuestionRecord>> =
                 missing.iter().map(|&at| chunk[at].1.clone()).collect();
-            evaluate_clips(engine, &asked, data, &options).map_err(|error| match error {
+            evaluate_clips(model, &asked, data, &options).map_err(|error| match error {
                 EvaluateError::Generate(savi_schema::GenerateError::Interrupted) => {
                     anyhow::Error::new(Interrupted)
                 }

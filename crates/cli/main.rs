@@ -13,6 +13,7 @@ mod asked;
 mod contact_sheet;
 mod convert;
 mod data;
+mod endpoint;
 mod eval;
 mod eval_compare;
 mod exit;

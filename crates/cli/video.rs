@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use savi_engine::{ClipEmbedder, Engine, EngineOptions};
 use savi_run::{FolderOptions, Interrupt, Loaded, Metrics, RunFolder};
-use savi_videosavi::{ClipRecord, ClipSpace, Inputs, Learner, Outputs};
+use savi_schema::Generate;
+use savi_videosavi::{ClipRecord, ClipSpace, Inputs, Learner, Outputs, Served};
 
 use crate::Global;
 use crate::exit::{BadInput, Interrupted};
@@ -89,6 +90,31 @@ fn run_loop(args: &Run, global: &Global) -> anyhow::Result<()> {
         Some(dir) => Some(ClipEmbedder::load(dir).map_err(|error| BadInput(error.into()))?),
         None => None,
     };
+    let endpoint = match &config.generation {
+        Some(generation) => {
+            let mut options = generation.endpoint.clone();
+            options.ingest = config.ingest.clone();
+            options.frames = policy.clone();
+            options.cache.get_or_insert_with(|| folder.path("answers-of-endpoint.jsonl"));
+            let endpoint = crate::endpoint::open(options, &interrupt)?;
+            let name = format!("{} (endpoint)", endpoint.model());
+            folder.record_model(&name, &endpoint.fingerprint())?;
+            if generation.draws.iter().any(|draws| draws.is_learnt_from()) {
+                tracing::warn!(
+                    "pairs are made of what {name} writes: it has to serve the weights of {}, which \
+                     cannot be seen from here",
+                    config.model
+                );
+            }
+            Some(endpoint)
+        }
+        None => None,
+    };
+    let fingerprint = endpoint.as_ref().map(Generate::fingerprint).unwrap_or_default();
+    let served = endpoint.as_ref().zip(config.generation.as_ref()).map(|(model, generation)| {
+        Served { model, fingerprint: &fingerprint, draws: &generation.draws }
+    });
+    let served = served.as_ref();
     let frames = |clip: &ClipRecord| inputs::frames(clip, &config.ingest);
     let space = clip_model.as_ref().map(|embed| ClipSpace {
         embed,
@@ -99,11 +125,21 @@ fn run_loop(args: &Run, global: &Global) -> anyhow::Result<()> {
     let metrics = Metrics::open(folder.dir())?;
     let evaluations = savi_videosavi::run(
         &config.method,
-        &Inputs { seed: config.seed, clips: &clips, labelled: &labelled, exam: &exam, space },
+        &Inputs {
+            seed: config.seed,
+            clips: &clips,
+            labelled: &labelled,
+            exam: &exam,
+            served,
+            space,
+        },
         &mut learner,
         &Outputs { folder: &folder, metrics: &metrics, interrupt: &interrupt },
-    )
-    .map_err(explain)?;
+    );
+    if let Some(endpoint) = &endpoint {
+        crate::endpoint::log_usage(endpoint);
+    }
+    let evaluations = evaluations.map_err(explain)?;
 
     // What a world knows about its unlabelled clips is looked at only now that all is learnt.
     if let Some(world) = &world {

@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use anyhow::{Context, bail, ensure};
+use savi_endpoint::EndpointOptions;
 use savi_schema::MediaPolicy;
 use savi_suites::View;
 use savi_train::{DpoConfig, SftConfig};
 use savi_video_ingest::IngestOptions;
+use savi_videosavi::DrawKind;
 use savi_worlds::moving_shapes::{DatasetConfig, NAME, Split};
 use serde::{Deserialize, Serialize};
 
@@ -42,6 +44,9 @@ pub(crate) struct RunConfig {
     /// How a clip becomes frames; the model's own way where it is not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) frames: Option<MediaPolicy>,
+    /// A model elsewhere that draws in place of the one that learns.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) generation: Option<Generation>,
     /// A synthetic world in place of `videos`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) world: Option<World>,
@@ -57,6 +62,24 @@ pub(crate) struct RunConfig {
     /// The held-out questions.
     #[serde(default)]
     pub(crate) evaluation: Evaluation,
+}
+
+/// Who draws what. Training and measuring stay with the model of this process; the served model stays as
+/// it is, so what rounds learn from can be its only where there is one round, and it serves the same
+/// weights.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Generation {
+    /// An OpenAI-compatible server. What reading allows a file is that of the run, and clips are shown by
+    /// the run's frames.
+    pub(crate) endpoint: EndpointOptions,
+    /// What it draws: describe, ask, answer, judge, critique, revise; all of it where it is not given.
+    #[serde(default = "all_draws")]
+    pub(crate) draws: Vec<DrawKind>,
+}
+
+fn all_draws() -> Vec<DrawKind> {
+    DrawKind::ALL.to_vec()
 }
 
 /// What becomes of clips that cannot be read.
@@ -167,6 +190,18 @@ impl RunConfig {
             }
             None => {}
         }
+        if let Some(generation) = &self.generation {
+            generation.endpoint.validate().context("generation")?;
+            let usual = EndpointOptions::default();
+            ensure!(
+                generation.endpoint.frames == usual.frames
+                    && generation.endpoint.ingest == usual.ingest,
+                "generation.endpoint: frames and ingest are those of the run"
+            );
+            ensure!(!generation.draws.is_empty(), "generation.draws is empty");
+            savi_videosavi::check_served(&generation.draws, self.method.rounds)
+                .map_err(|problem| anyhow::anyhow!("generation.draws: {problem}"))?;
+        }
         if let Some(policy) = &self.frames {
             policy.validate()?;
         }
@@ -246,6 +281,36 @@ mod tests {
         );
         let plain = toml::to_string(&plain.unwrap().resolved).unwrap();
         assert!(!plain.contains("[dpo.lora]") && !plain.contains("gradient_checkpointing"));
+    }
+
+    #[test]
+    fn a_served_model_draws_what_it_may() {
+        let text = |rounds: u32, rest: &str| {
+            format!(
+                "model = 'm'\nvideos = ['a']\nmethod.rounds = {rounds}\n[generation]\n{rest}
+                [generation.endpoint]\nbase_url = 'http://h:1/v1'\nmodel = 'served'
+                [generation.endpoint.extra.chat_template_kwargs]\nenable_thinking = false"
+            )
+        };
+        let loaded =
+            savi_run::load_str::<RunConfig>(&text(1, ""), Path::new("x.toml"), &[]).unwrap();
+        loaded.value.validate().unwrap();
+        assert_eq!(loaded.value.generation.as_ref().unwrap().draws.len(), 6);
+        let saved = toml::to_string(&loaded.resolved).unwrap();
+        let again = savi_run::load_str::<RunConfig>(&saved, Path::new("x.toml"), &[]).unwrap();
+        assert_eq!(again.value, loaded.value);
+        check(&text(3, "draws = ['ask', 'judge']")).unwrap();
+        for (rounds, rest, expected) in [
+            (2, "", "\"answer\" is what the model learns from"),
+            (2, "draws = ['judge', 'revise']", "\"revise\""),
+            (1, "draws = []", "generation.draws"),
+            (1, "draws = ['think']", "think"),
+        ] {
+            let message = format!("{:#}", check(&text(rounds, rest)).unwrap_err());
+            assert!(message.contains(expected), "{message}");
+        }
+        let bad = text(1, "").replace("http://", "");
+        assert!(format!("{:#}", check(&bad).unwrap_err()).contains("base_url"));
     }
 
     #[test]

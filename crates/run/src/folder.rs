@@ -8,12 +8,13 @@ use toml::{Table, Value};
 use crate::{Manifest, RunError, working_tree_commit, write_atomic, write_json_atomic};
 
 /// Everything that a run leaves in its folder; `--fresh` removes these and nothing else.
-const CONTENTS: [&str; 10] = [
+const CONTENTS: [&str; 11] = [
     "config.toml",
     "manifest.json",
     "stages",
     "checkpoints",
     "data",
+    "answers-of-endpoint.jsonl",
     "metrics.jsonl",
     "trainer_state.json",
     "tensorboard",

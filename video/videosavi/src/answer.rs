@@ -2,7 +2,7 @@
 
 use savi_schema::SCHEMA_VERSION;
 
-use crate::round::{Draw, Round};
+use crate::round::{Draw, DrawKind, Round};
 use crate::{Answer, ClipRecord, Drawn, Dropped, Error, Question};
 
 /// Answers the usable questions of some clips; one list for each clip.
@@ -22,7 +22,7 @@ pub(crate) fn answer(
             });
         }
     }
-    let mut drawn = round.draw("answer", "answer", draws)?.into_iter();
+    let mut drawn = round.draw(DrawKind::Answer, draws)?.into_iter();
     let mut answered = Vec::with_capacity(clips.len());
     for questions in questions {
         let mut answers = Vec::new();

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use savi_schema::SCHEMA_VERSION;
 
-use crate::round::{Draw, Round};
+use crate::round::{Draw, DrawKind, Round};
 use crate::text::{begins_as, normalise, read_question};
 use crate::{ClipRecord, Drawn, Dropped, Error, Question};
 
@@ -28,7 +28,7 @@ pub(crate) fn ask(round: &Round, clips: &[&ClipRecord]) -> Result<Vec<Vec<Questi
             });
         }
     }
-    let mut drawn = round.draw("ask", "ask", draws)?.into_iter();
+    let mut drawn = round.draw(DrawKind::Ask, draws)?.into_iter();
     let mut asked = Vec::with_capacity(clips.len());
     for (clip, description) in clips.iter().zip(&descriptions) {
         let mut questions = Vec::new();
@@ -65,7 +65,7 @@ fn describe(round: &Round, clips: &[&ClipRecord]) -> Result<Vec<Option<Drawn>>, 
             samplings: vec![sampling.clone()],
         })
     });
-    let drawn = round.draw("describe", "describe", draws.collect::<Result<_, Error>>()?)?;
+    let drawn = round.draw(DrawKind::Describe, draws.collect::<Result<_, Error>>()?)?;
     for (at, drawn) in places.into_iter().zip(drawn.into_iter().flatten()) {
         descriptions[at] = Some(drawn);
     }

@@ -4,7 +4,7 @@
 use savi_judge::critique;
 use savi_schema::SCHEMA_VERSION;
 
-use crate::round::{Draw, Round};
+use crate::round::{Draw, DrawKind, Round};
 use crate::{Answer, ClipRecord, CritiqueRecord, Drawn, Error, Question, Revision};
 
 /// An answer that is being criticised or revised.
@@ -38,7 +38,7 @@ pub(crate) fn criticise(
                 samplings: vec![config.sampling.clone()],
             });
         }
-        let made = round.draw("critique", "critique", draws)?;
+        let made = round.draw(DrawKind::Critique, draws)?;
         for (&place, made) in pending.iter().zip(made) {
             drawn[place].extend(made);
         }
@@ -89,7 +89,7 @@ pub(crate) fn revise(
             samplings: vec![round.config.revise.sampling.clone()],
         });
     }
-    let drawn = round.draw("revise", "revise", draws)?.into_iter().flatten();
+    let drawn = round.draw(DrawKind::Revise, draws)?.into_iter().flatten();
     let mut revisions = vec![Vec::new(); clips.len()];
     for (open, drawn) in open.iter().zip(drawn) {
         revisions[open.place].push(Revision {

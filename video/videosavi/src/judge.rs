@@ -8,7 +8,7 @@ use savi_judge::order::Order;
 use savi_schema::SCHEMA_VERSION;
 
 use crate::answer::usable;
-use crate::round::{Draw, Round};
+use crate::round::{Draw, DrawKind, Round};
 use crate::text::normalise;
 use crate::{Answer, ClipRecord, Config, Drawn, Error, Judgement, Question, Reading};
 
@@ -116,7 +116,7 @@ fn read(
         });
         orders.push(order);
     }
-    let drawn: Vec<Drawn> = round.draw("judge", "judge", draws)?.into_iter().flatten().collect();
+    let drawn: Vec<Drawn> = round.draw(DrawKind::Judge, draws)?.into_iter().flatten().collect();
     let read = orders.into_iter().zip(drawn).map(|(order, drawn)| {
         let parsed = listwise::parse(&drawn.raw, order.candidates().len());
         Reading {

@@ -41,5 +41,5 @@ pub use records::{
     Answer, ClipRecord, CritiqueRecord, Decision, Drawn, Dropped, Judgement, Question, Reading,
     Revision,
 };
-pub use round::ClipSpace;
+pub use round::{ClipSpace, DrawKind, Served, check_served};
 pub use run::{Exam, Inputs, Outputs, read_decisions, run};

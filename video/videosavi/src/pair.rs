@@ -18,7 +18,7 @@ use serde_json::{Map, Value, json};
 
 use crate::answer::{problem, usable};
 use crate::judge::{first_of_each, usable_answers};
-use crate::round::Round;
+use crate::round::{DrawKind, Round};
 use crate::text::{length_ratio, normalise};
 use crate::{
     Answer, ClipRecord, Config, CritiqueRecord, Decision, Dropped, Error, Judgement, Question,
@@ -215,7 +215,7 @@ impl Decision {
             ("question_text", json!(question.text)),
             ("kind", json!(question.kind)),
             ("round", json!(round.number)),
-            ("model", json!(round.fingerprint)),
+            ("model", json!(round.drawer(DrawKind::Answer).1)),
             ("prompts", json!(round.prompts.ids())),
         ];
         provenance.extend(entries.map(|(name, value)| (name.to_owned(), value)));

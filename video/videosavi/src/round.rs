@@ -6,6 +6,7 @@ use savi_run::{Interrupt, Key, Record, RunFolder, Stage};
 use savi_schema::{Embed, Generate, GenerateError, Media, Message, Request, RgbImage, Sampling};
 
 use rand::Rng;
+use serde::{Deserialize, Serialize};
 
 use crate::{ClipRecord, Config, Drawn, Error, JudgeVideo, Prompts, Subject};
 
@@ -17,6 +18,70 @@ pub struct ClipSpace<'a> {
     pub fingerprint: &'a str,
     /// The frames of a clip under its policy.
     pub frames: &'a dyn Fn(&ClipRecord) -> Result<Vec<RgbImage>, GenerateError>,
+}
+
+/// What of a round is drawn from a prompt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DrawKind {
+    /// Descriptions of clips.
+    Describe,
+    /// Questions.
+    Ask,
+    /// Answers.
+    Answer,
+    /// Scores of answers.
+    Judge,
+    /// Critiques of answers.
+    Critique,
+    /// Revisions of answers.
+    Revise,
+}
+
+impl DrawKind {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::Describe, Self::Ask, Self::Answer, Self::Judge, Self::Critique, Self::Revise];
+
+    /// Its name, which is that of its prompt too.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Describe => "describe",
+            Self::Ask => "ask",
+            Self::Answer => "answer",
+            Self::Judge => "judge",
+            Self::Critique => "critique",
+            Self::Revise => "revise",
+        }
+    }
+
+    /// Whether pairs are made of it: then it has to come from the model that learns.
+    pub fn is_learnt_from(self) -> bool {
+        matches!(self, Self::Answer | Self::Revise)
+    }
+}
+
+/// A model elsewhere that draws in place of the one that learns. It stays as it is while that one learns.
+pub struct Served<'a> {
+    /// The model.
+    pub model: &'a dyn Generate,
+    /// Names the model and where it is.
+    pub fingerprint: &'a str,
+    /// What it draws.
+    pub draws: &'a [DrawKind],
+}
+
+/// Refuses to let a model that stays as it is draw what a later round learns from.
+pub fn check_served(draws: &[DrawKind], rounds: u32) -> Result<(), String> {
+    match draws.iter().find(|draws| draws.is_learnt_from()) {
+        Some(draws) if rounds > 1 => Err(format!(
+            "{:?} is what the model learns from, and from round 2 on that model is another than the \
+             served one: set rounds = 1 and serve the result for the next run, or let the served model \
+             draw only describe, ask, judge and critique",
+            draws.name()
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// What the stages of one round share.
@@ -31,6 +96,7 @@ pub(crate) struct Round<'a> {
     pub(crate) all_clips: &'a [ClipRecord],
     pub(crate) model: &'a dyn Generate,
     pub(crate) fingerprint: String,
+    pub(crate) served: Option<&'a Served<'a>>,
     pub(crate) space: Option<&'a ClipSpace<'a>>,
     pub(crate) folder: &'a RunFolder,
     pub(crate) interrupt: &'a Interrupt,
@@ -58,11 +124,15 @@ impl Round<'_> {
 
     /// The key on which the first stage of the round builds: model, clips, seed and round.
     pub(crate) fn key(&self, stage: &str) -> Key {
-        Key::new(stage)
+        let key = Key::new(stage)
             .with("round", &self.number)
             .with("seed", &self.seed)
             .with("model", &self.fingerprint)
-            .with("clips", &self.clips)
+            .with("clips", &self.clips);
+        match self.served {
+            Some(served) => key.with("served", &(served.fingerprint, served.draws)),
+            None => key,
+        }
     }
 
     /// The subject of asking and answering.
@@ -91,17 +161,22 @@ impl Round<'_> {
         }
     }
 
+    /// Who draws something, and its name.
+    pub(crate) fn drawer(&self, draws: DrawKind) -> (&dyn Generate, &str) {
+        match self.served.filter(|served| served.draws.contains(&draws)) {
+            Some(served) => (served.model, served.fingerprint),
+            None => (self.model, &self.fingerprint),
+        }
+    }
+
     /// Draws all completions of a stage's prompts in one call, so that the model can share what the
     /// prompts share. One list for each prompt, in order.
-    pub(crate) fn draw(
-        &self,
-        stage: &'static str,
-        prompt: &'static str,
-        draws: Vec<Draw>,
-    ) -> Result<Vec<Vec<Drawn>>, Error> {
+    pub(crate) fn draw(&self, stage: DrawKind, draws: Vec<Draw>) -> Result<Vec<Vec<Drawn>>, Error> {
         if draws.is_empty() {
             return Ok(Vec::new());
         }
+        let (model, fingerprint) = self.drawer(stage);
+        let stage = stage.name();
         let requests: Vec<Request> = draws
             .into_iter()
             .map(|draw| Request {
@@ -113,7 +188,7 @@ impl Round<'_> {
             })
             .collect();
         let round = self.number;
-        let completions = self.model.generate(&requests).map_err(|source| match source {
+        let completions = model.generate(&requests).map_err(|source| match source {
             GenerateError::Interrupted => Error::Interrupted,
             source => Error::Generate { round, stage, source },
         })?;
@@ -121,7 +196,7 @@ impl Round<'_> {
         if completions.len() != requests.len() {
             return Err(wrong(requests.len(), completions.len()));
         }
-        let id = self.prompts.id(prompt);
+        let id = self.prompts.id(stage);
         requests
             .iter()
             .zip(completions)
@@ -132,9 +207,7 @@ impl Round<'_> {
                 }
                 let drawn = completions.iter().zip(&request.samplings);
                 Ok(drawn
-                    .map(|(c, sampling)| {
-                        Drawn::new(c, id, &self.fingerprint, &request.id, sampling)
-                    })
+                    .map(|(c, sampling)| Drawn::new(c, id, fingerprint, &request.id, sampling))
                     .collect())
             })
             .collect()

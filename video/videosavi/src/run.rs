@@ -16,7 +16,7 @@ use crate::correct::SelfCorrecting;
 use crate::export;
 use crate::forms::generate;
 use crate::learn::Lesson;
-use crate::round::{Round, stage_name};
+use crate::round::{Round, Served, check_served, stage_name};
 use crate::{
     ClipRecord, ClipSpace, Config, Decision, Error, JudgeVideo, Learn, LearnError, Learner,
     Material, Prompts, Training,
@@ -49,6 +49,8 @@ pub struct Inputs<'a> {
     pub labelled: &'a [Example],
     /// The held-out questions.
     pub exam: &'a Exam,
+    /// A model elsewhere that draws some of what is drawn.
+    pub served: Option<&'a Served<'a>>,
     /// For the CLIP check.
     pub space: Option<&'a ClipSpace<'a>>,
 }
@@ -87,6 +89,7 @@ pub fn run(
             all_clips: inputs.clips,
             model: learner.generator(),
             fingerprint: learner.generator().fingerprint(),
+            served: inputs.served,
             space: inputs.space,
             folder: outputs.folder,
             interrupt: outputs.interrupt,
@@ -116,6 +119,9 @@ fn check_inputs(config: &Config, inputs: &Inputs) -> Result<(), Error> {
     }
     if config.learn == Learn::SftLabelled && config.rounds > 0 && inputs.labelled.is_empty() {
         return bad("learn = \"sft-labelled\" needs labelled questions");
+    }
+    if let Some(served) = inputs.served {
+        check_served(served.draws, config.rounds).map_err(Error::Inputs)?;
     }
     Ok(())
 }

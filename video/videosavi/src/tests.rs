@@ -21,6 +21,7 @@ use savi_suites::{EvalOptions, Format, QuestionRecord};
 use crate::*;
 
 mod scripted;
+mod served;
 
 use scripted::{Scripted, ScriptedLearner, truth};
 
@@ -116,7 +117,8 @@ fn start_on(
     let fuse = Rc::new(Cell::new(fuse));
     let model = Scripted { skill: 0.4, name: "base".to_owned(), reasons, fuse };
     let (clips, labelled) = (clips(clip_count), labelled());
-    let inputs = Inputs { seed: 5, clips: &clips, labelled: &labelled, exam, space: None };
+    let inputs =
+        Inputs { seed: 5, clips: &clips, labelled: &labelled, exam, served: None, space: None };
     let outputs = Outputs { folder: &folder, metrics: &metrics, interrupt };
     run(config, &inputs, &mut ScriptedLearner { model }, &outputs)
 }
