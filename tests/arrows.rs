@@ -16,6 +16,7 @@ const ROW: [&str; 14] = [
     "savi-models",
     "savi-engine",
     "savi-judge",
+    "savi-serve",
     "savi-run",
     "savi-train",
     "savi-suites",
@@ -32,7 +33,7 @@ const TENSORS: &[&str] =
     &["savi-nn", "savi-objectives", "savi-models", "savi-engine", "savi-train"];
 
 /// External crates (by name, or by the start of it) and the only crates that may name them.
-const EXTERNAL: [(&str, &[&str]); 12] = [
+const EXTERNAL: [(&str, &[&str]); 17] = [
     ("ffmpeg-", &["savi-video-ingest"]),
     ("candle-", TENSORS),
     ("gemm", &["savi-nn"]),
@@ -41,7 +42,12 @@ const EXTERNAL: [(&str, &[&str]); 12] = [
     ("llguidance", &["savi-engine"]),
     ("toktrie", &["savi-engine"]),
     ("rustls", &["savi-data"]),
-    ("ureq", &["savi-data", "savi-endpoint"]),
+    ("ureq", &["savi-data", "savi-endpoint", "savi-serve"]),
+    ("axum", &["savi-serve"]),
+    ("hyper", &["savi-serve"]),
+    ("hyper-util", &["savi-serve"]),
+    ("tokio", &["savi-serve"]),
+    ("prometheus-client", &["savi-serve"]),
     ("clap", &[BINARY]),
     ("mimalloc", &[BINARY]),
     ("tracing-subscriber", &[BINARY]),

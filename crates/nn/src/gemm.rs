@@ -261,11 +261,8 @@ mod tests {
         for (m, n, k) in SHAPES {
             let (a, b) = (draw(&mut rng, m * k), draw(&mut rng, k * n));
             for turned in [false, true] {
-                let all = if turned {
-                    Mat::row_major(&b, k).transposed()
-                } else {
-                    Mat::row_major(&b, n)
-                };
+                let all =
+                    if turned { Mat::row_major(&b, k).transposed() } else { Mat::row_major(&b, n) };
                 let half = k / 2;
                 let rows = |from: usize| Mat { data: &a[from..], row_stride: k, col_stride: 1 };
                 let mut c = vec![0f32; m * n];

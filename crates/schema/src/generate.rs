@@ -116,6 +116,21 @@ pub enum GenerateError {
         /// What is wrong and what to do.
         reason: String,
     },
+    /// Prompt and continuation do not fit the model.
+    #[error(
+        "request {id}: {prompt_tokens} prompt tokens and up to {new_tokens} new ones do not fit the \
+         model's {limit}"
+    )]
+    TooLong {
+        /// Which request.
+        id: String,
+        /// Tokens of its prompt.
+        prompt_tokens: usize,
+        /// Most tokens that were asked for.
+        new_tokens: usize,
+        /// What the model takes.
+        limit: usize,
+    },
     /// Media of a request could not be read.
     #[error("request {id}: {media}: {reason}")]
     Media {

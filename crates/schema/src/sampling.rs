@@ -51,7 +51,8 @@ pub struct Sampling {
     /// Shortest continuation, in tokens: before it nothing ends one but a stop string.
     #[serde(skip_serializing_if = "is_default")]
     pub min_tokens: usize,
-    /// Longest continuation, in tokens.
+    /// Longest continuation, in tokens; [`Sampling::ALL_ROOM`] where a back end of [`crate::Serve`] is to
+    /// take as many as fit.
     pub max_tokens: usize,
     /// Strings that end a continuation; they are not part of its text.
     pub stop: Vec<String>,
@@ -122,6 +123,9 @@ impl Default for Sampling {
 }
 
 impl Sampling {
+    /// As `max_tokens`: as many as the model has room for after the prompt.
+    pub const ALL_ROOM: usize = u32::MAX as usize;
+
     /// Refuses values that mean nothing, by name.
     pub fn check(&self) -> Result<(), String> {
         let bad =

@@ -79,11 +79,8 @@ fn straight<K: Kernel>(
     with_scratch(STEPS * unit, |edge| {
         for k0 in (0..k).step_by(STEPS) {
             let steps = STEPS.min(k - k0);
-            let next = if k0 + steps < k {
-                (k0 + steps) * b.row_stride + range.start
-            } else {
-                range.end
-            };
+            let next =
+                if k0 + steps < k { (k0 + steps) * b.row_stride + range.start } else { range.end };
             let mut ahead = Ahead {
                 at: b.data.as_ptr().wrapping_add(next),
                 step: b.row_stride,

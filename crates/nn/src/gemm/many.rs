@@ -71,10 +71,7 @@ pub(super) fn gemm<K: Kernel>(
             continue;
         }
         with_scratch(panels * steps * unit, |packed| {
-            packed
-                .par_chunks_mut(steps * unit)
-                .enumerate()
-                .for_each(|(at, pb)| pack(at, pb));
+            packed.par_chunks_mut(steps * unit).enumerate().for_each(|(at, pb)| pack(at, pb));
             let packed = &*packed;
             (0..m.div_ceil(rows)).into_par_iter().for_each(|block| {
                 let (i0, i1) = (block * rows, ((block + 1) * rows).min(m));
