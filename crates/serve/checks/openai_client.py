@@ -221,7 +221,7 @@ def errors(server):
     tools = [{"type": "function", "function": {"name": "f"}}]
     refused(bad, lambda: server.chat("a", tools=tools), "tools", "unsupported_parameter")
     refused(bad, lambda: server.complete("a", echo=True), "echo", "unsupported_parameter")
-    refused(bad, lambda: server.complete(["word " * 200_000]))
+    refused(bad, lambda: server.complete(["word " * 200_000]), code="context_length_exceeded")
     messages = [{"role": "user", "content": "a"}]
     create = server.client.chat.completions.create
     refused(openai.NotFoundError, lambda: create(model="no/such", messages=messages), "model", "model_not_found")

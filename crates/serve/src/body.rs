@@ -75,13 +75,18 @@ pub(crate) async fn read(
     let (bytes, held) = match result {
         Ok(read) => read,
         Err(refusal) => {
-            let rest = async { while let Some(Ok(_)) = next(&mut body).await {} };
-            let _ = timeout(PATIENCE, rest).await;
+            discard(body).await;
             return Err(refusal);
         }
     };
     let value = serde_json::from_slice(&bytes).map_err(Refusal::json)?;
     Ok(Read { value, held })
+}
+
+/// Throws away what comes of a body for a while, before a refusal.
+pub(crate) async fn discard(mut body: Body) {
+    let rest = async { while let Some(Ok(_)) = next(&mut body).await {} };
+    let _ = timeout(PATIENCE, rest).await;
 }
 
 async fn read_bytes(

@@ -11,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use serde_json::{Value, json};
 
+use crate::body::Read;
 use crate::fields::Fields;
 use crate::generation::{Place, Run};
 use crate::layers::{HEALTH, around};
@@ -52,9 +53,7 @@ async fn completions(State(app): State<Arc<App>>, request: Request) -> Result<Re
 }
 
 async fn generate(app: &Arc<App>, request: Request, parse: Parser) -> Result<Response, Refusal> {
-    let place = Place::take(app)?;
-    let (head, body) = request.into_parts();
-    let read = body::read(&head.headers, body, &app.memory, &app.options).await?;
+    let (place, read) = read(app, request).await?;
     let asked = parse(read.value, &app.options)?;
     let voice = Voice::new(&asked, &app.options);
     let streams = asked.stream;
@@ -63,6 +62,18 @@ async fn generate(app: &Arc<App>, request: Request, parse: Parser) -> Result<Res
         stream(run, voice, &app.options).await
     } else {
         Ok(json_of(&whole(run, &voice).await?))
+    }
+}
+
+/// A place among the requests, and the body of one.
+async fn read(app: &App, request: Request) -> Result<(Place, Read), Refusal> {
+    let (head, body) = request.into_parts();
+    match Place::take(app) {
+        Ok(place) => Ok((place, body::read(&head.headers, body, &app.memory, &app.options).await?)),
+        Err(refusal) => {
+            body::discard(body).await;
+            Err(refusal)
+        }
     }
 }
 
@@ -94,9 +105,7 @@ async fn counted(State(app): State<Arc<App>>) -> Result<Response, Refusal> {
 
 /// `{"prompt": "..."}` becomes `{"tokens": [...], "count": N}`, as in vLLM.
 async fn tokenize(State(app): State<Arc<App>>, request: Request) -> Result<Response, Refusal> {
-    let _place = Place::take(&app)?;
-    let (head, body) = request.into_parts();
-    let read = body::read(&head.headers, body, &app.memory, &app.options).await?;
+    let (_place, read) = read(&app, request).await?;
     let mut fields = Fields::new(read.value, "")?;
     if let Some(name) = fields.text("model")?
         && !app.options.models.contains(&name)

@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 
 use crate::refusal::{Refusal, RefusedFor};
 use crate::server::App;
-use crate::{auth, cors};
+use crate::{auth, body, cors};
 
 /// The path that is open to all: whoever starts servers asks there.
 pub(crate) const HEALTH: &str = "/health";
@@ -29,7 +29,10 @@ pub(crate) async fn around(State(app): State<Arc<App>>, request: Request, next: 
         } else {
             match auth::check(&app.options.keys, request.headers()) {
                 Ok(()) => caught(next, request).await,
-                Err(refusal) => refusal.into_response(),
+                Err(refusal) => {
+                    body::discard(request.into_body()).await;
+                    refusal.into_response()
+                }
             }
         };
     if let Some(origin) = origin {

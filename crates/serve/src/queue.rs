@@ -52,8 +52,8 @@ impl Queue {
         self.begun
     }
 
-    /// Hears of the prompt of this number with `choices` choices; keeps `held` as long as the back end
-    /// keeps it.
+    /// Hears of the prompt of this number with `choices` choices; keeps `held` until the last of them is
+    /// whole, or the back end lets go of it.
     pub(crate) fn listener<T: Send + 'static>(
         self: &Arc<Self>,
         prompt: usize,
@@ -62,7 +62,7 @@ impl Queue {
     ) -> Listener {
         let queue = self.clone();
         let firsts = vec![None; choices];
-        let mut ear = Ear { queue, prompt, open: choices, firsts, _held: held };
+        let mut ear = Ear { queue, prompt, open: choices, firsts, held: Some(held) };
         Box::new(move |event| ear.hear(event))
     }
 
@@ -135,7 +135,8 @@ struct Ear<T> {
     open: usize,
     /// When the first token of each choice came.
     firsts: Vec<Option<Instant>>,
-    _held: T,
+    /// Let go of before the last event is told, so that nothing of a request outlasts its answer.
+    held: Option<T>,
 }
 
 impl<T> Ear<T> {
@@ -148,6 +149,9 @@ impl<T> Ear<T> {
                 return !self.queue.is_left();
             }
             Event::Delta { .. } | Event::Started { .. } => {}
+        }
+        if self.open == 0 {
+            self.held = None;
         }
         self.queue.push(self.prompt, event)
     }

@@ -21,6 +21,9 @@ use savi_schema::{
     RawPrompt, Request, Sampling, Serve, Token,
 };
 
+/// A prompt of more bytes does not fit.
+const LONGEST: usize = 500_000;
+
 /// How many are served at once and how many may wait.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
@@ -387,6 +390,9 @@ fn script(request: &Request) -> Script {
             ) => script.fails = Some((what.to_owned(), rest.to_owned())),
             _ => echo.push(line),
         }
+    }
+    if text.len() > LONGEST {
+        script.fails = Some(("too-long".to_owned(), String::new()));
     }
     script.echo = echo.join("\n");
     if script.echo.is_empty() && script.words.is_none() && !script.look {

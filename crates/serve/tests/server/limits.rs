@@ -52,6 +52,14 @@ fn bodies_that_never_end() {
     stream.write_all(b"POST /v1/completions HTTP/1.1\r\nHost: a\r\n").unwrap();
     let mut rest = Vec::new();
     let _ = stream.read_to_end(&mut rest);
+    // Nor does one that says nothing, before its first request or after one, stay open.
+    let silent = server.connect();
+    let mut again = server.connect();
+    again.write_all(b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    assert_eq!(crate::client::answer(&mut BufReader::new(&again)).status, 200);
+    for mut stream in [silent, again] {
+        assert_eq!(stream.read(&mut [0]).unwrap_or(0), 0);
+    }
     until("no connection stays", || server.metric("savi_connections") <= 1.0);
     assert_eq!(server.chat("hello", json!({})).status, 200);
 }
