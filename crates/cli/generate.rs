@@ -242,9 +242,9 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
 fn failure(error: GenerateError) -> anyhow::Error {
     match error {
         GenerateError::Interrupted => Interrupted.into(),
-        GenerateError::BadRequest { .. } | GenerateError::Media { .. } => {
-            BadInput(error.into()).into()
-        }
+        GenerateError::BadRequest { .. }
+        | GenerateError::TooLong { .. }
+        | GenerateError::Media { .. } => BadInput(error.into()).into(),
         GenerateError::Backend(_) | GenerateError::Busy { .. } => error.into(),
     }
 }

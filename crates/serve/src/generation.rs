@@ -136,7 +136,12 @@ impl Run {
         if self.ended {
             return None;
         }
-        let (prompt, event) = self.queue.next().await;
+        let (prompt, event) = loop {
+            match self.queue.next().await {
+                (_, Event::Waiting) => continue,
+                told => break told,
+            }
+        };
         let first = prompt * self.choices;
         let told = match event {
             Event::Started { prompt_tokens, cached_tokens } => {
@@ -155,6 +160,7 @@ impl Run {
                 Ok(Told::Done { choice: first + index, completion })
             }
             Event::Failed(error) => Err(Refusal::from_backend(error)),
+            Event::Waiting => return None,
         };
         self.ended = told.is_err() || self.open == 0;
         Some(told)

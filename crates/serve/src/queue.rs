@@ -145,9 +145,9 @@ impl<T> Ear<T> {
         match &event {
             Event::Done { .. } => self.open = self.open.saturating_sub(1),
             Event::Failed(_) => self.open = 0,
-            Event::Delta { .. } if !self.queue.wants_deltas => {
-                return !self.queue.is_left();
-            }
+            // Told so that we can say whether anybody listens.
+            Event::Waiting => return !self.queue.is_left(),
+            Event::Delta { .. } if !self.queue.wants_deltas => return !self.queue.is_left(),
             Event::Delta { .. } | Event::Started { .. } => {}
         }
         if self.open == 0 {
@@ -178,7 +178,7 @@ impl<T> Ear<T> {
                     metrics.per_token.observe(seconds / (tokens - 1) as f64);
                 }
             }
-            Event::Failed(_) => {}
+            Event::Waiting | Event::Failed(_) => {}
         }
     }
 

@@ -39,16 +39,28 @@ impl Engine {
         self.fitting(request, prompt)
     }
 
-    /// Checks that a prompt and what may follow it fit the model.
-    fn fitting(&self, request: Request, prompt: Prompt) -> Result<Prepared, GenerateError> {
-        let bad = |reason: String| GenerateError::BadRequest { id: request.id.clone(), reason };
+    /// Checks that a prompt and what may follow it fit the model; samplings that ask for all room get it.
+    fn fitting(&self, mut request: Request, prompt: Prompt) -> Result<Prepared, GenerateError> {
         let limit = self.model.config().max_position_embeddings;
+        let room = limit.saturating_sub(prompt.ids.len());
+        for sampling in &mut request.samplings {
+            if sampling.max_tokens == Sampling::ALL_ROOM {
+                sampling.max_tokens = room.max(sampling.min_tokens).max(1);
+            }
+        }
         let longest = request.samplings.iter().map(|s| s.max_tokens).max().unwrap_or(0);
-        if prompt.ids.is_empty() || prompt.ids.len().saturating_add(longest) > limit {
-            let count = prompt.ids.len();
-            return Err(bad(format!(
-                "{count} prompt tokens and up to {longest} new ones do not fit the model's {limit}"
-            )));
+        if prompt.ids.is_empty() {
+            let reason = "its prompt has no tokens".to_owned();
+            return Err(GenerateError::BadRequest { id: request.id, reason });
+        }
+        if longest > room {
+            let (prompt_tokens, new_tokens) = (prompt.ids.len(), longest);
+            return Err(GenerateError::TooLong {
+                id: request.id,
+                prompt_tokens,
+                new_tokens,
+                limit,
+            });
         }
         self.check_tokens(&prompt.ids).map_err(|error| error.for_request(&request.id))?;
         for sampling in &request.samplings {

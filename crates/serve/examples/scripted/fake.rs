@@ -174,6 +174,9 @@ impl Shared {
                 {
                     jobs.push(job);
                 }
+                let before = state.waiting.len();
+                state.waiting.retain_mut(|job| (job.listener)(Event::Waiting));
+                state.cancelled += before - state.waiting.len();
                 state.running = jobs.len();
                 self.changed.notify_all();
                 if state.dropped {
