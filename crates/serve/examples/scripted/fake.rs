@@ -8,6 +8,7 @@
 //! pause MS       waits so long before every word
 //! big BYTES      makes every word so long
 //! draw           says words that depend on seed, id and choice
+//! silent         says nothing before all is said
 //! look           tells the bytes of all media
 //! fail WHY, late-fail WHY, too-long, media-fail, refuse WHY, interrupted, vanish, panic
 //! ```
@@ -75,6 +76,7 @@ struct Script {
     pause: Duration,
     big: usize,
     draw: bool,
+    silent: bool,
     look: bool,
     fails: Option<(String, String)>,
     echo: String,
@@ -237,6 +239,9 @@ impl Job {
             // Now and then words wait, as those do that may begin a stop string.
             let waits = choice.at % 3 == 1 && choice.at < choice.words.len();
             let text = if waits { String::new() } else { std::mem::take(&mut choice.held) };
+            if self.script.silent {
+                continue;
+            }
             if !(self.listener)(Event::Delta { index, text, tokens: vec![token] }) {
                 return Step::Left;
             }
@@ -385,6 +390,7 @@ fn script(request: &Request) -> Script {
             ("pause", Ok(count)) => script.pause = Duration::from_millis(count),
             ("big", Ok(count)) => script.big = count as usize,
             ("draw", _) => script.draw = true,
+            ("silent", _) => script.silent = true,
             ("look", _) => script.look = true,
             (
                 "fail" | "late-fail" | "too-long" | "media-fail" | "refuse" | "interrupted"

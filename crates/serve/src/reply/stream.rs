@@ -92,11 +92,13 @@ struct Narration {
     usage: Usage,
     /// Where the next token of each choice begins, in characters.
     offsets: Vec<usize>,
+    /// Bytes of each choice that have been told.
+    told: Vec<usize>,
 }
 
 impl Narration {
     fn new(voice: Voice, choices: usize) -> Self {
-        Self { voice, usage: Usage::default(), offsets: vec![0; choices] }
+        Self { voice, usage: Usage::default(), offsets: vec![0; choices], told: vec![0; choices] }
     }
 
     /// The events for one thing that was told.
@@ -117,18 +119,22 @@ impl Narration {
                     return String::new();
                 }
                 let logprobs = if told { self.logprobs(choice, &tokens) } else { Value::Null };
-                match self.voice.shape {
-                    Shape::Chat => self.chat(choice, json!({"content": text}), logprobs, None),
-                    Shape::Text => self.text(choice, &text, logprobs, None),
-                }
+                self.words(choice, &text, logprobs)
             }
             Told::Done { choice, completion } => {
                 self.usage.completion += completion.token_ids.len();
                 let finish = Some(reason(completion.finish_reason));
-                match self.voice.shape {
+                // A back end may know a text only once it is whole.
+                let told = self.told.get(choice).copied().unwrap_or(0);
+                let mut events = match completion.text.get(told..) {
+                    Some(rest) if !rest.is_empty() => self.words(choice, rest, Value::Null),
+                    _ => String::new(),
+                };
+                events.push_str(&match self.voice.shape {
                     Shape::Chat => self.chat(choice, json!({}), Value::Null, finish),
                     Shape::Text => self.text(choice, "", Value::Null, finish),
-                }
+                });
+                events
             }
         }
     }
@@ -143,6 +149,17 @@ impl Narration {
         }
         text.push_str("data: [DONE]\n\n");
         text
+    }
+
+    /// More words of a choice.
+    fn words(&mut self, choice: usize, text: &str, logprobs: Value) -> String {
+        if let Some(told) = self.told.get_mut(choice) {
+            *told += text.len();
+        }
+        match self.voice.shape {
+            Shape::Chat => self.chat(choice, json!({"content": text}), logprobs, None),
+            Shape::Text => self.text(choice, text, logprobs, None),
+        }
     }
 
     fn logprobs(&mut self, choice: usize, tokens: &[Token]) -> Value {

@@ -54,6 +54,15 @@ fn words_add_up_to_the_text_of_every_choice() {
 }
 
 #[test]
+fn a_text_that_comes_all_at_once_is_streamed_all_the_same() {
+    let server = server();
+    let events = server.chat("silent\nwords 3", json!({"stream": true})).events();
+    assert_eq!(words(&events, 0), "w0 w1 w2 ");
+    let events = server.complete(json!("silent\nwords 3"), json!({"stream": true})).events();
+    assert_eq!(events[0]["choices"][0]["text"], "w0 w1 w2 ");
+}
+
+#[test]
 fn usage_comes_last_where_it_is_asked_for() {
     let server = server();
     let fields = json!({"stream": true, "stream_options": {"include_usage": true}});
