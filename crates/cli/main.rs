@@ -24,6 +24,7 @@ mod lessons;
 mod model;
 mod report;
 mod score;
+mod serve;
 mod train;
 mod video;
 
@@ -65,6 +66,7 @@ enum Command {
     Model(model::Args),
     Report(report::Args),
     Score(score::Args),
+    Serve(serve::Args),
     Train(train::Args),
     Video(video::Args),
 }
@@ -101,6 +103,7 @@ fn main() -> ExitCode {
         Command::Model(args) => model::run(args, &cli.global),
         Command::Report(args) => report::run(args, &cli.global),
         Command::Score(args) => score::run(args, &cli.global),
+        Command::Serve(args) => serve::run(args, &cli.global),
         Command::Train(args) => train::run(args, &cli.global),
         Command::Video(args) => video::run(args, &cli.global),
     };
