@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package};
 
 /// The row. Methods (`video/*`, `text/*`) stand after it, beside each other; the binary comes last.
-const ROW: [&str; 14] = [
+const ROW: [&str; 15] = [
     "savi-schema",
     "savi-data",
     "savi-nn",

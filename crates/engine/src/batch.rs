@@ -190,7 +190,7 @@ impl Batch {
                 told.push((job.number, started(&job, filling.cached)));
             }
             let rows = starts(&job, samplings, None);
-            let rows = rows.map(|start| Row::new(engine.model(), filling.place.clone(), start));
+            let rows = rows.map(|start| fresh(engine, &filling.place, start));
             drawing.extend(rows.map(|row| (row, logits.clone())));
         }
         let text = engine.text();
@@ -204,10 +204,11 @@ impl Batch {
         self.rows = resumed;
         let failed = refused(&drawing, taken, &mut told)?;
         failed.iter().for_each(|&number| self.cancel(number));
-        for (row, _) in drawing {
+        for (mut row, _) in drawing {
             if failed.contains(&row.owner().0) {
                 continue;
             }
+            told.extend(row.news().map(|event| (row.owner().0, event)));
             if row.is_finished() {
                 told.push(finish(engine, row));
             } else {
@@ -252,7 +253,7 @@ fn start_whole(
         told.push((job.number, started(job, 0)));
     }
     let rows = starts(job, samplings, Some(whole))
-        .map(|start| (Row::new(engine.model(), place.clone(), start), logits.clone()));
+        .map(|start| (fresh(engine, &place, start), logits.clone()));
     Ok(rows.collect())
 }
 
@@ -300,16 +301,21 @@ fn starts<'a>(
             &["sample", &job.request.id, &index.to_string()],
         ),
         whole: whole.clone(),
+        streams: job.streams,
     })
 }
 
 /// A row's end; what was computed for it stays in the tree as long as there is room.
 fn finish(engine: &Engine, row: Row) -> (usize, Event) {
     let (number, index) = row.owner();
+    let units: Vec<_> = words(row.own_tokens()).collect();
     let (completion, place, node) = row.finished();
-    if !node.is_empty() {
-        let units: Vec<_> = words(&completion.token_ids[..node.len()]).collect();
+    if units.len() == node.len() {
         engine.tree().insert(&place, &units, Arc::new(node), None);
     }
     (number, Event::Done { index, completion })
+}
+
+fn fresh(engine: &Engine, place: &Place, start: Start) -> Row {
+    Row::new(engine.model(), engine.text(), place.clone(), start)
 }

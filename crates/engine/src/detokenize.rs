@@ -62,6 +62,12 @@ impl Detokenizer {
         }
     }
 
+    /// Forgets what waits: the text has ended before it.
+    pub(crate) fn close(&mut self) {
+        self.bytes.clear();
+        self.tokens.clear();
+    }
+
     /// What is left of the text when no token follows.
     pub fn finish(mut self) -> Result<String, EngineError> {
         match &self.vocabulary.clone().joining {

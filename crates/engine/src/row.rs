@@ -6,11 +6,12 @@ use rand_chacha::ChaCha8Rng;
 use savi_models::Model;
 use savi_nn::attention::{KvNode, KvPrefix};
 use savi_nn::ops::log_normaliser;
-use savi_schema::{Alternative, Completion, FinishReason, Sampling};
+use savi_schema::{Alternative, Completion, Event, FinishReason, Sampling, Token};
 
 use crate::EngineError;
 use crate::Prompt;
 use crate::constraint::Follower;
+use crate::detokenize::{Detokenizer, Passed, StopStrings};
 use crate::sample::{Context, Drawn, draw, likeliest};
 use crate::text::TextModel;
 use crate::tree::Place;
@@ -30,6 +31,8 @@ pub(crate) struct Start {
     pub(crate) rng: ChaCha8Rng,
     /// The prompt, where what is cached holds for one length only.
     pub(crate) whole: Option<Arc<Whole>>,
+    /// Whether somebody wants to hear of it while it grows.
+    pub(crate) streams: bool,
 }
 
 /// One continuation that is being drawn.
@@ -45,25 +48,35 @@ pub(crate) struct Row {
     sampling_logps: Vec<f32>,
     top_logps: Vec<Vec<Alternative>>,
     finish: Option<FinishReason>,
+    /// What of its text is settled, and how much of that was told.
     text: String,
+    told: usize,
+    /// Tokens that were not told.
+    untold: Vec<Token>,
+    words: Detokenizer,
+    stops: StopStrings,
     /// Where its text stands in the form that it is held to.
     follower: Option<Follower>,
 }
 
 impl Row {
     /// A row that goes on from a place.
-    pub(crate) fn new(model: &Model, place: Place, start: Start) -> Self {
+    pub(crate) fn new(model: &Model, text: &TextModel, place: Place, start: Start) -> Self {
         let max = start.sampling.max_tokens;
         Self {
             node: model.cache_node(place.prefix.clone(), max.min(ROOM)),
             place,
             finish: (max == 0).then_some(FinishReason::Length),
+            words: text.detokenizer(),
+            stops: StopStrings::new(&start.sampling.stop),
             start,
             ids: Vec::new(),
             logps: Vec::new(),
             sampling_logps: Vec::new(),
             top_logps: Vec::new(),
             text: String::new(),
+            told: 0,
+            untold: Vec::new(),
             follower: None,
         }
     }
@@ -140,16 +153,24 @@ impl Row {
             let reason = format!("token {token} is outside the vocabulary of {}", logits.len());
             return Err(EngineError::Conversation(reason));
         };
+        let logp_of = |logit: f32| logit - max - log_sum;
         self.ids.push(token);
-        self.logps.push(logit - max - log_sum);
+        self.logps.push(logp_of(*logit));
         self.sampling_logps.push(logp);
+        let told = |token: u32, logit: f32| Alternative {
+            token_id: token,
+            bytes: text.token_bytes(token).to_vec(),
+            logp: logp_of(logit),
+        };
+        let top = match sampling.top_logprobs {
+            0 => Vec::new(),
+            count => likeliest(&logits, count, told),
+        };
+        if self.start.streams {
+            self.untold.push(Token { drawn: told(token, *logit), top: top.clone() });
+        }
         if sampling.top_logprobs > 0 {
-            let told = |token, logit: f32| Alternative {
-                token_id: token,
-                bytes: text.token_bytes(token).to_vec(),
-                logp: logit - max - log_sum,
-            };
-            self.top_logps.push(likeliest(&logits, sampling.top_logprobs, told));
+            self.top_logps.push(top);
         }
         let ended = ends.contains(&token) || sampling.stop_token_ids.contains(&token);
         if ended {
@@ -161,16 +182,55 @@ impl Row {
         if self.finish.is_none() && self.ids.len() >= sampling.max_tokens {
             self.finish = Some(FinishReason::Length);
         }
-        if self.finish.is_some() || !sampling.stop.is_empty() {
-            // A token that ends the text is no part of it.
-            self.text = text.decode(&self.ids[..self.ids.len() - usize::from(ended)])?;
-            let cut = sampling.stop.iter().filter_map(|stop| self.text.find(stop.as_str())).min();
-            if let Some(cut) = cut {
-                self.text.truncate(cut);
-                self.finish = Some(FinishReason::Stop);
-            }
+        // A token that ends the text is no part of it.
+        if !ended {
+            let new = self.words.push(token);
+            self.write(&new);
+        }
+        if self.finish.is_some() {
+            self.write_rest(text)?;
         }
         Ok(())
+    }
+
+    /// Takes more of the text, up to a stop string.
+    fn write(&mut self, new: &str) {
+        match self.stops.push(new) {
+            Passed::On(text) => self.text.push_str(&text),
+            Passed::Stopped(text) => {
+                self.text.push_str(&text);
+                self.finish = Some(FinishReason::Stop);
+                self.stops = StopStrings::new(&[]);
+                self.words.close();
+            }
+        }
+    }
+
+    /// No token follows: what waited for one is the text's end.
+    fn write_rest(&mut self, text: &TextModel) -> Result<(), EngineError> {
+        let rest = std::mem::replace(&mut self.words, text.detokenizer()).finish()?;
+        self.write(&rest);
+        let held = std::mem::replace(&mut self.stops, StopStrings::new(&[])).finish();
+        self.text.push_str(&held);
+        Ok(())
+    }
+
+    /// What nobody was told yet, where somebody wants to hear.
+    pub(crate) fn news(&mut self) -> Option<Event> {
+        let text = &self.text[self.told..];
+        if !self.start.streams || (text.is_empty() && self.untold.is_empty()) {
+            return None;
+        }
+        let (index, text) = (self.start.owner.1, text.to_owned());
+        self.told = self.text.len();
+        Some(Event::Delta { index, text, tokens: std::mem::take(&mut self.untold) })
+    }
+
+    /// The tokens whose keys and values its node holds.
+    pub(crate) fn own_tokens(&self) -> &[u32] {
+        let drawn = self.place.len().checked_sub(self.start.prompt.ids.len());
+        let own = drawn.and_then(|start| self.ids.get(start..start + self.node.len()));
+        own.unwrap_or_default()
     }
 
     /// What was drawn, and the cache of it.

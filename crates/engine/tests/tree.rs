@@ -84,6 +84,24 @@ fn bits_depend_neither_on_company_nor_on_chunks_budget_or_threads() {
     let counts = small.counts();
     assert!(counts.paused_rows > 0 && counts.evicted_nodes > 0, "{counts:?}");
     assert!(counts.kv_bytes <= 100_000, "{counts:?}");
+    // What such rows left behind is found by those who go on from their texts, and is what they said.
+    for options in [EngineOptions { kv_budget: 100_000, ..Default::default() }, Default::default()]
+    {
+        let engine = engine(options);
+        all(&engine, &requests);
+        for (request, want) in requests.iter().zip(&want) {
+            let prompt = engine.prompt(&request.messages).unwrap();
+            let ids = want.iter().map(|completion| completion.token_ids.clone()).collect();
+            for (score, want) in engine.score_tokens(&prompt, ids).unwrap().iter().zip(want) {
+                assert_eq!(score.logps, want.logps, "{}", request.id);
+            }
+            let longer = prompt.followed_by(&want[0].token_ids);
+            let node = engine.open(longer.clone()).unwrap();
+            let next = engine.next_logps(&[node]).unwrap();
+            let other = alone.open(longer).unwrap();
+            assert_eq!(next, alone.next_logps(&[other]).unwrap(), "{}", request.id);
+        }
+    }
     for threads in [1, 3] {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         let got = pool.install(|| all(&engine(EngineOptions::default()), &requests));
