@@ -219,6 +219,25 @@ fn labels_of_several_tokens_are_scored_in_one_pass() {
     assert!(scores.iter().flat_map(|s| &s.logps).all(|&logp| logp < 0.0));
 }
 
+/// Alone, a text is scored from its second token on: this tokenizer puts nothing before it.
+#[test]
+fn a_text_is_scored_with_and_without_what_stands_before_it() {
+    let engine = engine(EngineOptions::default());
+    let text = "left right up".to_owned();
+    let ids = engine.text().encode(&text).unwrap();
+    let request = ScoreRequest {
+        raw: Some(RawPrompt::Text(String::new())),
+        continuations: vec![text, String::new()],
+        ..ScoreRequest::default()
+    };
+    let scores = engine.score(std::slice::from_ref(&request)).unwrap().remove(0);
+    let first = savi_engine::Prompt { ids: vec![ids[0]], ..Default::default() };
+    let want = engine.score_tokens(&first, vec![ids[1..].to_vec()]).unwrap().remove(0);
+    assert_eq!(scores[0], want);
+    assert!((want.perplexity() - (-want.sum() / want.logps.len() as f64).exp()).abs() < 1e-9);
+    assert!(scores[1].token_ids.is_empty());
+}
+
 #[test]
 fn visual_tokens_are_found_by_content_and_outlive_the_process() {
     let dir = tempfile::tempdir().unwrap();

@@ -4,11 +4,13 @@
 //! calls one answer right or wrong ([`critique`]). Both state their evidence first. [`clip`] holds
 //! the check of a pair against the frames in the space of CLIP, [`order`] the seeded order in
 //! which candidates are shown, and [`audit`] the figures that say whether verdicts mean anything.
-//! This crate never asks a model and never trains one; it works on texts, vectors and counts.
+//! [`labels`] has verdicts that are probabilities of labels, through [`savi_schema::Score`].
+//! This crate knows no model and never trains one; it works on texts, vectors, counts and scores.
 
 pub mod audit;
 pub mod clip;
 pub mod critique;
+pub mod labels;
 pub mod listwise;
 pub mod order;
 mod text;

@@ -9,7 +9,8 @@ use crate::{Message, RgbImage, Sampling, Verdict};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RawPrompt {
-    /// Words.
+    /// Words. To score after none means to score a text alone: after what the tokenizer puts before every
+    /// text, or from the second token on where that is nothing.
     Text(String),
     /// Tokens.
     Tokens(Vec<u32>),

@@ -19,7 +19,22 @@ impl Engine {
             None => self.prompt(&request.messages)?,
         };
         let tokens = request.continuations.iter().map(|text| self.text.encode(text));
-        self.score_tokens(&prompt, tokens.collect::<Result<_, _>>()?)
+        let tokens = tokens.collect::<Result<Vec<_>, _>>()?;
+        if prompt.ids.is_empty() && request.raw.is_some() {
+            return tokens.into_iter().map(|ids| self.score_from_second(ids)).collect();
+        }
+        self.score_tokens(&prompt, tokens)
+    }
+
+    /// A text that stands after nothing: its first token has no probability.
+    fn score_from_second(&self, mut ids: Vec<u32>) -> Result<TokenScore, EngineError> {
+        if ids.len() < 2 {
+            return Ok(TokenScore { token_ids: Vec::new(), logps: Vec::new() });
+        }
+        let rest = ids.split_off(1);
+        let first = Prompt { ids, ..Prompt::default() };
+        let scored = self.score_tokens(&first, vec![rest])?.pop();
+        scored.ok_or_else(|| EngineError::Conversation("the text was not scored".to_owned()))
     }
 
     /// Log-probabilities of continuations that are given as tokens. A token's log-probability is that
