@@ -36,7 +36,7 @@ pub(crate) struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     /// Ask a model the questions of a suite; started again, it continues where it was.
-    Run(Run),
+    Run(Box<Run>),
     /// Paired differences between results, with intervals clustered by clip and seed.
     Compare(eval_compare::Args),
 }

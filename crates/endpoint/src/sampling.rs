@@ -153,6 +153,7 @@ fn lacking(sampling: &Sampling, manner: Manner) -> Option<String> {
     let never = false;
     // Name, whether it is asked for, whether the dialect has it.
     let rows = [
+        ("max_tokens without a limit", sampling.max_tokens == Sampling::ALL_ROOM, never),
         ("ngram_penalties", !sampling.ngram_penalties.is_empty(), never),
         ("no_repeat_ngram_size", sampling.no_repeat_ngram_size > 0, savi),
         ("forced_tokens", !sampling.forced_tokens.is_empty(), never),
@@ -344,6 +345,7 @@ mod tests {
             ("forced_tokens", |s| s.forced_tokens = vec![5], [false; 5]),
             ("min_tokens", |s| s.min_tokens = 5, [false, true, true, false, true]),
             ("max_tokens", |s| s.max_tokens = 5, [true; 5]),
+            ("max_tokens", |s| s.max_tokens = Sampling::ALL_ROOM, [false; 5]),
             ("stop", |s| s.stop = vec!["x".to_owned()], [true; 5]),
             ("stop_token_ids", |s| s.stop_token_ids = vec![5], [false, true, true, false, true]),
             ("ignore_eos", |s| s.ignore_eos = true, [false, true, true, true, true]),

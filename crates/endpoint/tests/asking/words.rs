@@ -302,7 +302,7 @@ proptest! {
             Reply::Late(Duration::from_millis(waits[id.parse::<usize>().unwrap()]), chat(&texts))
         });
         let requests: Vec<Request> = rests.iter().enumerate().map(|(id, (_, samples))| {
-            let sampling = |at: usize| if at % 2 == 0 { warm() } else { greedy() };
+            let sampling = |at: usize| if at.is_multiple_of(2) { warm() } else { greedy() };
             request(&id.to_string(), (0..*samples).map(sampling).collect())
         }).collect();
         let endpoint = Endpoint::new(EndpointOptions { concurrency, ..fake.options() }).unwrap();
