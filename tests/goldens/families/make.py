@@ -12,6 +12,10 @@ Writes `cases.json` (the configs) and for each case NAME `NAME.safetensors`:
     grad.NAME                     gradient of logps.sum() by the parameter NAME (first case of a family)
     logits.long    [S2, vocab]    of `long_ids` [S2], where a case has a second, longer input
 
+and in `greedy.json` for each case 24 tokens by `generate` after a `prompt` of 6, greedily and without an end, with the
+`leads` of each over the second in logits. The prompt is the first part of the input after which the two are never near, or
+the one after which they are farthest apart (`gemma2-capped`, whose logits are pressed together).
+
 Weights are not stored: `drawn` makes them from a tensor's name and shape, here and in the tests alike.
 InternLM2 is not part of transformers: its weights are drawn under its own names and put, regrouped,
 into a Llama. CPU, float32, eager attention; transformers 5.24.0, torch 2.11.0.
@@ -25,7 +29,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors.torch import save_file
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
 MASK = (1 << 64) - 1
 VOCAB, LENGTH = 80, 22
@@ -315,6 +319,34 @@ def run(name: str, config: dict, gradients: bool) -> dict[str, torch.Tensor]:
     return {key: value.contiguous() for key, value in out.items()}
 
 
+LEAST_LEAD = 1e-3
+
+
+def greedy(name: str, config: dict) -> dict:
+    """By `generate`; without a cache where frequencies depend on the length, as a cache keeps keys of other lengths."""
+    model, state, _ = build(config)
+    with torch.no_grad():
+        for parameter, value in model.named_parameters():
+            value.copy_(state[parameter])
+    model.generation_config = GenerationConfig(pad_token_id=0)
+    depends = config.get("rope_scaling") or config.get("rope_parameters") or {}
+    cached = not any(kind in json.dumps(depends) for kind in ("dynamic", "longrope"))
+    farthest = None
+    for start in range(LENGTH - 6):
+        prompt = ids(name, LENGTH)[None, start : start + 6]
+        made = model.generate(
+            prompt, attention_mask=torch.ones_like(prompt), do_sample=False, max_new_tokens=24, output_logits=True,
+            return_dict_in_generate=True, use_cache=cached,
+        )
+        best = torch.stack([logits[0] for logits in made.logits]).topk(2).values
+        leads = (best[:, 0] - best[:, 1]).tolist()
+        found = min(leads), prompt[0].tolist(), made.sequences[0, 6:].tolist(), [round(lead, 6) for lead in leads]
+        farthest = found if farthest is None else max(farthest, found, key=lambda of: of[0])
+        if min(leads) > LEAST_LEAD:
+            break
+    return dict(prompt=farthest[1], tokens=farthest[2], leads=farthest[3])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--out", type=Path, required=True)
@@ -327,6 +359,8 @@ def main() -> None:
         save_file(run(name, config, first), out / f"{name}.safetensors")
         print(name, (out / f"{name}.safetensors").stat().st_size)
     (out / "cases.json").write_text(json.dumps(CASES, indent=1) + "\n")
+    rows = [f" {json.dumps(name)}: {json.dumps(greedy(name, config))}" for name, config in CASES.items()]
+    (out / "greedy.json").write_text("{\n" + ",\n".join(rows) + "\n}\n")
 
 
 if __name__ == "__main__":

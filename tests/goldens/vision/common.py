@@ -12,6 +12,13 @@ A family's folder has a `make.py` that builds small models with transformers and
     grad.NAME        [<= 48]          of logps.sum(): the gradient by the parameter NAME, evenly spaced elements
     size.NAME        [1]              the largest element of that gradient
 
+and in `greedy.json` for each case what `generate` makes of the prompt, greedily and without an end:
+
+    tokens           24 of them
+    lead             the smallest lead of a token over the second, in logits
+
+A pass over the whole sequence for each token has to give the same ones.
+
 Neither weights nor pictures are stored: `drawn` and `picture` make them from names and sizes, here and in
 the tests alike. CPU, float32, eager attention; transformers 5.24.0, torch 2.11.0.
 """
@@ -24,7 +31,7 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
+from transformers import GenerationConfig, PreTrainedTokenizerFast
 from transformers.video_utils import VideoMetadata
 
 HERE = Path(__file__).parent
@@ -34,6 +41,7 @@ _spec.loader.exec_module(_families)
 drawn, MASK = _families.drawn, _families.MASK
 
 ANSWER = list(b" a red box moves")[:8]
+GREEDY = 24
 MOST_PIXELS, MOST_FEATURES, MOST_GRADIENT = 6000, 4000, 48
 
 
@@ -190,6 +198,11 @@ def write(out: Path, name: str, model, processor, turns: list[dict], published, 
         values[f"size.{published(inner)}"] = parameter.grad.abs().max()[None].clone()
     save_file({key: value.contiguous() for key, value in values.items()}, out / f"{name}.safetensors")
     names = sorted(saved or saved_names(model))
+    lines = out / "greedy.json"
+    continued = json.loads(lines.read_text()) if lines.exists() else {}
+    continued[name] = greedy(model, inputs)
+    rows = [f" {json.dumps(key)}: {json.dumps(value)}" for key, value in sorted(continued.items())]
+    lines.write_text("{\n" + ",\n".join(rows) + "\n}\n")
     cases = out / "cases.json"
     all_cases = json.loads(cases.read_text()) if cases.exists() else {}
     config = config or json.loads(model.config.to_json_string(use_diff=False))
@@ -205,6 +218,36 @@ def write(out: Path, name: str, model, processor, turns: list[dict], published, 
     size = (out / f"{name}.safetensors").stat().st_size
     print(f"{name}: {len(ids)} tokens, {len(visual)} of them visual, {size} bytes")
     assert size <= 200_000, name
+
+
+def greedy(model, inputs: dict) -> dict:
+    """What the model goes on with after the prompt alone. The stand-ins for pictures are no words and never drawn."""
+    by_token = ("input_ids", "attention_mask", "mm_token_type_ids")
+    prompt = {key: value[:, : -len(ANSWER)] if key in by_token else value for key, value in inputs.items()}
+    roles = [f"{kind}_token_{what}" for kind in ("image", "video") for what in ("id", "index")]
+    never = sorted({getattr(model.config, role) for role in roles if getattr(model.config, role, None) is not None})
+    model.generation_config = GenerationConfig(pad_token_id=0, suppress_tokens=never)
+    made = model.generate(
+        **prompt, do_sample=False, max_new_tokens=GREEDY, output_scores=True, return_dict_in_generate=True
+    )
+    start = prompt["input_ids"].shape[1]
+    tokens = made.sequences[0, start:]
+    assert len(tokens) == GREEDY
+    best = torch.stack([scores[0] for scores in made.scores]).topk(2).values
+    with torch.no_grad():
+        for _ in range(GREEDY):
+            extra = {}
+            if hasattr(model.model, "get_rope_index"):
+                keys = ("mm_token_type_ids", "image_grid_thw", "video_grid_thw", "second_per_grid_ts", "attention_mask")
+                given = {key: prompt[key] for key in keys if key in prompt}
+                extra["position_ids"], _ = model.model.get_rope_index(prompt["input_ids"], **given)
+            last = model(**prompt, **extra, use_cache=False).logits[0, -1]
+            last = last.index_fill(0, torch.tensor(never), -torch.inf).argmax()[None, None]
+            more = dict(input_ids=last, attention_mask=torch.ones_like(last), mm_token_type_ids=torch.zeros_like(last))
+            prompt |= {key: torch.cat([prompt[key], more[key]], 1) for key in by_token if key in prompt}
+    forward = prompt["input_ids"][0, start:]
+    assert torch.equal(forward, tokens)
+    return dict(tokens=tokens.tolist(), lead=round((best[:, 0] - best[:, 1]).min().item(), 6))
 
 
 PIXELS = ("pixel_values", "pixel_values_videos")

@@ -72,6 +72,7 @@ pub(crate) struct Case {
     pub(crate) name: String,
     pub(crate) spec: Value,
     pub(crate) model: Model,
+    pub(crate) files: TextFiles,
     pub(crate) text: TextModel,
     /// By their descriptions.
     pub(crate) visuals: HashMap<String, Visual>,
@@ -85,18 +86,19 @@ pub(crate) fn cases() -> Vec<Case> {
         let specs: BTreeMap<String, Value> = serde_json::from_slice(&file("cases.json")).unwrap();
         for (name, spec) in specs {
             let model = build(&spec, Weights::Checkpoint(Box::new(Drawn)), DType::F32);
-            let text = TextFiles {
+            let files = TextFiles {
                 tokenizer: file("tokenizer.json"),
                 template: spec["template"].as_str().map(str::to_owned),
                 ..TextFiles::default()
             };
-            let text = TextModel::new(&text, Some(&model)).unwrap();
+            let text = TextModel::new(&files, Some(&model)).unwrap();
             let io = folder(family).join(format!("{name}.safetensors"));
             let io = candle_core::safetensors::load(io, &Device::Cpu).unwrap();
             let pictures = media(&spec).filter(|medium| medium["kind"] == "image").count();
             let of = |medium: &Value| Visual { pictures, ..visual(medium) };
             let visuals = media(&spec).map(|medium| (medium.to_string(), of(medium))).collect();
-            cases.push(Case { name: format!("{family}/{name}"), spec, model, text, visuals, io });
+            let name = format!("{family}/{name}");
+            cases.push(Case { name, spec, model, files, text, visuals, io });
         }
     }
     cases

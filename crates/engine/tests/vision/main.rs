@@ -3,6 +3,7 @@
 //! `tests/goldens/vision/*`, whose `make.py` made the data.
 
 mod cases;
+mod greedy;
 mod keys;
 
 use crate::cases::*;

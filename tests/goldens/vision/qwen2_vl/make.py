@@ -9,6 +9,8 @@ python make.py --out DIR writes, drawn from names:
     yarn       three axes and YaRN, patches over 3 frames, squares of 3 x 3, a layer with a window; a picture, and a
                clip of one frame
     scaled     pictures and a clip of odd sizes, made larger and smaller
+    long       a clip of more frames than its pictures are wide and the words after it are many: these go on behind its
+               last column, not behind its last moment, and so do the words that `generate` adds
 """
 
 import argparse
@@ -104,6 +106,12 @@ def main() -> None:
         out, "scaled", model(config), turns, image=dict(size=size), video=bounds, scaled=True,
         gradients=lambda name: False,
     )
+
+    rope = dict(rope_type="default", rope_theta=100.0, mrope_section=[2, 1, 3])
+    config = dict(text_config=TEXT | dict(rope_parameters=rope), vision_config=VISION, tie_word_embeddings=False)
+    turns = messages(("user", video("l", 16, 16, 80), "?"))
+    bounds = dict(size=dict(shortest_edge=256, longest_edge=256 * 80))
+    run(out, "long", model(config), turns, video=bounds, gradients=lambda name: False)
 
 
 if __name__ == "__main__":
