@@ -4,7 +4,7 @@
 // A test that is skipped says so, and one that measures what it found.
 #![allow(clippy::print_stderr)]
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use savi_engine::{Engine, EngineOptions, Prompt};
 use savi_schema::{Generate, Message, Request, Role, Sampling};
@@ -93,6 +93,38 @@ fn perplexities_and_an_answer() {
     let told = engine.generate(&[request]).unwrap();
     eprintln!("with the template: {}", told[0][0].text);
     assert!(told[0][0].text.contains("Paris"));
+}
+
+/// Token for token what transformers' `generate` makes of the same file (`tests/goldens/smollm2/make.py`).
+#[test]
+fn greedy_answers_equal_transformers() {
+    #[derive(serde::Deserialize)]
+    struct Greedy {
+        question: String,
+        prompt: Vec<u32>,
+        tokens: Vec<u32>,
+        lead: f64,
+    }
+    let Some(path) = file(MODEL) else { return };
+    let golden =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/goldens/smollm2/greedy.json");
+    let told: Vec<Greedy> = serde_json::from_slice(&std::fs::read(golden).unwrap()).unwrap();
+    let options = EngineOptions { device: "cpu".into(), ..EngineOptions::default() };
+    let engine = Engine::load(path.to_str().unwrap(), &options).unwrap();
+    let request = |told: &Greedy| Request {
+        id: told.question.clone(),
+        messages: vec![Message::text(Role::User, told.question.clone())],
+        samplings: vec![Sampling { max_tokens: 64, ignore_eos: true, ..Sampling::default() }],
+        ..Request::default()
+    };
+    let requests: Vec<Request> = told.iter().map(request).collect();
+    let answers = engine.generate(&requests).unwrap();
+    assert_eq!(told.len(), 3);
+    for ((told, request), answers) in told.iter().zip(&requests).zip(&answers) {
+        assert_eq!(engine.prompt(&request.messages).unwrap().ids, told.prompt, "{}", told.question);
+        assert_eq!((told.tokens.len(), told.lead > 1e-3), (64, true));
+        assert_eq!(answers[0].token_ids, told.tokens, "{}", told.question);
+    }
 }
 
 /// The likeliest next token.
