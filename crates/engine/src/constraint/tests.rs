@@ -1,7 +1,8 @@
 use std::collections::{BTreeSet, HashSet};
 
 use super::*;
-use crate::text::{TextFiles, train_tokenizer};
+use crate::text::TextFiles;
+use crate::train_tokenizer;
 
 /// Byte-level BPE with merges across characters, half characters, and an end.
 fn byte_level() -> TextModel {
