@@ -3,6 +3,7 @@
 mod arrows;
 mod convert;
 mod endpoint;
+mod generate;
 mod hub;
 mod ingest;
 mod ingest_damaged;
@@ -11,6 +12,7 @@ mod licences;
 mod report;
 mod resume;
 mod score;
+mod serve;
 mod suites;
 mod tidy;
 mod videosavi;
