@@ -75,6 +75,7 @@ fn run_loop(args: &Run, global: &Global) -> anyhow::Result<()> {
         device: config.device.clone(),
         dtype: config.dtype.clone(),
         ingest: config.ingest.clone(),
+        feature_folder: config.feature_cache.clone(),
         interrupt: Some(interrupt.flag()),
         ..EngineOptions::default()
     };

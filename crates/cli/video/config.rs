@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, bail, ensure};
 use savi_endpoint::EndpointOptions;
+use savi_engine::FeatureFolder;
 use savi_schema::MediaPolicy;
 use savi_suites::View;
 use savi_train::{DpoConfig, SftConfig};
@@ -38,6 +39,9 @@ pub(crate) struct RunConfig {
     /// What reading allows a file: sizes, lengths, time, protocols.
     #[serde(default)]
     pub(crate) ingest: IngestOptions,
+    /// Where visual tokens are kept for other runs about the same clips.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) feature_cache: Option<FeatureFolder>,
     /// A JSON Lines file of captions, `{"clip": <path as given by videos>, "caption": "..."}`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) captions: Option<PathBuf>,

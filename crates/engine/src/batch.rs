@@ -220,10 +220,15 @@ impl Batch {
 
     /// The pass of a step; prompts whose pictures or clips cannot be read fail and are left out.
     fn pass(&mut self, engine: &Engine, told: &mut Told) -> Result<Option<Tensor>, EngineError> {
+        // Prompts wait until there is room for more of them, lest they drive rows out that drive them out.
+        let bytes = self.rows.iter().map(|row| row.node.bytes()).sum::<usize>();
+        let next = self.filling.front().map_or(0, |(filling, _)| filling.missing());
+        let more = next.min(engine.chunk()) * engine.token_bytes();
+        let open = self.rows.is_empty() || engine.tree().make_room(bytes + more);
         loop {
             let mut rows: Vec<&mut Row> = self.rows.iter_mut().collect();
-            let mut fillings: Vec<&mut Filling> =
-                self.filling.iter_mut().map(|(filling, _)| filling).collect();
+            let filling = self.filling.iter_mut().filter(|_| open);
+            let mut fillings: Vec<&mut Filling> = filling.map(|(filling, _)| filling).collect();
             let broken = match engine.pass(&mut rows, &mut fillings)? {
                 Ok(hidden) => return Ok(hidden),
                 Err(broken) => broken,

@@ -13,6 +13,7 @@ use std::time::SystemTime;
 use candle_core::{DType, Device, Tensor};
 use safetensors::SafeTensors;
 use savi_models::Plan;
+use serde::{Deserialize, Serialize};
 
 use crate::{ClipKey, EngineError};
 
@@ -22,12 +23,18 @@ const SMALL: u64 = 64 << 20;
 const ENDING: &str = "safetensors";
 
 /// Where visual tokens outlive the process.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct FeatureFolder {
     /// The folder; it is made where it is missing.
     pub dir: PathBuf,
     /// Bytes of files at most; those used longest ago go first.
+    #[serde(default = "ten_gib")]
     pub max_bytes: u64,
+}
+
+fn ten_gib() -> u64 {
+    10 << 30
 }
 
 /// A picture or a clip as the model sees it.

@@ -28,9 +28,14 @@ impl Filling {
         Self { prompt, units, place, cached }
     }
 
+    /// Tokens that are not computed yet.
+    pub(crate) fn missing(&self) -> usize {
+        self.units.len() - self.place.len()
+    }
+
     /// Whether all of it is computed.
     pub(crate) fn is_full(&self) -> bool {
-        self.place.len() == self.units.len()
+        self.missing() == 0
     }
 }
 
