@@ -11,7 +11,7 @@ use savi_nn::layers::{Linear, Mode};
 use savi_nn::ops::{
     RopeTable, gathered_logps, gelu_tanh, linear_transposed, rms_norm, rope, softcap, swiglu,
 };
-use savi_nn::{Forest, Fresh, Init, Params, Weight};
+use savi_nn::{Forest, Fresh, Init, Params, Weight, awake};
 
 use self::qkv::Qkv;
 use crate::rope::Rope;
@@ -345,15 +345,26 @@ impl Decoder {
     ) -> Result<Tensor> {
         let x = match rows {
             None => self.run(embeds, forest, mode, &Tape::default(), |_| ())?,
-            Some(rows) => {
-                let (tables, mut x) = (self.tables(forest)?, embeds.clone());
-                for layer in 0..self.blocks.len() {
-                    x = self.block(layer, &x, forest, &tables, mode, Some(&mut *rows))?;
-                }
-                x
+            Some(rows) if embeds.device().is_cpu() => {
+                awake(|| self.run_cached(embeds, forest, mode, rows))?
             }
+            Some(rows) => self.run_cached(embeds, forest, mode, rows)?,
         };
         self.norm.forward(&x, mode)
+    }
+
+    fn run_cached(
+        &self,
+        embeds: &Tensor,
+        forest: &Arc<Forest>,
+        mode: Mode,
+        rows: &mut [&mut KvNode],
+    ) -> Result<Tensor> {
+        let (tables, mut x) = (self.tables(forest)?, embeds.clone());
+        for layer in 0..self.blocks.len() {
+            x = self.block(layer, &x, forest, &tables, mode, Some(&mut *rows))?;
+        }
+        Ok(x)
     }
 
     /// [`forward`](Self::forward) of a whole pass, each block a segment of `tape`.

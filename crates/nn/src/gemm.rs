@@ -113,7 +113,7 @@ fn check<T>(m: usize, n: usize, k: usize, a: &Mat<'_, T>, b: &Mat<'_, T>) {
 
 /// Rows up to which reading b is what a product costs.
 #[cfg(target_arch = "x86_64")]
-const FEW: usize = 24;
+const FEW: usize = 96;
 
 /// The product in f32 tiles of `level`; the chains start at zero where `first`, else in c.
 #[cfg(target_arch = "x86_64")]

@@ -8,6 +8,7 @@
 
 mod adapters;
 pub mod attention;
+mod awake;
 pub mod check;
 pub mod checkpoint;
 pub mod device;
@@ -24,6 +25,7 @@ pub mod simd;
 mod weight;
 
 pub use adapters::LoraWeights;
+pub use awake::awake;
 pub use forest::{Forest, Parent, Segment};
 pub use noise::Noise;
 pub use params::{Fresh, Init, Params, TensorSource, Weights, normal};
