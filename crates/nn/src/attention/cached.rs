@@ -1,5 +1,6 @@
 //! Attention of new tokens over cached ones: prefill and decoding. Not differentiable.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Result, Tensor, bail};
@@ -8,8 +9,11 @@ use rayon::prelude::*;
 use super::Heads;
 use super::dense::masked;
 use super::kernel::{Span, attend};
+use super::tiles::{Node, Together, Work, tiled};
+use super::tree::Out;
 use crate::forest::{Forest, Parent};
 use crate::host::with_slices;
+use crate::simd::{Level, level};
 
 /// Keys and values of one layer of one node.
 #[derive(Debug, Clone)]
@@ -194,12 +198,20 @@ pub fn cached(
             row.append_host(layer, heads, &s[1][range.clone()], &s[2][range])?;
         }
         let rows: Vec<&KvNode> = rows.iter().map(|row| &**row).collect();
-        host(s[0], heads, forest, layer, &rows)
+        host(level(), s[0], heads, forest, layer, &rows)
     })?;
     Tensor::from_vec(out, q.shape(), q.device())?.to_dtype(dtype)
 }
 
+/// What one query head of one token sees of a chain, the last `kept` of `total` tokens.
+struct Seen<'a> {
+    chain: &'a [(usize, usize)],
+    total: usize,
+    kept: usize,
+}
+
 fn host(
+    level: Level,
     q: &[f32],
     heads: Heads,
     forest: &Forest,
@@ -207,61 +219,109 @@ fn host(
     rows: &[&KvNode],
 ) -> Result<Vec<f32>> {
     let Heads { heads, kv_heads, head_dim: dim, scale, window, softcap } = heads;
-    let cap = softcap.map(|cap| cap as f32);
-    let mut out = vec![0f32; q.len()];
-    let chains: Vec<Vec<(&KvNode, usize)>> = rows.iter().map(|row| row.chain()).collect();
-    let mut owners = vec![0; forest.len()];
-    for (index, segment) in forest.segments().iter().enumerate() {
-        owners[segment.range.clone()].fill(index);
+    let (cap, scale, group) = (softcap.map(|cap| cap as f32), scale as f32, heads / kv_heads);
+    // Every node once, and each row's chain as nodes and what it sees of them, itself with all that is new.
+    let (mut nodes, mut numbers) = (Vec::new(), HashMap::new());
+    let mut chains: Vec<Vec<(usize, usize)>> = Vec::with_capacity(rows.len());
+    for (row, segment) in rows.iter().zip(forest.segments()) {
+        let mut chain = Vec::new();
+        for (node, len) in row.chain() {
+            let LayerKv::Host { keys, values, capacity } = &node.layers[layer] else {
+                bail!("attention: this node's cache lives on another device");
+            };
+            let number = *numbers.entry(std::ptr::from_ref(node)).or_insert_with(|| {
+                nodes.push((keys.as_slice(), values.as_slice(), *capacity, node.past));
+                nodes.len() - 1
+            });
+            chain.push((number, len));
+        }
+        if let Some((_, own)) = chain.last_mut() {
+            *own += segment.range.len();
+        }
+        chains.push(chain);
     }
-    // Each output row is one token; a task takes whole tokens.
-    let per_task = forest.len().div_ceil(rayon::current_num_threads() * 4).max(1);
-    out.par_chunks_mut(heads * dim * per_task).enumerate().try_for_each(|(task, out)| {
-        let mut scores = Vec::new();
-        let mut spans: Vec<Span<'_, f32>> = Vec::new();
-        for (i, out) in out.chunks_exact_mut(heads * dim).enumerate() {
-            let token = task * per_task + i;
-            let segment = &forest.segments()[owners[token]];
-            let seen = token - segment.range.start + 1;
-            let total = segment.offset + seen;
-            let kept = window.map_or(total, |window| window.min(total));
-            for h in 0..heads {
-                let g = h / (heads / kv_heads);
-                spans.clear();
-                let mut hidden = total - kept;
-                for (depth, &(node, len)) in chains[owners[token]].iter().enumerate() {
-                    let LayerKv::Host { keys, values, capacity } = &node.layers[layer] else {
-                        bail!("attention: this node's cache lives on another device");
-                    };
-                    let own = depth + 1 == chains[owners[token]].len();
-                    let len = len + if own { seen } else { 0 };
-                    let cut = hidden.min(len);
-                    hidden -= cut;
-                    if len > cut {
-                        spans.push(Span {
-                            keys: &keys[g * dim * capacity + cut..],
-                            k_stride: *capacity,
-                            values: &values[(cut * kv_heads + g) * dim..],
-                            v_stride: kv_heads * dim,
-                            len: len - cut,
-                        });
-                    }
-                }
+    // Nothing of an empty node is seen, and it has no memory.
+    chains.iter_mut().for_each(|chain| chain.retain(|&(_, seen)| seen > 0));
+    let node = |number: usize, g: usize| {
+        let (keys, values, capacity, first) = nodes[number];
+        let (keys, values) = (&keys[g * dim * capacity..], &values[g * dim..]);
+        Node { keys, k_step: capacity, values, v_step: kv_heads * dim, first }
+    };
+    let mut out = vec![0f32; q.len()];
+    let target = Out::new(&mut out);
+    let query =
+        |token: usize, h: usize| &q[(token * heads + h) * dim..(token * heads + h + 1) * dim];
+    // SAFETY: each (token, head) is a cell of its own, and one task's.
+    let cell = |token: usize, h: usize| unsafe { target.cell((token * heads + h) * dim, dim) };
+
+    let (tiles, singles) = tiled(level, forest, &chains, group, window);
+    let jobs: Vec<_> = tiles
+        .iter()
+        .map(Job::Tile)
+        .chain(singles.chunks(SINGLES).map(Job::Singles))
+        .flat_map(|job| (0..kv_heads).map(move |g| (job, g)))
+        .collect();
+    jobs.into_par_iter().for_each(|(job, g)| match job {
+        Job::Tile(tile) => {
+            let work = Work {
+                query: &|t, h| query(tile.tokens[t], g * group + h),
+                group,
+                dim,
+                scale,
+                cap,
+                totals: &tile.totals,
+            };
+            let cell = |t: usize, h: usize| cell(tile.tokens[t], g * group + h);
+            tile.attend(level, &work, |number| node(number, g), cell);
+        }
+        Job::Singles(tokens) => {
+            let (mut scores, mut spans) = (Vec::new(), Vec::new());
+            for &(token, index) in tokens {
+                let segment = &forest.segments()[index];
+                let after = segment.range.end - token - 1;
+                let total = segment.offset + segment.range.len() - after;
+                let kept = window.map_or(total, |window| window.min(total));
+                Seen { chain: &chains[index], total, kept }.spans(|n| node(n, g), &mut spans);
                 scores.resize(kept, 0.0);
-                let at = (token * heads + h) * dim;
-                attend(
-                    &q[at..at + dim],
-                    &spans,
-                    scale as f32,
-                    cap,
-                    &mut scores,
-                    &mut out[h * dim..(h + 1) * dim],
-                );
+                for h in g * group..(g + 1) * group {
+                    attend(query(token, h), &spans, scale, cap, &mut scores, cell(token, h));
+                }
             }
         }
-        Ok(())
-    })?;
+    });
     Ok(out)
+}
+
+/// Tokens of a task that go query by query.
+const SINGLES: usize = 16;
+
+#[derive(Clone, Copy)]
+enum Job<'a> {
+    Tile(&'a Together),
+    Singles(&'a [(usize, usize)]),
+}
+
+impl Seen<'_> {
+    fn spans<'a>(&self, node: impl Fn(usize) -> Node<'a>, spans: &mut Vec<Span<'a, f32>>) {
+        spans.clear();
+        let (mut hidden, mut left) = (self.total - self.kept, self.total);
+        for &(number, len) in self.chain {
+            let len = len.min(left);
+            left -= len;
+            let cut = hidden.min(len);
+            hidden -= cut;
+            if len > cut {
+                let node = node(number);
+                spans.push(Span {
+                    keys: &node.keys[cut..],
+                    k_stride: node.k_step,
+                    values: &node.values[cut * node.v_step..],
+                    v_stride: node.v_step,
+                    len: len - cut,
+                });
+            }
+        }
+    }
 }
 
 fn cached_device(
@@ -310,77 +370,4 @@ fn cached_device(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{attention::tree, check};
-
-    /// Prefill in chunks, fork, decode token by token: the bits of one packed pass.
-    #[test]
-    fn decoding_after_a_fork_equals_the_packed_pass_bit_for_bit() -> Result<()> {
-        let plain = Heads::new(4, 2, 32);
-        for heads in [plain, Heads { window: Some(7), softcap: Some(2.0), ..plain }] {
-            decoding_equals_packed(heads)?;
-        }
-        Ok(())
-    }
-
-    fn decoding_equals_packed(heads: Heads) -> Result<()> {
-        let mut packed = Forest::new();
-        let prompt = packed.push(Parent::Root, 21);
-        packed.push(Parent::Segment(prompt), 6);
-        packed.push(Parent::Segment(prompt), 9);
-        let q = check::normal(&[36, 128], "q", DType::F32)?;
-        let k = check::normal(&[36, 64], "k", DType::F32)?;
-        let v = check::normal(&[36, 64], "v", DType::F32)?;
-        let want = tree(&q, &k, &v, heads, &Arc::new(packed))?.to_vec2::<f32>()?;
-
-        let part = |x: &Tensor, rows: &[u32]| {
-            x.index_select(&Tensor::new(rows, &Device::Cpu)?, 0)?.contiguous()
-        };
-        let pass = |nodes: &mut [&mut KvNode], rows: &[Vec<u32>]| -> Result<Vec<Vec<f32>>> {
-            let mut forest = Forest::new();
-            for (node, rows) in nodes.iter().zip(rows) {
-                forest.push(node.after(), rows.len());
-            }
-            let flat: Vec<u32> = rows.concat();
-            let out = cached(
-                &part(&q, &flat)?,
-                &part(&k, &flat)?,
-                &part(&v, &flat)?,
-                heads,
-                &forest,
-                0,
-                nodes,
-            )?;
-            for (index, node) in nodes.iter_mut().enumerate() {
-                node.commit(&forest, index);
-            }
-            out.to_vec2()
-        };
-        let mut root = KvNode::new(None, 1, 8, &Device::Cpu);
-        for chunk in [0..9u32, 9..21] {
-            let got = pass(&mut [&mut root], &[chunk.clone().collect()])?;
-            assert_eq!(got, want[chunk.start as usize..chunk.end as usize]);
-        }
-        let root = KvPrefix::whole(Arc::new(root));
-        let mut a = KvNode::new(Some(root.clone()), 1, 2, &Device::Cpu);
-        let mut b = KvNode::new(Some(root), 1, 2, &Device::Cpu);
-        for step in 0..6u32 {
-            let got = pass(&mut [&mut a, &mut b], &[vec![21 + step], vec![27 + step]])?;
-            assert_eq!(got[0], want[21 + step as usize]);
-            assert_eq!(got[1], want[27 + step as usize]);
-        }
-        let got = pass(&mut [&mut b], &[vec![33, 34, 35]])?;
-        assert_eq!(got, want[33..36]);
-        assert_eq!((a.total(), b.total()), (27, 30));
-
-        // From the middle of a node: its later tokens are another branch's.
-        let fork = KvPrefix::first(Arc::new(b), 4);
-        assert_eq!((fork.total(), fork.position()), (25, 25));
-        let mut c = KvNode::new(Some(fork), 1, 2, &Device::Cpu);
-        assert_eq!(c.after(), Parent::Cached { tokens: 25, position: 25 });
-        let got = pass(&mut [&mut c], &[vec![31, 32]])?;
-        assert_eq!(got, want[31..33]);
-        Ok(())
-    }
-}
+mod tests;

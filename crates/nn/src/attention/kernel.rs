@@ -23,7 +23,7 @@ const BLOCK: usize = 64;
 /// Partial sums of the softmax denominator.
 const LANES: usize = 16;
 /// Partial sums over keys of the weighted values; key j goes to chain j mod CHAINS.
-const CHAINS: usize = 4;
+pub(super) const CHAINS: usize = 4;
 /// Value columns per register block: with all chains they fit the registers of AVX2.
 const COLUMNS: usize = 16;
 
@@ -188,6 +188,72 @@ simd! {
         }
         let inverse = exponentials(scores);
         combine(scores, spans.iter().map(|s| (s.values, s.v_stride, s.len)), inverse, out);
+    }
+}
+
+simd! {
+    /// [`products`] for a tile's query.
+    pub(super) fn scores_of<T>(query: &[T], keys: &[T], stride: usize, scale: T, out: &mut [T]) {
+        products(query, keys, stride, scale, out);
+    }
+}
+
+simd! {
+    /// Times the scale, what a tile has left without it.
+    pub(super) fn scaled<T>(scores: &mut [T], scale: T) {
+        for score in scores {
+            *score = *score * scale;
+        }
+    }
+}
+
+/// A tile's scores of one query as weights, and one over their sum.
+pub(super) fn exponentiated<T: Real>(scores: &mut [T], cap: Option<T>) -> T {
+    let mut factor = [T::default()];
+    weights_of(scores, cap, &mut factor);
+    factor[0]
+}
+
+simd! {
+    fn weights_of<T>(scores: &mut [T], cap: Option<T>, factor: &mut [T]) {
+        if let Some(cap) = cap {
+            soften(scores, cap);
+        }
+        factor[0] = exponentials(scores);
+    }
+}
+
+simd! {
+    /// Adds weighted values to sums `[CHAINS][dim]` that are kept between spans; `first` is the logical index
+    /// of the first weight.
+    pub(super) fn add_values<T>(weights: &[T], rows: &[T], stride: usize, first: usize, sums: &mut [T]) {
+        let dim = sums.len() / CHAINS;
+        let mut column = 0;
+        while column < dim {
+            let width = COLUMNS.min(dim - column);
+            let mut acc = [[T::default(); COLUMNS]; CHAINS];
+            for (c, acc) in acc.iter_mut().enumerate() {
+                let at = c * dim + column;
+                acc[..width].copy_from_slice(&sums[at..at + width]);
+            }
+            gather(weights, rows, stride, column, first, &mut acc, width);
+            for (c, acc) in acc.iter().enumerate() {
+                let at = c * dim + column;
+                sums[at..at + width].copy_from_slice(&acc[..width]);
+            }
+            column += width;
+        }
+    }
+}
+
+simd! {
+    /// The chains' sum times `factor`.
+    pub(super) fn finish<T>(sums: &[T], factor: T, out: &mut [T]) {
+        let dim = out.len();
+        for (d, out) in out.iter_mut().enumerate() {
+            let chain = |c: usize| sums[c * dim + d];
+            *out = ((chain(0) + chain(1)) + (chain(2) + chain(3))) * factor;
+        }
     }
 }
 

@@ -6,6 +6,7 @@
 mod cached;
 mod dense;
 mod kernel;
+mod tiles;
 mod tree;
 
 pub use cached::{KvNode, KvPrefix, cached};

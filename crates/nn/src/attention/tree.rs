@@ -74,17 +74,22 @@ fn visible(
     ranges
 }
 
-struct Out<T>(*mut T);
+/// Cells of one output, for tasks that write different ones.
+pub(super) struct Out<T>(*mut T);
 // SAFETY: tasks write disjoint (token, head) cells.
 unsafe impl<T> Send for Out<T> {}
 // SAFETY: as above.
 unsafe impl<T> Sync for Out<T> {}
 
 impl<T> Out<T> {
+    pub(super) fn new(cells: &mut [T]) -> Self {
+        Self(cells.as_mut_ptr())
+    }
+
     /// # Safety
     /// The cell lies inside the allocation and no other task touches it.
     #[allow(clippy::mut_from_ref, reason = "disjoint cells of one output")]
-    unsafe fn cell(&self, start: usize, len: usize) -> &mut [T] {
+    pub(super) unsafe fn cell<'a>(&self, start: usize, len: usize) -> &'a mut [T] {
         // SAFETY: promised by the caller.
         unsafe { std::slice::from_raw_parts_mut(self.0.add(start), len) }
     }

@@ -7,7 +7,7 @@ use std::arch::x86_64::*;
 /// # Safety
 /// Every function needs the instructions of its set, and pointers that hold what is read or written.
 /// All are inlined into functions that are compiled for the set.
-pub(super) trait Lanes {
+pub(crate) trait Lanes {
     type V: Copy;
     type Mask: Copy;
     /// Elements of a vector.
@@ -29,7 +29,7 @@ pub(super) trait Lanes {
 }
 
 /// AVX-512.
-pub(super) struct Avx512;
+pub(crate) struct Avx512;
 
 impl Lanes for Avx512 {
     type V = __m512;
@@ -126,7 +126,7 @@ impl Lanes for Avx512 {
 }
 
 /// AVX2 with FMA.
-pub(super) struct Avx2;
+pub(crate) struct Avx2;
 
 impl Lanes for Avx2 {
     type V = __m256;

@@ -36,6 +36,7 @@ pub(super) fn gemm<K: Kernel>(
                     width: unit.min(n - j),
                     steps,
                     a: pa[strip * K::MANY * steps..].as_ptr(),
+                    a_step: K::MANY,
                     b: pb.as_ptr(),
                     b_step: unit,
                     c: c.at(i * n + j),

@@ -10,7 +10,7 @@ thread_local! {
 }
 
 /// Runs `f` with scratch of this thread. What stands in it is of no use to anyone.
-pub(super) fn with_scratch<R>(len: usize, f: impl FnOnce(&mut [f32]) -> R) -> R {
+pub(crate) fn with_scratch<R>(len: usize, f: impl FnOnce(&mut [f32]) -> R) -> R {
     // Taken out of the cell: rayon may run another product on this thread while f waits.
     let mut scratch = SCRATCH.with(|cell| cell.borrow_mut().pop()).unwrap_or_default();
     if scratch.len() < len {

@@ -6,34 +6,35 @@ use super::lanes::{Avx2, Avx512, Lanes};
 
 /// Where a tile reads and writes.
 #[derive(Clone, Copy)]
-pub(super) struct Tile {
+pub(crate) struct Tile {
     /// Rows and columns of c that exist.
-    pub(super) rows: usize,
-    pub(super) width: usize,
+    pub(crate) rows: usize,
+    pub(crate) width: usize,
     /// Steps of k.
-    pub(super) steps: usize,
-    /// `[steps][R]`, packed.
-    pub(super) a: *const f32,
+    pub(crate) steps: usize,
+    /// A step's rows one after the other, steps `a_step` apart. `R` of them are read, also where fewer exist.
+    pub(crate) a: *const f32,
+    pub(crate) a_step: usize,
     /// Rows of the tile's whole width, `b_step` apart.
-    pub(super) b: *const f32,
-    pub(super) b_step: usize,
-    pub(super) c: *mut f32,
-    pub(super) c_step: usize,
+    pub(crate) b: *const f32,
+    pub(crate) b_step: usize,
+    pub(crate) c: *mut f32,
+    pub(crate) c_step: usize,
     /// Whether the chains start here, at zero.
-    pub(super) first: bool,
+    pub(crate) first: bool,
 }
 
 /// What is read next, fetched while a tile computes. Several rows go side by side: each is a stream for the
 /// hardware, which stops at the end of a page, and one stream would wait there.
 #[derive(Clone, Copy)]
-pub(super) struct Ahead {
-    pub(super) at: *const f32,
-    pub(super) step: usize,
+pub(crate) struct Ahead {
+    pub(crate) at: *const f32,
+    pub(crate) step: usize,
     /// Lines of a row, and those left of these rows.
-    pub(super) lines: usize,
-    pub(super) left: usize,
+    pub(crate) lines: usize,
+    pub(crate) left: usize,
     /// Steps of k that share a fetch: the strips of rows that pass over the same b.
-    pub(super) share: usize,
+    pub(crate) share: usize,
 }
 
 impl Ahead {
@@ -54,7 +55,7 @@ impl Ahead {
 }
 
 /// One instruction set's tiles.
-pub(super) trait Kernel: Lanes {
+pub(crate) trait Kernel: Lanes {
     /// Most rows of a tile for few rows.
     const FEW: usize;
     /// Rows of a tile for many rows.
@@ -129,8 +130,8 @@ unsafe fn tile<L: Lanes, const R: usize, const V: usize, const AHEAD: bool>(
                         row[v] = L::fma(x, columns[v], row[v]);
                     }
                 }
-                a = a.add(R);
-                b = b.add(t.b_step);
+                a = a.wrapping_add(t.a_step);
+                b = b.wrapping_add(t.b_step);
                 step += 1;
             }
         }
