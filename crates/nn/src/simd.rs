@@ -141,25 +141,35 @@ pub enum Level {
     Base,
 }
 
+static LEVEL: OnceLock<Level> = OnceLock::new();
+
 /// What this machine has.
 pub fn level() -> Level {
-    static LEVEL: OnceLock<Level> = OnceLock::new();
-    *LEVEL.get_or_init(|| {
-        #[cfg(target_arch = "x86_64")]
+    *LEVEL.get_or_init(detect)
+}
+
+/// Uses AVX2 where there is more, to measure it. Gives whether that was still possible: before the first kernel.
+#[doc(hidden)]
+pub fn at_most_avx2() -> bool {
+    let narrower = if detect() == Level::Base { Level::Base } else { Level::Avx2 };
+    LEVEL.set(narrower).is_ok()
+}
+
+fn detect() -> Level {
+    #[cfg(target_arch = "x86_64")]
+    {
+        if is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512vl")
         {
-            if is_x86_feature_detected!("avx512f")
-                && is_x86_feature_detected!("avx512dq")
-                && is_x86_feature_detected!("avx512bw")
-                && is_x86_feature_detected!("avx512vl")
-            {
-                return Level::Avx512;
-            }
-            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-                return Level::Avx2;
-            }
+            return Level::Avx512;
         }
-        Level::Base
-    })
+        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            return Level::Avx2;
+        }
+    }
+    Level::Base
 }
 
 /// Defines a function whose body is compiled for every [`Level`] and chosen at run time.

@@ -202,7 +202,7 @@ simd! {
     /// Times the scale, what a tile has left without it.
     pub(super) fn scaled<T>(scores: &mut [T], scale: T) {
         for score in scores {
-            *score = *score * scale;
+            *score *= scale;
         }
     }
 }

@@ -7,6 +7,8 @@ mod cached;
 mod dense;
 mod kernel;
 mod tiles;
+#[cfg(target_arch = "x86_64")]
+mod together;
 mod tree;
 
 pub use cached::{KvNode, KvPrefix, cached};
