@@ -10,8 +10,8 @@ use super::tile::{Ahead, Kernel, Tile};
 const STEPS: usize = 48;
 /// Most columns of a task: with its rows of c it stays in the second-level cache.
 const COLUMNS: usize = 1024;
-/// Steps of a panel of a transposed b, which has to stay in the first-level cache.
-const PANEL: usize = 128;
+/// Elements of a panel of a transposed b, which has to stay in the first-level cache.
+const PANEL: usize = 4096;
 
 /// c = a b, or c += a b unless `first`.
 pub(super) fn gemm<K: Kernel>(
@@ -130,21 +130,16 @@ fn turned<K: Kernel>(
     first: bool,
 ) {
     let unit = K::columns(height);
-    with_scratch(PANEL * unit, |scratch| {
+    let most = (PANEL / unit / K::WIDTH).max(1) * K::WIDTH;
+    with_scratch(most * unit, |scratch| {
         for j in range.clone().step_by(unit) {
             let width = unit.min(range.end - j);
-            for k0 in (0..k).step_by(PANEL) {
-                let steps = PANEL.min(k - k0);
+            for k0 in (0..k).step_by(most) {
+                let steps = most.min(k - k0);
                 panel::<K>(b, k0, steps, j, width, unit, scratch);
-                // While the tiles compute, the same steps of the next columns.
-                let next = k0 * b.row_stride + (j + unit) * b.col_stride;
-                let mut ahead = Ahead {
-                    at: b.data.as_ptr().wrapping_add(next),
-                    step: b.col_stride,
-                    lines: steps.div_ceil(K::WIDTH),
-                    left: steps.div_ceil(K::WIDTH),
-                    share: m.div_ceil(height),
-                };
+                // Turning has fetched what comes next.
+                let at = scratch.as_ptr();
+                let mut ahead = Ahead { at, step: 0, lines: 1, left: 1, share: usize::MAX };
                 for (strip, i) in (0..m).step_by(height).enumerate() {
                     let t = Tile {
                         rows: height.min(m - i),

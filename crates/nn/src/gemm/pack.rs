@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 
 use super::Mat;
-use super::tile::Kernel;
+use super::tile::{Kernel, fetch};
 
 thread_local! {
     static SCRATCH: RefCell<Vec<Vec<f32>>> = const { RefCell::new(Vec::new()) };
@@ -69,6 +69,12 @@ pub(super) fn panel<K: Kernel>(
             while p + square <= steps {
                 let from = &b.data[at(p, l0)..=at(p + square - 1, l0 + square - 1)];
                 let to = &mut out[p * unit + l0..(p + square - 1) * unit + l0 + square];
+                // Turning is slow enough to fetch as much of the next panel meanwhile, in the order of memory.
+                let squares = (k0 + p) / square * (unit / square) + l0 / square;
+                let next = (j + unit) * b.col_stride + squares * square * square;
+                for line in 0..square {
+                    fetch(b.data.as_ptr().wrapping_add(next + line * square));
+                }
                 // SAFETY: the instructions were detected; both slices hold the square.
                 unsafe { K::turned(from.as_ptr(), b.col_stride, to.as_mut_ptr(), unit) }
                 p += square;

@@ -33,7 +33,8 @@ pub(crate) struct Ahead {
     /// Lines of a row, and those left of these rows.
     pub(crate) lines: usize,
     pub(crate) left: usize,
-    /// Steps of k that share a fetch: the strips of rows that pass over the same b.
+    /// Steps of k that share a fetch: the strips of rows that pass over the same b. All of them where there is
+    /// nothing to fetch.
     pub(crate) share: usize,
 }
 
@@ -41,9 +42,7 @@ impl Ahead {
     #[inline(always)]
     fn fetch<const V: usize>(&mut self, width: usize) {
         for v in 0..V {
-            let at = self.at.wrapping_add(v * self.step);
-            // SAFETY: a prefetch touches nothing, wherever it points.
-            unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
+            fetch(self.at.wrapping_add(v * self.step));
         }
         self.at = self.at.wrapping_add(width);
         self.left -= 1;
@@ -52,6 +51,13 @@ impl Ahead {
             self.at = self.at.wrapping_add(V * self.step).wrapping_sub(self.lines * width);
         }
     }
+}
+
+/// Brings a line into the second-level cache.
+#[inline(always)]
+pub(crate) fn fetch(at: *const f32) {
+    // SAFETY: a prefetch touches nothing, wherever it points.
+    unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
 }
 
 /// One instruction set's tiles.
@@ -117,7 +123,7 @@ unsafe fn tile<L: Lanes, const R: usize, const V: usize, const AHEAD: bool>(
             let mut end = t.steps;
             if AHEAD {
                 ahead.fetch::<V>(L::WIDTH);
-                end = end.min(step + ahead.share);
+                end = end.min(step.saturating_add(ahead.share));
             }
             while step < end {
                 let mut columns = [L::zero(); V];
@@ -257,6 +263,6 @@ macro_rules! kernel {
 }
 
 kernel!(Avx512, "avx512f", few 8, many 12 x 2,
-    1 x 8, 2 x 8, 3 x 8, 4 x 6, 5 x 4, 6 x 4, 7 x 3, 8 x 3);
+    1 x 2, 2 x 8, 3 x 8, 4 x 6, 5 x 4, 6 x 4, 7 x 3, 8 x 3);
 kernel!(Avx2, "avx2,fma", few 6, many 6 x 2,
     1 x 8, 2 x 4, 3 x 4, 4 x 3, 5 x 2, 6 x 2);
