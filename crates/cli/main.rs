@@ -57,6 +57,7 @@ pub(crate) struct Global {
 }
 
 // One line and one file per command.
+#[allow(clippy::large_enum_variant, reason = "there is one command, and it is read once")]
 #[derive(Debug, Subcommand)]
 enum Command {
     Data(data::Args),

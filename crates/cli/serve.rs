@@ -107,8 +107,7 @@ pub(crate) fn run(args: Args, _: &Global) -> anyhow::Result<()> {
     }
     let engine = args.engine.load(&args.engine.options()?)?;
     let fingerprint = Some(engine.fingerprint());
-    let serving =
-        ServingOptions { max_waiting: args.limits.max_waiting, ..ServingOptions::default() };
+    let serving = ServingOptions { max_waiting: args.limits.max_waiting };
     let serving = Arc::new(Serving::start(engine, serving)?);
     let interrupt = Interrupt::on_signals()?;
     let addr = args.addr.clone();

@@ -224,7 +224,7 @@ impl Features {
             hash.update(&(part.len() as u64).to_le_bytes());
             hash.update(part.as_bytes());
         }
-        Some(folder.dir.join(hash.finalize().to_hex()[..32].to_owned()).with_extension(ENDING))
+        Some(folder.dir.join(&hash.finalize().to_hex()[..32]).with_extension(ENDING))
     }
 }
 

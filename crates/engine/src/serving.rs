@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -33,7 +33,7 @@ pub struct Serving {
     engine: Arc<Engine>,
     options: ServingOptions,
     shared: Arc<Shared>,
-    inbox: Mutex<Option<Sender<Waiting>>>,
+    inbox: Mutex<Option<Sender<Box<Waiting>>>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -111,7 +111,7 @@ impl Serve for Serving {
             let prepared = self.engine.prepare(request)?;
             let inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
             let sent = inbox.as_ref().filter(|_| !closed());
-            let sent = sent.map(|inbox| inbox.send(Waiting { prepared, listener }));
+            let sent = sent.map(|inbox| inbox.send(Box::new(Waiting { prepared, listener })));
             sent.ok_or(GenerateError::Interrupted)?.map_err(|_| GenerateError::Interrupted)
         };
         let taken = taken_up();
@@ -166,7 +166,7 @@ struct Desk<'a> {
     engine: &'a Engine,
     shared: &'a Shared,
     batch: Batch,
-    waiting: VecDeque<Waiting>,
+    waiting: VecDeque<Box<Waiting>>,
     served: HashMap<usize, Served>,
     next: usize,
 }
@@ -177,7 +177,7 @@ impl<'a> Desk<'a> {
         Self { engine, shared, batch: Batch::default(), waiting, served, next: 0 }
     }
 
-    fn serve(mut self, inbox: &Receiver<Waiting>) {
+    fn serve(mut self, inbox: &Receiver<Box<Waiting>>) {
         loop {
             if self.batch.is_idle() && self.waiting.is_empty() {
                 match inbox.recv() {
@@ -185,11 +185,8 @@ impl<'a> Desk<'a> {
                     Err(_) => return,
                 }
             }
-            loop {
-                match inbox.try_recv() {
-                    Ok(waiting) => self.waiting.push_back(waiting),
-                    Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
-                }
+            while let Ok(waiting) = inbox.try_recv() {
+                self.waiting.push_back(waiting);
             }
             if self.shared.stopped.load(Ordering::SeqCst) {
                 self.interrupt();
@@ -226,7 +223,8 @@ impl<'a> Desk<'a> {
         while let Some(first) = self.waiting.front()
             && self.batch.has_room(self.engine, first.prepared.request.samplings.len())
         {
-            let Some(Waiting { prepared, listener }) = self.waiting.pop_front() else { break };
+            let Some(waiting) = self.waiting.pop_front() else { break };
+            let Waiting { prepared, listener } = *waiting;
             let Prepared { request, prompt } = prepared;
             let (id, left) = (request.id.clone(), request.samplings.len());
             self.shared.running.fetch_add(1, Ordering::SeqCst);

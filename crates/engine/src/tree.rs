@@ -112,8 +112,7 @@ impl Tree {
         }
         let mut inner = self.lock();
         let (mut place, mut matched, mut path) = (Place::root(), 0, Vec::new());
-        loop {
-            let Some(next) = text.get(matched) else { break };
+        while let Some(next) = text.get(matched) {
             let child = match place.at {
                 At::Root => inner.roots.get(&(0, *next)),
                 At::Entry { id, own } => {

@@ -2,7 +2,8 @@
 //!
 //! A pass over few tokens is hundreds of products of some ten microseconds each, with a moment of one thread's
 //! work between them. rayon's workers fall asleep in those moments, and waking them takes as long as a
-//! product. So while such a pass runs, the other workers look for work without rest.
+//! product. So while such a pass runs, the other workers look for work, for as long as a moment lasts, and let
+//! others have the core in between: where cores are short, nobody waits for one that only looks.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -11,6 +12,9 @@ use rayon::Yield;
 
 /// Passes that run now: with several at once there is work enough, and nobody has to wait for it.
 static PASSES: AtomicUsize = AtomicUsize::new(0);
+
+/// Looks for work without finding any after which a worker sleeps: some hundred microseconds.
+const LOOKS: usize = 1000;
 
 struct Pass(Arc<AtomicBool>);
 
@@ -36,9 +40,18 @@ pub fn awake<R: Send>(f: impl FnOnce() -> R + Send) -> R {
                 if Some(worker.index()) == caller {
                     return;
                 }
-                while running.load(Ordering::Relaxed) && PASSES.load(Ordering::Relaxed) == 1 {
-                    if rayon::yield_now() != Some(Yield::Executed) {
-                        (0..16).for_each(|_| std::hint::spin_loop());
+                let goes_on =
+                    || running.load(Ordering::Relaxed) && PASSES.load(Ordering::Relaxed) == 1;
+                let mut idle = 0;
+                while idle < LOOKS && goes_on() {
+                    if rayon::yield_now() == Some(Yield::Executed) {
+                        idle = 0;
+                        continue;
+                    }
+                    idle += 1;
+                    (0..4).for_each(|_| std::hint::spin_loop());
+                    if idle % 16 == 0 {
+                        std::thread::yield_now();
                     }
                 }
             });
