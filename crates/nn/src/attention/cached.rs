@@ -146,11 +146,11 @@ impl KvNode {
             bail!("attention: this node's cache lives on another device");
         };
         if keys.is_empty() {
-            *capacity = (*capacity).max(new);
+            *capacity = spread((*capacity).max(new));
             keys.resize(width * *capacity, 0.0);
             values.resize(width * *capacity, 0.0);
         } else if len + new > *capacity {
-            let wider = (*capacity * 2).max(len + new);
+            let wider = spread((*capacity * 2).max(len + new));
             let mut moved = vec![0f32; width * wider];
             for row in 0..width {
                 moved[row * wider..row * wider + len]
@@ -168,6 +168,12 @@ impl KvNode {
         values[len * width..(len + new) * width].copy_from_slice(v);
         Ok(())
     }
+}
+
+/// At least so many keys between the rows of a key matrix, and no power of two: those rows would share the same few
+/// places of the first-level cache.
+fn spread(capacity: usize) -> usize {
+    if capacity < 64 { capacity } else { capacity.next_multiple_of(16) | 16 }
 }
 
 /// Appends the new tokens' keys and values to `rows` and attends over each row's whole chain.

@@ -6,10 +6,12 @@ use super::Mat;
 use super::pack::{Out, pack_rows, panel, with_scratch};
 use super::tile::{Kernel, Tile};
 
-/// k is cut into even parts of this length at most: a packed panel of b stays in the first-level cache.
-const STEPS: usize = 320;
-/// Rows that one task takes, at most.
+/// k is cut into even parts of this length at most: a panel of b and a strip of a stay in the first-level cache.
+const STEPS: usize = 256;
+/// Rows that one task takes, at most: their part of c stays in the second-level cache from part to part of k.
 const ROWS: usize = 96;
+/// Elements of b that are packed at a time.
+const PACKED: usize = 1 << 22;
 
 /// c = a b, or c += a b unless `first`.
 pub(super) fn gemm<K: Kernel>(
@@ -26,9 +28,9 @@ pub(super) fn gemm<K: Kernel>(
     let threads = if m * n * k < 1 << 16 { 1 } else { rayon::current_num_threads().max(1) };
     let rows = m.div_ceil(threads * 4).next_multiple_of(K::MANY).clamp(K::MANY, ROWS);
     let part = k.div_ceil(k.div_ceil(STEPS));
-    for k0 in (0..k).step_by(part) {
-        let steps = part.min(k - k0);
-        let tiles = |i0: usize, i1: usize, pa: &[f32], pb: &[f32], at: usize| {
+    // All strips of some rows, from step `k0` on, over one panel of b.
+    let tiles =
+        |i0: usize, i1: usize, k0: usize, steps: usize, pa: &[f32], pb: &[f32], at: usize| {
             let j = at * unit;
             for (strip, i) in (i0..i1).step_by(K::MANY).enumerate() {
                 let t = Tile {
@@ -48,19 +50,19 @@ pub(super) fn gemm<K: Kernel>(
                 unsafe { K::many(t) }
             }
         };
-        let pack = |at: usize, pb: &mut [f32]| {
-            panel::<K>(b, k0, steps, at * unit, unit.min(n - at * unit), unit, pb);
-        };
-        if m <= ROWS {
-            // All rows fit a task: it packs the panels that it needs, and the work is split by columns.
-            let padded = m.next_multiple_of(K::MANY);
+    let parts = || (0..k).step_by(part).map(|k0| (k0, part.min(k - k0)));
+    if m <= ROWS {
+        // All rows fit a task: it packs the panels that it needs, and the work is split by columns.
+        let padded = m.next_multiple_of(K::MANY);
+        for (k0, steps) in parts() {
             with_scratch(padded * steps, |pa| {
                 pack_rows(a, 0, m, k0, steps, K::MANY, pa);
                 let pa = &*pa;
                 let run = |at: usize| {
                     with_scratch(steps * unit, |pb| {
-                        pack(at, pb);
-                        tiles(0, m, pa, pb, at);
+                        let width = unit.min(n - at * unit);
+                        panel::<K>(b, k0, steps, at * unit, width, unit, pb);
+                        tiles(0, m, k0, steps, pa, pb, at);
                     });
                 };
                 if threads == 1 {
@@ -69,19 +71,29 @@ pub(super) fn gemm<K: Kernel>(
                     (0..panels).into_par_iter().for_each(run);
                 }
             });
-            continue;
         }
-        with_scratch(panels * steps * unit, |packed| {
-            packed.par_chunks_mut(steps * unit).enumerate().for_each(|(at, pb)| pack(at, pb));
+        return;
+    }
+    let group = (PACKED / (k * unit)).max(1);
+    for g0 in (0..panels).step_by(group) {
+        let count = group.min(panels - g0);
+        with_scratch(count * k * unit, |packed| {
+            packed.par_chunks_mut(k * unit).enumerate().for_each(|(at, pb)| {
+                let j = (g0 + at) * unit;
+                panel::<K>(b, 0, k, j, unit.min(n - j), unit, pb);
+            });
             let packed = &*packed;
             (0..m.div_ceil(rows)).into_par_iter().for_each(|block| {
                 let (i0, i1) = (block * rows, ((block + 1) * rows).min(m));
-                with_scratch((i1 - i0).next_multiple_of(K::MANY) * steps, |pa| {
-                    pack_rows(a, i0, i1, k0, steps, K::MANY, pa);
-                    for (at, pb) in packed.chunks_exact(steps * unit).enumerate() {
-                        tiles(i0, i1, pa, pb, at);
-                    }
-                });
+                for (k0, steps) in parts() {
+                    with_scratch((i1 - i0).next_multiple_of(K::MANY) * steps, |pa| {
+                        pack_rows(a, i0, i1, k0, steps, K::MANY, pa);
+                        for (at, pb) in packed.chunks_exact(k * unit).enumerate() {
+                            let pb = &pb[k0 * unit..(k0 + steps) * unit];
+                            tiles(i0, i1, k0, steps, pa, pb, g0 + at);
+                        }
+                    });
+                }
             });
         });
     }
