@@ -100,7 +100,7 @@ fn a_suite_is_asked_of_a_server() {
     };
     let (code, stderr) = run("first", &[]);
     assert_eq!(code, Some(0), "{stderr}");
-    assert!(stderr.contains("big at http://127.0.0.1"), "{stderr}");
+    assert!(stderr.contains("big answers at http://127.0.0.1"), "{stderr}");
     let answers = read(&dir.join("first/answers.jsonl"));
     let asked = server.count();
     assert!(asked > 2 && asked <= answers.lines().count(), "{asked}");

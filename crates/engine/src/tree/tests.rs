@@ -84,10 +84,11 @@ fn what_was_used_longest_ago_goes_first_and_nobody_loses_what_they_stand_on() {
     fill(&[4, 4, 4, 4]);
     assert_eq!(tree.find(&[1, 1]).len(), 0);
     assert_eq!(tree.find(&[3, 3, 3, 3]).len(), 4);
-    assert!(!tree.make_room(5 * token));
-    drop(held);
-    assert!(tree.make_room(6 * token));
+    assert!(!tree.make_room(7 * token));
     assert_eq!(tree.usage().0, 4 * token);
+    drop(held);
+    assert!(tree.make_room(7 * token));
+    assert_eq!(tree.usage().0, 0);
     // Leaves go before what they stand on.
     tree.clear();
     fill(&[5, 5]);
