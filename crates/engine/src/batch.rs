@@ -117,6 +117,10 @@ impl Batch {
     /// Lets the youngest rows give up their caches until the budget holds, and takes rows up again that
     /// did where it does.
     fn keep_budget(&mut self, engine: &Engine) {
+        // What is computed whole shares nothing and could not be found again in the tree.
+        if engine.depends_on_length() {
+            return;
+        }
         let bytes = |rows: &[Row]| rows.iter().map(|row| row.node.bytes()).sum::<usize>();
         while !engine.tree().make_room(bytes(&self.rows)) && self.rows.len() > 1 {
             let Some(mut row) = self.rows.pop() else { break };
@@ -152,7 +156,7 @@ impl Batch {
         }
         self.rows = rows;
         if engine.depends_on_length() {
-            for (_, then) in std::mem::take(&mut self.filling) {
+            for (filling, then) in std::mem::take(&mut self.filling) {
                 match then {
                     Then::Start(job, samplings) => {
                         match start_whole(engine, &job, samplings, &mut told) {
@@ -164,7 +168,7 @@ impl Batch {
                             Err(error) => return Err(error),
                         }
                     }
-                    Then::Resume(_) => {}
+                    resumed @ Then::Resume(_) => self.filling.push_back((filling, resumed)),
                 }
             }
         }
@@ -202,7 +206,7 @@ impl Batch {
             })
             .collect();
         self.rows = resumed;
-        let failed = refused(&drawing, taken, &mut told)?;
+        let failed = refused(&drawing, taken, &mut told);
         failed.iter().for_each(|&number| self.cancel(number));
         for (mut row, _) in drawing {
             if failed.contains(&row.owner().0) {
@@ -262,25 +266,24 @@ fn start_whole(
     Ok(rows.collect())
 }
 
-/// Requests whose texts cannot go on: a form and bans may leave nothing to draw. Any other failure is that of all.
+/// Requests whose texts cannot go on, as where a form and bans leave nothing to draw: a row's failure is its
+/// request's alone.
 fn refused(
     drawing: &[(Row, Vec<f32>)],
     taken: Vec<Result<(), EngineError>>,
     told: &mut Told,
-) -> Result<Vec<usize>, EngineError> {
+) -> Vec<usize> {
     let mut failed = Vec::new();
     for ((row, _), taken) in drawing.iter().zip(taken) {
         let number = row.owner().0;
-        match taken {
-            Err(error @ EngineError::Constraint(_)) if !failed.contains(&number) => {
-                told.push((number, Event::Failed(error.for_request(row.request_id()))));
-                failed.push(number);
-            }
-            Ok(()) | Err(EngineError::Constraint(_)) => {}
-            Err(error) => return Err(error),
+        if let Err(error) = taken
+            && !failed.contains(&number)
+        {
+            told.push((number, Event::Failed(error.for_request(row.request_id()))));
+            failed.push(number);
         }
     }
-    Ok(failed)
+    failed
 }
 
 fn started(job: &Job, cached_tokens: usize) -> Event {

@@ -33,7 +33,7 @@ pub fn random_engine_with(
         "vision_config": {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1,
             "num_attention_heads": 2, "image_size": 16, "patch_size": 4},
     });
-    from_config(seed, frames, &config, options)
+    from_config(seed, Some(frames), &config, options)
 }
 
 /// A LLaVA-OneVision of some million random weights that looks at `frames` frames of a clip, 64 visual tokens
@@ -51,29 +51,37 @@ pub fn random_clip_engine(
         "vision_config": {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
             "num_attention_heads": 2, "image_size": 64, "patch_size": 4},
     });
-    from_config(seed, frames, &config, options)
+    from_config(seed, Some(frames), &config, options)
 }
 
 fn from_config(
     seed: u64,
-    frames: usize,
+    frames: Option<usize>,
     config: &Value,
     options: EngineOptions,
 ) -> Result<Engine, EngineError> {
     let corpus = ["which way does the red circle move", "user assistant left right up down"];
     let tokenizer = train_tokenizer(corpus.iter().map(ToString::to_string), 300)?;
-    let policy = savi_schema::MediaPolicy::count(frames, savi_schema::CountRule::MidSegment);
+    let policy =
+        |frames| savi_schema::MediaPolicy::count(frames, savi_schema::CountRule::MidSegment);
     let options = EngineOptions { device: "cpu".into(), ..options };
     let text = TextFiles::chatml(tokenizer, TEMPLATE);
     let processors = Processors::default();
-    let processor = Some(Processor { policy });
+    let processor = frames.map(|frames| Processor { policy: policy(frames) });
     Engine::build(config, Weights::Random(seed), text, &processors, processor, &options)
 }
 
 /// A Llama of a few thousand random weights; `more` are further keys of its config.
 pub fn random_text_engine(seed: u64, more: &Value) -> Result<Engine, EngineError> {
-    let corpus = ["which way does the red circle move", "user assistant left right up down"];
-    let tokenizer = train_tokenizer(corpus.iter().map(ToString::to_string), 300)?;
+    random_text_engine_with(seed, more, EngineOptions::default())
+}
+
+/// The same with other options, on the CPU.
+pub fn random_text_engine_with(
+    seed: u64,
+    more: &Value,
+    options: EngineOptions,
+) -> Result<Engine, EngineError> {
     let mut config = json!({
         "model_type": "llama", "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
         "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 300,
@@ -82,8 +90,5 @@ pub fn random_text_engine(seed: u64, more: &Value) -> Result<Engine, EngineError
     if let (Some(config), Some(more)) = (config.as_object_mut(), more.as_object()) {
         config.extend(more.clone());
     }
-    let options = EngineOptions { device: "cpu".into(), ..EngineOptions::default() };
-    let text = TextFiles::chatml(tokenizer, TEMPLATE);
-    let processors = Processors::default();
-    Engine::build(&config, Weights::Random(seed), text, &processors, None, &options)
+    from_config(seed, None, &config, options)
 }

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use savi_engine::testing::random_engine_with;
+use savi_engine::testing::{random_engine_with, random_text_engine_with};
 use savi_engine::{Branch, Engine, EngineOptions, FeatureFolder, Node};
 use savi_schema::{
     Completion, CountRule, Generate, Media, MediaPolicy, Message, RawPrompt, Request, Role,
@@ -201,6 +201,71 @@ fn what_prompts_of_a_batch_have_in_common_is_computed_once() {
     let asked: Vec<Request> = (0..6).map(|i| request(i, 60)).chain([request(9, 30)]).collect();
     all(&engine, &asked);
     assert_eq!(engine.counts().computed_tokens, 60 + 7 * 3);
+}
+
+/// Tokens that stand for visual tokens are nobody's words: whoever writes them is refused, and nobody else is.
+#[test]
+fn a_request_that_cannot_be_served_fails_alone() {
+    let engine = engine(EngineOptions::default());
+    let request = |id: &str, ids: Vec<u32>, forced: Vec<u32>| Request {
+        id: id.to_owned(),
+        raw: Some(RawPrompt::Tokens(ids)),
+        samplings: vec![Sampling { max_tokens: 4, forced_tokens: forced, ..Sampling::default() }],
+        ..Request::default()
+    };
+    let asked = [
+        request("good", vec![40, 41], vec![50]),
+        request("stands for nothing", vec![40, 3, 41], vec![]),
+        request("unknown", vec![40, 7000], vec![]),
+        request("forced to show", vec![40], vec![3]),
+        request("forced outside", vec![40], vec![7000]),
+        request("also good", vec![42], vec![]),
+    ];
+    let (mut done, mut failed) = (Vec::new(), Vec::new());
+    let told = |number: usize, event| {
+        match event {
+            savi_schema::Event::Done { .. } => done.push(number),
+            savi_schema::Event::Failed(error) => failed.push((number, error.to_string())),
+            _ => {}
+        }
+        true
+    };
+    engine.follow(asked.clone(), false, told).unwrap();
+    done.sort_unstable();
+    assert_eq!(done, [0, 5]);
+    assert_eq!(failed.iter().map(|f| f.0).collect::<Vec<_>>(), [1, 2, 3, 4]);
+    for (number, error) in failed {
+        assert!(error.contains(&asked[number].id), "{error}");
+    }
+    let placeholder = || savi_engine::Prompt { ids: vec![40, 3], ..Default::default() };
+    assert!(engine.open(placeholder()).is_err());
+    assert!(engine.score_tokens(&placeholder(), vec![vec![40]]).is_err());
+    let before = savi_engine::Prompt { ids: vec![40], ..Default::default() };
+    assert!(engine.score_tokens(&before, vec![vec![41, 3, 40]]).is_err());
+}
+
+/// Models whose rotation depends on the length share nothing: no budget, however small, loses a completion.
+#[test]
+fn rows_that_are_computed_whole_end_under_any_budget() {
+    let long = serde_json::json!({"rope_scaling": {
+        "type": "longrope", "original_max_position_embeddings": 26,
+        "short_factor": [1.0, 1.1, 1.3, 1.5], "long_factor": [1.2, 2.0, 3.0, 4.0],
+    }});
+    let ask = |kv_budget| {
+        let options = EngineOptions { kv_budget, ..EngineOptions::default() };
+        let engine = random_text_engine_with(3, &long, options).unwrap();
+        let sampling = Sampling { temperature: 1.0, max_tokens: 14, ..Sampling::default() };
+        let request = |i: u32| Request {
+            id: format!("r{i}"),
+            raw: Some(RawPrompt::Tokens((0..18).map(|j| 20 + i + j).collect())),
+            samplings: vec![sampling.clone(); 3],
+            ..Request::default()
+        };
+        all(&engine, &(0..4).map(request).collect::<Vec<_>>())
+    };
+    let got = ask(1);
+    assert_eq!(got, ask(1 << 30));
+    assert!(got.iter().all(|of| of.len() == 3));
 }
 
 /// Verdicts are few tokens: their labels are scored in one pass after the prompt, and sampling agrees.

@@ -1,7 +1,7 @@
 //! Continuing conversations.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use savi_schema::{Completion, Event, Generate, GenerateError, RawPrompt, Request, Sampling};
 
@@ -25,22 +25,22 @@ impl Engine {
         }
     }
 
-    /// Checks a request and turns its prompt into tokens.
+    /// Turns a request's prompt into tokens and checks both.
     pub(crate) fn prepare(&self, request: Request) -> Result<Prepared, GenerateError> {
-        let bad = |reason: String| GenerateError::BadRequest { id: request.id.clone(), reason };
-        for sampling in &request.samplings {
-            sampling.check().map_err(bad)?;
-        }
         let prompt = match &request.raw {
             Some(raw) => self.raw_tokens(raw),
             None => self.prompt(&request.messages),
         };
         let prompt = prompt.map_err(|error| error.for_request(&request.id))?;
-        self.fitting(request, prompt)
+        self.fitting(request, Arc::new(prompt))
     }
 
     /// Checks that a prompt and what may follow it fit the model; samplings that ask for all room get it.
-    fn fitting(&self, mut request: Request, prompt: Prompt) -> Result<Prepared, GenerateError> {
+    pub(crate) fn fitting(
+        &self,
+        mut request: Request,
+        prompt: Arc<Prompt>,
+    ) -> Result<Prepared, GenerateError> {
         let limit = self.model.config().max_position_embeddings;
         let room = limit.saturating_sub(prompt.ids.len());
         for sampling in &mut request.samplings {
@@ -62,25 +62,48 @@ impl Engine {
                 limit,
             });
         }
-        self.check_tokens(&prompt.ids).map_err(|error| error.for_request(&request.id))?;
-        for sampling in &request.samplings {
-            self.text.follow(sampling).map_err(|error| error.for_request(&request.id))?;
-        }
-        Ok(Prepared { request, prompt: Arc::new(prompt) })
+        let mut samplings = request.samplings.iter();
+        self.check_prompt(&prompt)
+            .and_then(|()| samplings.try_for_each(|sampling| self.check_sampling(sampling)))
+            .map_err(|error| error.for_request(&request.id))?;
+        Ok(Prepared { request, prompt })
     }
 
-    /// Refuses tokens that the model does not know.
-    pub(crate) fn check_tokens(&self, ids: &[u32]) -> Result<(), EngineError> {
+    /// Refuses tokens that the model does not know, and stand-ins for visual tokens that stand for none.
+    pub(crate) fn check_prompt(&self, prompt: &Prompt) -> Result<(), EngineError> {
         let size = self.model.config().vocab_size;
-        match ids.iter().find(|&&id| id as usize >= size) {
-            None => Ok(()),
-            Some(id) => {
-                let reason = format!("token {id} is outside the vocabulary of {size}");
-                Err(EngineError::Conversation(reason))
-            }
+        if let Some(id) = prompt.ids.iter().find(|&&id| id as usize >= size) {
+            let reason = format!("token {id} is outside the vocabulary of {size}");
+            return Err(EngineError::Conversation(reason));
         }
+        let placeholders = self.text.placeholders();
+        let places = prompt.ids.iter().filter(|id| placeholders.contains(id)).count();
+        let seen: usize = prompt.visuals.iter().map(|visual| visual.plan.len()).sum();
+        if places != seen {
+            let reason = format!(
+                "{places} of its tokens stand for visual tokens, of which its pictures and clips have {seen}"
+            );
+            return Err(EngineError::Conversation(reason));
+        }
+        Ok(())
+    }
+
+    /// As [`check_prompt`](Self::check_prompt), of words.
+    pub(crate) fn check_words(&self, ids: &[u32]) -> Result<(), EngineError> {
+        self.check_prompt(&Prompt { ids: ids.to_vec(), ..Prompt::default() })
+    }
+
+    /// Refuses settings of sampling that mean nothing to this model.
+    pub(crate) fn check_sampling(&self, sampling: &Sampling) -> Result<(), EngineError> {
+        sampling.check().map_err(EngineError::Conversation)?;
+        self.check_words(&sampling.forced_tokens)
+            .map_err(|error| EngineError::Conversation(format!("forced_tokens: {error}")))?;
+        self.text.follow(sampling).map(|_| ())
     }
 }
+
+/// What is served next, or the number of a request that cannot be served and why.
+type Next = Result<Job, (usize, GenerateError)>;
 
 impl Engine {
     /// Serves requests, taken one after the other as there is room for them, and tells of each by its number
@@ -89,38 +112,21 @@ impl Engine {
         &self,
         requests: impl IntoIterator<Item = Request>,
         streams: bool,
-        mut told: impl FnMut(usize, Event) -> bool,
+        told: impl FnMut(usize, Event) -> bool,
     ) -> Result<(), GenerateError> {
-        let mut batch = Batch::default();
-        let mut requests = requests.into_iter().enumerate().peekable();
-        loop {
-            while let Some((_, request)) = requests.peek()
-                && batch.has_room(self, request.samplings.len())
-            {
-                let Some((number, request)) = requests.next() else { break };
-                match self.prepare(request) {
-                    Ok(Prepared { request, prompt }) if !request.samplings.is_empty() => {
-                        batch.push(self, Job { number, request, prompt, streams });
-                    }
-                    Ok(_) => {}
-                    Err(error) => {
-                        if !told(number, Event::Failed(error)) {
-                            return Err(GenerateError::Interrupted);
-                        }
-                    }
-                }
-            }
-            if batch.is_idle() {
-                return Ok(());
-            }
-            self.check_interrupt()?;
-            let step = batch.step(self);
-            for (number, event) in step.map_err(|e| GenerateError::Backend(e.to_string()))? {
-                if !told(number, event) {
-                    return Err(GenerateError::Interrupted);
-                }
-            }
-        }
+        self.drive(self.jobs(requests, streams), told)
+    }
+
+    fn jobs(
+        &self,
+        requests: impl IntoIterator<Item = Request>,
+        streams: bool,
+    ) -> impl Iterator<Item = Next> {
+        requests.into_iter().enumerate().map(move |(number, request)| {
+            let prepared = self.prepare(request);
+            let Prepared { request, prompt } = prepared.map_err(|error| (number, error))?;
+            Ok(Job { number, request, prompt, streams })
+        })
     }
 
     /// Continues a prompt that is known in tokens, and tells of it as it goes.
@@ -133,33 +139,60 @@ impl Engine {
         mut told: impl FnMut(Event) -> bool,
     ) -> Result<(), GenerateError> {
         let request = Request { id: "0".to_owned(), samplings, seed, ..Request::default() };
-        let Prepared { request, prompt } = self.fitting(request, prompt)?;
+        let Prepared { request, prompt } = self.fitting(request, Arc::new(prompt))?;
+        let job = Job { number: 0, request, prompt, streams };
+        self.drive(std::iter::once(Ok(job)), |_, event| told(event))
+    }
+
+    /// Decodes what comes, one batch for all.
+    fn drive(
+        &self,
+        jobs: impl Iterator<Item = Next>,
+        mut told: impl FnMut(usize, Event) -> bool,
+    ) -> Result<(), GenerateError> {
         let mut batch = Batch::default();
-        batch.push(self, Job { number: 0, request, prompt, streams });
-        while !batch.is_idle() {
-            self.check_interrupt()?;
+        let mut jobs = jobs.peekable();
+        loop {
+            let fits = |batch: &Batch, next: &Next| {
+                next.as_ref().map_or(true, |job| batch.has_room(self, job.request.samplings.len()))
+            };
+            while let Some(next) = jobs.next_if(|next| fits(&batch, next)) {
+                match next {
+                    Ok(job) => batch.push(self, job),
+                    Err((number, error)) => {
+                        if !told(number, Event::Failed(error)) {
+                            return Err(GenerateError::Interrupted);
+                        }
+                    }
+                }
+            }
+            if batch.is_idle() {
+                return Ok(());
+            }
+            let set = |flag: &Arc<AtomicBool>| flag.load(Ordering::SeqCst);
+            if self.options.interrupt.as_ref().is_some_and(set) {
+                return Err(GenerateError::Interrupted);
+            }
             let step = batch.step(self);
-            for (_, event) in step.map_err(|e| GenerateError::Backend(e.to_string()))? {
-                if !told(event) {
+            for (number, event) in step.map_err(|e| GenerateError::Backend(e.to_string()))? {
+                if !told(number, event) {
                     return Err(GenerateError::Interrupted);
                 }
             }
         }
-        Ok(())
     }
 
-    fn check_interrupt(&self) -> Result<(), GenerateError> {
-        let set = self.options.interrupt.as_ref().is_some_and(|flag| flag.load(Ordering::SeqCst));
-        if set { Err(GenerateError::Interrupted) } else { Ok(()) }
-    }
-}
-
-impl Generate for Engine {
-    fn generate(&self, requests: &[Request]) -> Result<Vec<Vec<Completion>>, GenerateError> {
+    /// All completions of jobs that are numbered from 0, of which `counts` says how many each asks for; the first
+    /// failure ends it.
+    pub(crate) fn complete(
+        &self,
+        counts: impl Iterator<Item = usize>,
+        jobs: impl Iterator<Item = Next>,
+    ) -> Result<Vec<Vec<Completion>>, GenerateError> {
         let mut drawn: Vec<Vec<Option<Completion>>> =
-            requests.iter().map(|request| vec![None; request.samplings.len()]).collect();
+            counts.map(|count| vec![None; count]).collect();
         let mut failed = None;
-        let ended = self.follow(requests.iter().cloned(), false, |number, event| match event {
+        let ended = self.drive(jobs, |number, event| match event {
             Event::Done { index, completion } => {
                 drawn[number][index] = Some(completion);
                 true
@@ -174,7 +207,17 @@ impl Generate for Engine {
             Some(error) => return Err(error),
             None => ended?,
         }
-        Ok(drawn.into_iter().map(|of| of.into_iter().flatten().collect()).collect())
+        let whole = drawn.into_iter().map(|of| of.into_iter().collect::<Option<Vec<_>>>());
+        whole.collect::<Option<Vec<_>>>().ok_or_else(|| {
+            GenerateError::Backend("a completion was begun and never ended".to_owned())
+        })
+    }
+}
+
+impl Generate for Engine {
+    fn generate(&self, requests: &[Request]) -> Result<Vec<Vec<Completion>>, GenerateError> {
+        let counts = requests.iter().map(|request| request.samplings.len());
+        self.complete(counts, self.jobs(requests.iter().cloned(), false))
     }
 
     fn fingerprint(&self) -> String {

@@ -8,10 +8,10 @@
 use std::sync::Arc;
 
 use candle_core::{DType, Tensor};
-use savi_schema::{Completion, Event, Request, Sampling, TokenScore};
+use savi_schema::{Completion, GenerateError, Request, Sampling, TokenScore};
 
-use super::Engine;
-use crate::batch::{Batch, Job};
+use super::{Engine, Prepared};
+use crate::batch::Job;
 use crate::tree::{Filling, Place};
 use crate::{EngineError, Prompt};
 
@@ -66,7 +66,7 @@ pub struct Branch {
 impl Engine {
     /// A prompt in the tree. One that was opened before costs nothing.
     pub fn open(&self, prompt: Prompt) -> Result<Node, EngineError> {
-        self.check_tokens(&prompt.ids)?;
+        self.check_prompt(&prompt)?;
         let limit = self.model.config().max_position_embeddings;
         if prompt.ids.is_empty() || prompt.ids.len() > limit {
             let reason = format!("{} tokens; this model takes 1 to {limit}", prompt.ids.len());
@@ -85,50 +85,20 @@ impl Engine {
     }
 
     /// Draws completions after nodes, all in one batch, in their order.
-    pub fn branch(&self, branches: &[Branch]) -> Result<Vec<Vec<Completion>>, EngineError> {
-        let limit = self.model.config().max_position_embeddings;
-        for branch in branches {
-            for sampling in &branch.samplings {
-                sampling.check().map_err(EngineError::Conversation)?;
-                if branch.node.len().saturating_add(sampling.max_tokens) > limit {
-                    let (count, new) = (branch.node.len(), sampling.max_tokens);
-                    return Err(EngineError::Conversation(format!(
-                        "{count} tokens and up to {new} new ones do not fit the model's {limit}"
-                    )));
-                }
-            }
-        }
-        let mut drawn: Vec<Vec<Option<Completion>>> =
-            branches.iter().map(|branch| vec![None; branch.samplings.len()]).collect();
-        let (mut batch, mut next) = (Batch::default(), 0);
-        loop {
-            while let Some(branch) = branches.get(next)
-                && batch.has_room(self, branch.samplings.len())
-            {
-                let request = Request {
-                    id: branch.id.clone(),
-                    samplings: branch.samplings.clone(),
-                    seed: branch.seed,
-                    ..Request::default()
-                };
-                let prompt = branch.node.prompt.clone();
-                batch.push(self, Job { number: next, request, prompt, streams: false });
-                next += 1;
-            }
-            if batch.is_idle() {
-                break;
-            }
-            for (number, event) in batch.step(self)? {
-                match event {
-                    Event::Done { index, completion } => drawn[number][index] = Some(completion),
-                    Event::Failed(error) => {
-                        return Err(EngineError::Conversation(error.to_string()));
-                    }
-                    Event::Waiting | Event::Started { .. } | Event::Delta { .. } => {}
-                }
-            }
-        }
-        Ok(drawn.into_iter().map(|of| of.into_iter().flatten().collect()).collect())
+    pub fn branch(&self, branches: &[Branch]) -> Result<Vec<Vec<Completion>>, GenerateError> {
+        let counts = branches.iter().map(|branch| branch.samplings.len());
+        let jobs = branches.iter().enumerate().map(|(number, branch)| {
+            let request = Request {
+                id: branch.id.clone(),
+                samplings: branch.samplings.clone(),
+                seed: branch.seed,
+                ..Request::default()
+            };
+            let fitting = self.fitting(request, branch.node.prompt.clone());
+            let Prepared { request, prompt } = fitting.map_err(|error| (number, error))?;
+            Ok(Job { number, request, prompt, streams: false })
+        });
+        self.complete(counts, jobs)
     }
 
     /// Log-probabilities of continuations after a node, in one pass.

@@ -55,8 +55,8 @@ impl Engine {
             );
             return Err(EngineError::Conversation(reason));
         }
-        self.check_tokens(&prompt.ids)?;
-        continuations.iter().try_for_each(|ids| self.check_tokens(ids))?;
+        self.check_prompt(prompt)?;
+        continuations.iter().try_for_each(|ids| self.check_words(ids))?;
         let prompt = Arc::new(prompt.clone());
         if self.depends_on_length() {
             let whole = self.whole(&prompt)?;
