@@ -85,8 +85,13 @@ fn a_file_of_requests_is_answered_in_order_also_after_a_kill() {
     let partial = dir.path().join("again.jsonl.partial");
     let mut kept: Vec<Value> = rows[3..9].to_vec();
     kept[0]["completions"][0]["text"] = json!("kept");
+    // Another request of this name, or another model.
+    kept[1]["completions"][0]["text"] = json!("of another time");
+    kept[1]["key"] = json!("0123");
     let text: String = kept.iter().map(|row| format!("{row}\n")).collect();
-    std::fs::write(&partial, format!("{text}{{\"id\": \"r20\", \"comp")).unwrap();
+    // The last line is torn in the middle of a letter.
+    let torn = [text.as_bytes(), b"{\"id\": \"r20\", \"completions\": \"\xc3"].concat();
+    std::fs::write(&partial, torn).unwrap();
     told(&run(&out));
     let again = lines(&out);
     assert_eq!(again[3]["completions"][0]["text"], "kept");

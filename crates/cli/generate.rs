@@ -1,22 +1,25 @@
 //! `savi generate`: what a model says to a prompt, or to each request of a file.
 
-use std::collections::{BTreeMap, HashMap};
-use std::fs::{File, OpenOptions};
+mod results;
+
+use std::collections::HashMap;
+use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
 use savi_engine::{Engine, EngineOptions, FeatureFolder};
-use savi_run::{Interrupt, Progress};
+use savi_run::{Interrupt, Key, Progress};
 use savi_schema::{
-    Completion, Constraint, Event, FinishReason, GenerateError, Message, RawPrompt, Request, Role,
-    Sampling,
+    Completion, Constraint, Event, FinishReason, Generate, GenerateError, Message, RawPrompt,
+    Request, Role, Sampling,
 };
 use serde_json::{Map, Value, json};
 
 use crate::Global;
 use crate::asked::{Asked, Look};
 use crate::exit::{BadInput, Interrupted};
+use results::Results;
 
 /// Continue a prompt, or every request of a file.
 #[derive(Debug, clap::Args)]
@@ -310,12 +313,20 @@ fn record(id: &str, completions: &[Completion]) -> Value {
     json!({"schema": savi_schema::SCHEMA_VERSION, "id": id, "completions": completions})
 }
 
+/// Equal keys mean the same request to the same model.
+fn key(engine: &Engine, request: &Request) -> String {
+    let key = Key::new("generate").with("model", &engine.fingerprint());
+    key.with("request", request).finish()
+}
+
 /// Every request of a file.
 fn file(args: &Args, engine: &Engine, path: &Path, sampling: &Sampling) -> anyhow::Result<()> {
     let requests = read_requests(args, path, sampling)?;
     let total = requests.len();
     let order: Vec<String> = requests.iter().map(|request| request.id.clone()).collect();
-    let mut results = Results::open(args.out.as_deref(), &order)?;
+    let keys: HashMap<String, String> =
+        requests.iter().map(|request| (request.id.clone(), key(engine, request))).collect();
+    let mut results = Results::open(args.out.as_deref(), &keys)?;
     let requests: Vec<Request> =
         requests.into_iter().filter(|request| !results.lines.contains_key(&request.id)).collect();
     let mut progress = Progress::new("requests", total as u64);
@@ -335,7 +346,9 @@ fn file(args: &Args, engine: &Engine, path: &Path, sampling: &Sampling) -> anyho
                 }
                 let of: Vec<Completion> =
                     drawn.remove(&number).unwrap_or_default().into_iter().flatten().collect();
-                record(id, &of)
+                let mut line = record(id, &of);
+                line["key"] = json!(keys.get(id));
+                line
             }
             Event::Failed(error) => {
                 failed += 1;
@@ -361,61 +374,6 @@ fn file(args: &Args, engine: &Engine, path: &Path, sampling: &Sampling) -> anyho
         return Err(anyhow!("{failed} of {total} requests failed; their lines say why"));
     }
     Ok(())
-}
-
-/// Results by id, each written as soon as it is there.
-struct Results {
-    out: Option<(PathBuf, PathBuf, File)>,
-    lines: BTreeMap<String, String>,
-}
-
-impl Results {
-    /// With what an interrupted run has left of these requests.
-    fn open(out: Option<&Path>, order: &[String]) -> anyhow::Result<Self> {
-        let Some(out) = out else { return Ok(Self { out: None, lines: BTreeMap::new() }) };
-        let mut name = out.as_os_str().to_owned();
-        name.push(".partial");
-        let partial = PathBuf::from(name);
-        let context = || partial.display().to_string();
-        let mut lines = BTreeMap::new();
-        if let Ok(file) = File::open(&partial) {
-            for line in BufReader::new(file).lines() {
-                let line = line.with_context(context)?;
-                // The last line of a killed run may be torn; failures are tried again.
-                let Ok(value) = serde_json::from_str::<Value>(&line) else { continue };
-                let id = value.get("id").and_then(Value::as_str);
-                let Some(id) = id.filter(|_| value.get("completions").is_some()) else { continue };
-                if order.iter().any(|known| known == id) {
-                    lines.insert(id.to_owned(), line);
-                }
-            }
-        }
-        let whole: String = lines.values().map(|line| format!("{line}\n")).collect();
-        savi_run::write_atomic(&partial, whole.as_bytes())?;
-        let file = OpenOptions::new().append(true).open(&partial).with_context(context)?;
-        Ok(Self { out: Some((out.to_owned(), partial, file)), lines })
-    }
-
-    fn add(&mut self, id: &str, line: &Value) -> anyhow::Result<()> {
-        let line = line.to_string();
-        match &mut self.out {
-            Some((_, partial, file)) => {
-                writeln!(file, "{line}").with_context(|| partial.display().to_string())?;
-            }
-            None => println!("{line}"),
-        }
-        self.lines.insert(id.to_owned(), line);
-        Ok(())
-    }
-
-    /// The whole file, in the order of the requests.
-    fn finish(self, order: &[String]) -> anyhow::Result<()> {
-        let Some((out, partial, _)) = self.out else { return Ok(()) };
-        let lines = order.iter().filter_map(|id| self.lines.get(id));
-        let text: String = lines.map(|line| format!("{line}\n")).collect();
-        savi_run::write_atomic(&out, text.as_bytes())?;
-        std::fs::remove_file(&partial).with_context(|| partial.display().to_string())
-    }
 }
 
 fn read_requests(args: &Args, path: &Path, sampling: &Sampling) -> anyhow::Result<Vec<Request>> {

@@ -43,6 +43,13 @@ fn status(status: u16) -> Reply {
     Reply::Status(status, Vec::new(), json!({"error": {"message": "tired"}}).to_string())
 }
 
+/// An answer whose connection is used no more: a client that went on with it could meet its end, and
+/// try once more.
+fn body(length: usize, text: &str) -> Reply {
+    let head = "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length:";
+    Reply::Bytes(format!("{head} {length}\r\n\r\n{text}").into_bytes())
+}
+
 #[test]
 fn what_passes_is_tried_again() {
     for number in [408, 409, 429, 500, 502, 503, 504] {
@@ -50,13 +57,9 @@ fn what_passes_is_tried_again() {
     }
     heals(|| Reply::Closed);
     // Cut in the middle of the body, by its length and in the middle of JSON.
-    heals(|| {
-        Reply::Bytes(b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{\"choices\": [".to_vec())
-    });
-    heals(|| {
-        Reply::Bytes(b"HTTP/1.1 200 OK\r\nContent-Length: 13\r\n\r\n{\"choices\": [".to_vec())
-    });
-    heals(|| Reply::Bytes(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n<html>".to_vec()));
+    heals(|| body(500, "{\"choices\": ["));
+    heals(|| body(13, "{\"choices\": ["));
+    heals(|| body(6, "<html>"));
     heals(|| Reply::Bytes(b"nonsense\r\n\r\n".to_vec()));
     heals(|| Reply::Json(json!({"choices": []})));
     heals(|| Reply::Json(json!({"choose": 1})));
@@ -68,8 +71,7 @@ fn what_lasts_is_told() {
     lasts(10.0, || status(503), "answers 503: tired");
     lasts(10.0, || Reply::Json(json!({"choices": []})), "0 choices where 1");
     lasts(10.0, || Reply::Json(json!({"choose": 1})), "no choices");
-    let page = || Reply::Bytes(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n<html>".to_vec());
-    lasts(10.0, page, "<html>");
+    lasts(10.0, || body(6, "<html>"), "<html>");
     lasts(0.7, || Reply::Silence(Duration::from_secs(2)), "timeout");
     let begin = Instant::now();
     lasts(0.7, || Reply::Drip, "timeout");
