@@ -14,17 +14,14 @@ const SAMPLES: usize = 20_000;
 fn exact(temperature: f64, top_p: f64) -> Vec<f64> {
     let engine = engine();
     let prompt = engine.prompt(&messages()).unwrap();
-    let each = (0..1200).map(|token| vec![token]).collect();
+    let spoken = |token: &u32| !engine.text().placeholders().contains(token);
+    let tokens: Vec<u32> = (0..1200).filter(spoken).collect();
+    let each = tokens.iter().map(|&token| vec![token]).collect();
     let scored = engine.score_tokens(&prompt, each).unwrap();
-    let weight = |(token, logp): (u32, f64)| {
-        if engine.text().placeholders().contains(&token) { 0.0 } else { (logp / temperature).exp() }
-    };
-    let weights: Vec<f64> = scored
-        .iter()
-        .map(|score| score.sum())
-        .zip(0..)
-        .map(|(logp, token)| weight((token, logp)))
-        .collect();
+    let mut weights = vec![0.0; 1200];
+    for (token, score) in tokens.into_iter().zip(scored) {
+        weights[token as usize] = (score.sum() / temperature).exp();
+    }
     let total: f64 = weights.iter().sum();
     let likelier = |&own: &f64| weights.iter().filter(|&&other| other > own).sum::<f64>();
     let kept: Vec<f64> =
