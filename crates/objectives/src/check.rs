@@ -36,6 +36,24 @@ pub enum ObjectiveError {
         /// The values it may have.
         expected: &'static str,
     },
+    /// A setting has a name that is not among those known.
+    #[error("{name} is {value:?}, expected {expected}")]
+    Name {
+        /// Which one.
+        name: &'static str,
+        /// The name it has.
+        value: String,
+        /// The names it may have.
+        expected: &'static str,
+    },
+    /// A setting needs something that was not given.
+    #[error("{what} is missing, needed by {by}")]
+    Missing {
+        /// What was not given.
+        what: &'static str,
+        /// The setting that needs it.
+        by: &'static str,
+    },
     /// A tensor operation failed.
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),

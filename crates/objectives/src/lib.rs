@@ -17,6 +17,7 @@ mod check;
 mod dpo;
 mod logps;
 mod nll;
+pub mod policy;
 
 pub use check::ObjectiveError;
 pub use dpo::{ChosenTokens, Dpo, DpoOutput, PairLogps, PreferenceMetrics, Totals, dpo};
