@@ -1,7 +1,8 @@
 //! Training objectives as pure functions on tensors.
 //!
 //! This crate owns the losses and the figures that are logged beside them: supervised negative
-//! log-likelihood ([`nll()`]) and direct preference optimisation ([`dpo()`]). A function takes
+//! log-likelihood ([`nll()`]), direct preference optimisation ([`dpo()`]) and policy gradients
+//! ([`policy`], with the advantages that come before them). A function takes
 //! log-probabilities and returns a loss that can be differentiated; it never sees a model, a file, a
 //! tokenizer or an optimiser, and it draws no random numbers.
 //!

@@ -9,19 +9,22 @@ use crate::{ObjectiveError, check};
 /// micro-batches, given the [`Totals`].
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Aggregation {
-    /// Sum over the step's tokens by their number: verl's `token-mean`, TRL's `dapo`.
+    /// Sum over the step's tokens by their number: DAPO (Yu et al., arXiv 2503.14476, equation 8);
+    /// verl's `token-mean`, TRL's `dapo`.
     TokenMean,
     /// The same within each micro-batch, and the mean of these: TRL's `bnpo`. How tokens are split
     /// into micro-batches changes the number; that is its definition.
     LocalTokenMean,
     /// Sum over the step's tokens: verl's `token-sum`.
     TokenSum,
-    /// Mean over completions of the sum over tokens: verl's `seq-mean-token-sum`, TRL's `luspo`.
+    /// Mean over completions of the sum over tokens: verl's `seq-mean-token-sum`, TRL's
+    /// `luspo` (arXiv 2602.05261).
     SeqMeanTokenSum,
-    /// Mean over completions of the mean over tokens: the first GRPO; verl's `seq-mean-token-mean`,
-    /// TRL's `grpo`.
+    /// Mean over completions of the mean over tokens: GRPO as it was first (Shao et al., arXiv
+    /// 2402.03300, equation 3); verl's `seq-mean-token-mean`, TRL's `grpo`.
     SeqMeanTokenMean,
-    /// Mean over completions of the sum over tokens, by a constant: Dr.GRPO as TRL's `dr_grpo` (where
+    /// Mean over completions of the sum over tokens, by a constant: Dr.GRPO (Liu et al., arXiv
+    /// 2503.20783) as TRL's `dr_grpo` (where
     /// the constant is `max_completion_length`) and today's verl's `seq-mean-token-sum-norm` have it.
     SeqMeanTokenSumNorm {
         /// The constant.

@@ -46,7 +46,7 @@ impl KlController {
 }
 
 /// The coefficient of the entropy bonus, moved so that the entropy stays up (Skywork-OR1, arXiv
-/// 2505.22312, section 4; TRL's `use_adaptive_entropy`).
+/// 2505.22312; TRL's `use_adaptive_entropy`).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct EntropyController {
     /// The coefficient now.

@@ -1,7 +1,7 @@
 //! Which tokens Clip-Cov and KL-Cov choose.
 //!
 //! Cui et al., "The Entropy Mechanism of Reinforcement Learning for Reasoning Language Models"
-//! (arXiv 2505.22617), equation 10: the entropy falls where advantage and log-prob covary, so tokens
+//! (arXiv 2505.22617), section 4: the entropy falls where advantage and log-prob covary, so tokens
 //! of high `(A - mean A) * (log pi - mean log pi)` are held back. The means are over the tokens of
 //! the whole step (verl takes those of a micro-batch), and come in as an argument; so does, for
 //! Clip-Cov, which of the candidates are drawn, since nothing here draws random numbers.

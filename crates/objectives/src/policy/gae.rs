@@ -90,7 +90,7 @@ pub fn gae(
     Ok(Estimates { advantages, returns })
 }
 
-/// REINFORCE++ (Hu et al., arXiv 2501.03262, section 3): discounted returns of the tokens' rewards
+/// REINFORCE++ (Hu et al., arXiv 2501.03262): discounted returns of the tokens' rewards
 /// (the KL penalty among them), whitened over all tokens of the step.
 pub fn reinforce_plus_plus(
     trajectory: &Trajectory<'_>,

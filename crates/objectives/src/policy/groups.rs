@@ -3,7 +3,7 @@
 //! GRPO (Shao et al., "DeepSeekMath", arXiv 2402.03300, section 4.1.2) takes `(r - mean) / (std +
 //! epsilon)` over the group; Dr.GRPO (Liu et al., arXiv 2503.20783) leaves the division out; the
 //! deviation of the whole batch is the third way (Hu et al., arXiv 2508.08221). RLOO (Ahmadian et
-//! al., arXiv 2402.14740, equation 7) subtracts the mean of the *other* completions. REINFORCE++'s
+//! al., arXiv 2402.14740) subtracts the mean of the *other* completions. REINFORCE++'s
 //! baseline variant (Hu et al., arXiv 2501.03262) subtracts the group's mean and whitens over all
 //! tokens. With several rewards, GDPO (arXiv 2601.05242) normalises each of them on its own.
 //!

@@ -6,7 +6,8 @@ use super::aggregate::{Aggregation, Totals};
 use super::bounds::{Bounds, finite, not_negative};
 use super::kl::Kl;
 use super::metrics::PolicyMetrics;
-use super::surrogate::{Inputs, Surrogate};
+use super::ratio::Inputs;
+use super::surrogate::Surrogate;
 use super::tokens::{Advantages, Layout, PolicyTokens};
 use crate::{ObjectiveError, check};
 

@@ -1,7 +1,8 @@
 //! Figures about a step's completions, held as sums so that micro-batches can be merged.
 
 use super::loss::PolicyLoss;
-use super::surrogate::{Inputs, Level, Surrogate, Terms};
+use super::ratio::{Inputs, Level, Terms};
+use super::surrogate::Surrogate;
 use super::tokens::{Advantages, Layout, PolicyTokens, host};
 
 use candle_core::Tensor;

@@ -4,7 +4,8 @@ use super::aggregate::Aggregation;
 use super::bounds::Bounds;
 use super::kl::{Kl, KlEstimator};
 use super::loss::PolicyLoss;
-use super::surrogate::{Level, Surrogate};
+use super::ratio::Level;
+use super::surrogate::Surrogate;
 use crate::ObjectiveError;
 
 impl Aggregation {

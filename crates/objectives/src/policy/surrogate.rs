@@ -3,38 +3,20 @@
 //! With the ratio `r` and the advantage `A`, each form gives the loss of one token:
 //!
 //! ```text
-//! Clip     max(-A r, -A clip(r, 1 - epsilon, 1 + epsilon_high))     PPO, arXiv 1707.06347, eq. 7
-//! Cispo    -sg(clip(r)) A log pi                                    MiniMax-M1, arXiv 2506.13585, eq. 4
-//! Sapo     -A sigmoid(tau (r - 1)) 4 / tau                          arXiv 2511.20347, eq. 5
-//! Gmpo     -A exp(mean_t clip(log r))                               arXiv 2507.20673, eq. 4
-//! Gpg      -A log pi                                                arXiv 2504.02546, eq. 6
-//! Vespo    -sg(phi(w)) A log pi, phi(w) = e^lambda w^k e^(-lambda w)   as TRL has it
-//! ClipCov  Clip, 0 for chosen tokens                                arXiv 2505.22617, eq. 11
-//! KlCov    -A r, + ppo_kl_coef |log r| for chosen tokens            arXiv 2505.22617, eq. 13
+//! Clip     max(-A r, -A clip(r, 1 - epsilon, 1 + epsilon_high))     arXiv 1707.06347, equation 7
+//! Cispo    -sg(clip(r)) A log pi                                    arXiv 2506.13585 (MiniMax-M1)
+//! Sapo     -A sigmoid(tau (r - 1)) 4 / tau                          arXiv 2511.20347
+//! Gmpo     -A exp(mean_t clip(log r))                               arXiv 2507.20673
+//! Gpg      -A log pi                                                arXiv 2504.02546
+//! Vespo    -sg(e^lambda w^k e^(-lambda w)) A log pi                 arXiv 2602.10693
+//! ClipCov  as Clip, 0 for chosen tokens                             arXiv 2505.22617
+//! KlCov    -A r, and + ppo_kl_coef |log r| for chosen tokens        arXiv 2505.22617
 //! ```
-
-use candle_core::Tensor;
 
 use super::bounds::{Bounds, not_negative};
 use super::kl::absolute;
-use super::tokens::Layout;
+use super::ratio::{Inputs, Level, Terms};
 use crate::{ObjectiveError, check};
-
-/// Over what the ratio is taken (TRL's `importance_sampling_level`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Level {
-    /// Each token has its own.
-    Token,
-    /// GSPO (Zheng et al., arXiv 2507.18071, equation 7): `exp` of the completion's mean log-ratio,
-    /// the gradient flowing through the mean.
-    Sequence,
-    /// GSPO-token (its equation 14): the same number, the gradient flowing through each token's own
-    /// log-prob, which is verl's `gspo`. With one advantage for a completion and
-    /// [`Aggregation::SeqMeanTokenMean`](super::Aggregation::SeqMeanTokenMean) both are the same.
-    SequenceToken,
-    /// `exp` of the completion's summed log-ratio: TRL's RLOO.
-    SequenceSum,
-}
 
 /// The form of the policy loss; see the head of this file.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -49,7 +31,7 @@ pub enum Surrogate {
         epsilon_high: Option<f64>,
         /// The most the unclipped ratio counts (INTELLECT-2, arXiv 2505.07291; TRL's `delta`).
         delta: Option<f64>,
-        /// Dual clip (Ye et al., arXiv 1912.09729, equation 5): the most that `-A` is multiplied with
+        /// Dual clip (Ye et al., arXiv 1912.09729): the most that `-A` is multiplied with
         /// where `A < 0`; above 1 (verl's `clip_ratio_c`). Above `1 + epsilon_high` it is `delta`.
         clip_ratio_c: Option<f64>,
     },
@@ -106,59 +88,6 @@ pub enum Surrogate {
         /// Weight of the penalty.
         ppo_kl_coef: f64,
     },
-}
-
-/// Losses of tokens and what they came from.
-pub(crate) struct Terms {
-    /// `[tokens]`.
-    pub(crate) losses: Tensor,
-    /// The ratio before any clip, `[tokens]`; none for forms without one.
-    pub(crate) ratio: Option<Tensor>,
-}
-
-/// Checked tensors of a micro-batch, `[tokens]` each.
-pub(crate) struct Inputs<'a> {
-    pub(crate) layout: &'a Layout,
-    pub(crate) logps: &'a Tensor,
-    pub(crate) old_logps: &'a Tensor,
-    pub(crate) advantages: &'a Tensor,
-    pub(crate) chosen: Option<&'a Tensor>,
-    pub(crate) log_ratio_clamp: Bounds,
-}
-
-impl Inputs<'_> {
-    fn log_ratio(&self, level: Level) -> candle_core::Result<Tensor> {
-        let layout = self.layout;
-        let d = (self.logps - self.old_logps)?;
-        let d = match level {
-            Level::Token => d,
-            Level::Sequence => layout.spread(&layout.means(&d)?)?,
-            Level::SequenceToken => {
-                let own = (self.logps - self.logps.detach())?;
-                (own + layout.spread(&layout.means(&d.detach())?)?)?
-            }
-            Level::SequenceSum => layout.spread(&layout.sums(&d)?)?,
-        };
-        self.log_ratio_clamp.clamp(&d)
-    }
-
-    fn ratio(&self, level: Level) -> candle_core::Result<Tensor> {
-        self.log_ratio(level)?.exp()
-    }
-
-    fn clipped(
-        &self,
-        ratio: &Tensor,
-        capped: &Tensor,
-        clip: Bounds,
-    ) -> candle_core::Result<Tensor> {
-        let plain = (capped * self.advantages)?.neg()?;
-        plain.maximum(&(clip.clamp(ratio)? * self.advantages)?.neg()?)
-    }
-
-    fn chosen(&self, by: &'static str) -> Result<&Tensor, ObjectiveError> {
-        self.chosen.ok_or(ObjectiveError::Missing { what: "chosen", by })
-    }
 }
 
 /// The range of a ratio around 1.

@@ -10,7 +10,6 @@ fn check(case: &Value, key: &str, ours: &[f64], least: f64) {
     let theirs = numbers(&case[key]);
     let most = gap(ours, &theirs);
     assert!(most < least, "{} {key}: {most}\n{ours:?}\n{theirs:?}", case["name"]);
-    println!("{} {key}: {most:e}", case["name"]);
 }
 
 #[test]
