@@ -10,8 +10,10 @@
 //! counts and 0 for one that does not (of a tool, or of a completion that was cut off).
 
 mod aggregate;
+mod baselines;
 mod bounds;
 mod controllers;
+mod corrections;
 mod covariance;
 mod filter;
 mod gae;
@@ -29,8 +31,10 @@ mod tokens;
 mod value;
 
 pub use aggregate::{Aggregation, Totals};
+pub use baselines::{grpo_passk, opo, remax};
 pub use bounds::Bounds;
 pub use controllers::{EntropyController, KlController};
+pub use corrections::{SamplerCorrection, sampler_corrections};
 pub use covariance::{
     TokenMeans, clip_cov_candidates, clip_cov_count, covariances, kl_cov_count, kl_cov_tokens,
 };
@@ -45,7 +49,7 @@ pub use loss::{PolicyLoss, PolicyOutput, policy_loss};
 pub use masks::{high_entropy_mask, mask_truncated, off_policy_mask};
 pub use metrics::PolicyMetrics;
 pub use ratio::Level;
-pub use rewards::{Overlong, overlong_punishment};
+pub use rewards::{Overlong, overlong_punishment, reward_figures};
 pub use statistics::{explained_variance, whiten};
 pub use surrogate::Surrogate;
 pub use tokens::{Advantages, CompletionTokens, PolicyTokens};

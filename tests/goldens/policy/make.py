@@ -8,7 +8,8 @@ packages' own imports of Ray and the like). Everything in float64 on the CPU. Wr
     made_with     versions
     tokens        flat tokens of seven completions: `segments`, `weights` (0 for a tool's tokens; all 0 in completion
                   3), `logps`, `old_logps`, `reference_logps`, `entropies`, `corrections`, `token_advantages`,
-                  `values`, `old_values`, `returns`, `rewards`; and `advantages` of the completions
+                  `values`, `old_values`, `returns`, `rewards`, `far_old_logps` (beyond
+                  verl's clamps); and `advantages` of the completions
     losses        cases: `name`, `source` (trl, verl or numpy), settings, `loss`, `grad` by the log-probs (zeros where
                   the weight is 0), `metrics`; `without` lists completions that are left out of the case
     advantages    cases of advantages: `name`, settings, `advantages` (and `returns`)
@@ -16,8 +17,8 @@ packages' own imports of Ray and the like). Everything in float64 on the CPU. Wr
     figures       single numbers: KL estimates with gradients, controllers, masks
 
 TRL's losses are `GRPOTrainer._compute_loss`, `GMPOTrainer._compute_loss` and `RLOOTrainer._compute_loss`, called on a
-stand-in for the trainer whose model returns the log-probabilities; TRL's advantages are the lines of
-`_generate_and_score_completions` between the rewards and the advantages, cut out of its source and run. verl's are its
+stand-in for the trainer whose model returns the log-probabilities; TRL's advantages and corrections are
+lines of `_generate_and_score_completions`, cut out of its source and run. verl's are its
 functions. What neither has (DAPO's punishment as in the paper, verl's earlier Dr.GRPO) is numpy from the equation.
 """
 
@@ -25,6 +26,7 @@ import argparse
 import importlib.util
 import inspect
 import json
+import math
 import sys
 import textwrap
 import types
@@ -115,6 +117,10 @@ def draw():
     data["old_logps"][12] = data["logps"][12] + 1.5
     data["old_logps"][7] = data["logps"][7] + 1.5
     data["old_logps"][25] = data["logps"][25] - 1.9
+    # Log-ratios beyond verl's clamps: of tokens, and of the mean of a completion.
+    data["far_old_logps"] = data["old_logps"].clone()
+    for at, d in ((1, 24.0), (6, -23.0), (21, 12.0), (22, 30.0), (29, -40.0)):
+        data["far_old_logps"][at] = data["logps"][at] - d
     data["entropies"] = torch.rand(n, generator=g, dtype=torch.float64) * 2
     data["corrections"] = torch.rand(n, generator=g, dtype=torch.float64) * 2
     data["token_advantages"] = normal(1.0)
@@ -230,7 +236,7 @@ class Losses:
         extra = {"token_advantages": token_advantages, "corrections": corrections, "old": old}
         self.put(name, "trl", {**args, **extra, "trainer": trainer.__name__}, loss, logps, metrics, without)
 
-    def verl(self, name, mode, agg="token-mean", without=(), token_advantages=False, corrections=False, chosen=None, scale=None, metrics=True, **settings):
+    def verl(self, name, mode, agg="token-mean", without=(), token_advantages=False, corrections=False, chosen=None, scale=None, metrics=True, far=False, **settings):
         config = ActorConfig(
             clip_ratio=0.2, clip_ratio_low=None, clip_ratio_high=None, clip_ratio_c=3.0, tau_pos=1.0, tau_neg=1.05,
             global_batch_info={"loss_scale_factor": scale},
@@ -250,10 +256,10 @@ class Losses:
             VERL.torch.nonzero = lambda x, **k: seen.setdefault("found", nonzero(x, **k))
             VERL.torch.randperm = lambda n: seen.setdefault("order", randperm(n))
         loss, figures = VERL.get_policy_loss_fn(mode)(
-            self.take("old_logps", without), logps, advantages, mask, agg, config,
+            self.take("far_old_logps" if far else "old_logps", without), logps, advantages, mask, agg, config,
             self.take("corrections", without) if corrections else None,
         )
-        row = {"mode": mode, "loss_agg_mode": agg, "scale": scale, "token_advantages": token_advantages, "corrections": corrections, **settings}
+        row = {"mode": mode, "loss_agg_mode": agg, "scale": scale, "token_advantages": token_advantages, "corrections": corrections, "far": far, **settings}
         if chosen:
             VERL.torch.nonzero, VERL.torch.randperm = nonzero, randperm
         if mode == "clip_cov":
@@ -265,6 +271,35 @@ class Losses:
             row |= {"candidates": listed(flat(where)), "chosen": listed(flat(dropped))}
         figures = {k: float(v) for k, v in figures.items()} if metrics else {}
         self.put(name, "verl", row, loss, logps, figures, without)
+
+    def entropy_control(self):
+        """TRL's adaptive entropy coefficient over steps of given mean entropy: what is applied, what is kept."""
+        rows = []
+        mask = torch.ones(1, 2)
+        step = {"prompt_ids": mask, "prompt_mask": mask, "completion_ids": mask, "completion_mask": mask}
+        step |= {"advantages": torch.zeros(1), "num_items_in_batch": mask.sum()}
+        kept = {"entropy_coef": 0.002, "_last_world_entropy": 0.3, "_entropy_window_stats": None}
+        for entropy in (0.1, 0.15, 0.21, 0.5, 0.1):
+            entropies = torch.full((1, 2), entropy)
+            stand_in = SimpleNamespace(
+                _get_per_token_logps_and_entropies=lambda *_, e=entropies, **__: (-mask, e, None),
+                loss_type="dapo", importance_sampling_level="token", epsilon_low=0.2, epsilon_high=0.2, beta=0.0,
+                top_entropy_quantile=1.0, off_policy_mask_threshold=None, aux_loss_enabled=False, use_vllm=False,
+                current_gradient_accumulation_steps=1, model=SimpleNamespace(training=True), use_adaptive_entropy=True,
+                _entropy_bonus_enabled=True, _metrics={"train": defaultdict(list)},
+                args=SimpleNamespace(
+                    delta=None, steps_per_generation=1, entropy_target=0.2, entropy_coef_delta=0.005,
+                    entropy_coef_min=0.0, entropy_coef_max=0.01,
+                ),
+                accelerator=SimpleNamespace(
+                    num_processes=1, gather=lambda x: x, reduce=lambda x, **_: x, sync_gradients=True
+                ),
+                **kept,
+            )  # fmt: skip
+            loss = GRPOTrainer._compute_loss(stand_in, stand_in.model, step)
+            kept = {k: getattr(stand_in, k) for k in kept}
+            rows.append([entropy, -loss.item() / entropy, kept["entropy_coef"]])
+        return rows
 
     def all(self):
         for loss_type in ("grpo", "bnpo", "dr_grpo", "dapo"):
@@ -301,6 +336,9 @@ class Losses:
         self.verl("verl_gpg", "gpg", corrections=True)
         self.verl("verl_cispo", "cispo", clip_ratio_high=0.4, metrics=False)
         self.verl("verl_gmpo", "geo_mean", clip_ratio=0.4)
+        for mode in ("vanilla", "sapo", "cispo", "gspo"):
+            agg = "token-mean" if mode != "sapo" else "seq-mean-token-mean"
+            self.verl(f"verl_far_{mode}", mode, agg, far=True, metrics=False)
         self.verl("verl_clip_cov", "clip_cov", token_advantages=True, chosen=True, metrics=False)
         self.verl("verl_kl_cov", "kl_cov", token_advantages=True, metrics=False)
 
@@ -331,11 +369,17 @@ def advantages(data):
         code = between(trainer._generate_and_score_completions, "unscorable_mask = torch.isnan", "advantages = torch.nan_to_num")
         stand_in = SimpleNamespace(reward_funcs=[None] * 2, reward_weights=torch.tensor(weights, dtype=torch.float64), beta=0.0, reward_clip_range=None, **settings)
         space = {
-            "self": stand_in, "torch": torch, "nanstd": nanstd, "device": "cpu", "num_generations": 4,
+            "self": stand_in, "torch": torch, "nanstd": nanstd, "device": "cpu", "num_generations": 4, "mode": "train",
             "rewards_per_func": torch.tensor(table, dtype=torch.float64),
         }
         exec(code, space)
-        rows.append({"name": name, "source": "trl", **settings, "advantages": listed(space["advantages"])})
+        row = {"name": name, "source": "trl", **settings, "advantages": listed(space["advantages"])}
+        if trainer is GRPOTrainer and settings["multi_objective_aggregation"] == "sum_then_normalize":
+            stand_in._metrics = {"train": defaultdict(list)}
+            stand_in.reward_func_names = ["acc", "sar"]
+            exec(between(trainer._generate_and_score_completions, "for i, reward_func_name", "frac_reward_zero_std"), space)
+            row["figures"] = {k: v[0] for k, v in stand_in._metrics["train"].items()}
+        rows.append(row)
 
     for scale in ("group", "batch", "none"):
         trl(f"trl_grpo_{scale}", GRPOTrainer, scale_rewards=scale, multi_objective_aggregation="sum_then_normalize")
@@ -363,6 +407,12 @@ def advantages(data):
     verl("verl_rloo", VERL.compute_rloo_outcome_advantage)
     verl("verl_baseline", VERL.compute_reinforce_plus_plus_baseline_outcome_advantage)
 
+    verl("verl_opo", VERL.compute_opo_outcome_advantage)
+    shared = {k: v[:15] for k, v in shared.items()}  # pass@k refuses groups of one
+    mask, rewards, index = mask[:15], rewards[:15], index[:15]
+    for scale in (True, False):
+        verl(f"verl_passk_{scale}", VERL.compute_grpo_passk_outcome_advantage, config={"norm_adv_by_std_in_grpo": scale})
+
     mask, padded = pad(data["weights"]), {k: pad(data[k]) for k in ("rewards", "old_values")}
     for gamma, lam in ((1.0, 1.0), (1.0, 0.95), (0.9, 0.8)):
         white, returns = VERL.compute_gae_advantage_return(padded["rewards"], padded["old_values"], mask, gamma, lam)
@@ -372,6 +422,9 @@ def advantages(data):
         white, returns = VERL.compute_reinforce_plus_plus_outcome_advantage(padded["rewards"], mask, AlgoConfig(gamma=gamma))
         row = {"name": f"verl_reinforce_{gamma}_{lam}", "source": "verl", "gamma": gamma}
         rows.append({**row, "advantages": listed(flat(white)), "returns": listed(flat(returns))})
+    out, returns = VERL.compute_remax_outcome_advantage(padded["rewards"], data["advantages"], mask)
+    row = {"name": "verl_remax", "source": "verl", "advantages": listed(flat(out * mask))}
+    rows.append({**row, "returns": listed(flat(returns * mask))})
     kept_mean = VERL_F.masked_whiten(padded["rewards"], mask, shift_mean=False) * mask
     rows.append({"name": "verl_whiten_kept_mean", "source": "verl", "advantages": listed(flat(kept_mean))})
     return {"table": missing, "weights": weights, "groups": groups, "cases": rows}
@@ -390,7 +443,26 @@ def values(data):
     return rows
 
 
-def figures(data):
+def sampler_corrections(data):
+    """TRL's importance ratios for a sampler whose log-probs are `reference_logps`."""
+    rows = []
+    first, last = "if self.use_vllm and self.vllm_importance_sampling_correction:", "raise ValueError("
+    code = between(GRPOTrainer._generate_and_score_completions, first, last)
+    code = code[: code.rindex("else:")]
+    for mode in ("token_truncate", "token_mask", "sequence_truncate", "sequence_mask"):
+        settings = {"vllm_importance_sampling_mode": mode, "vllm_importance_sampling_clip_min": 0.6, "vllm_importance_sampling_clip_max": 1.5}
+        space = {
+            "self": SimpleNamespace(use_vllm=True, vllm_importance_sampling_correction=True, **settings),
+            "torch": torch, "math": math, "tool_mask": None, "completion_mask": pad(data["weights"]),
+            "old_per_token_logps": pad(data["old_logps"]), "sampling_per_token_logps": pad(data["reference_logps"]),
+        }  # fmt: skip
+        exec(code, space)
+        ratio = space["vllm_importance_sampling_ratio"].expand(len(LENGTHS), WIDTH)
+        rows.append({"mode": mode, "factors": listed(flat(ratio))})
+    return rows
+
+
+def figures(data, losses):
     logps, ref = data["logps"].clone(), data["reference_logps"].clone()
     logps[0], ref[0] = -1.0, -30.0  # beyond the clamps of k3
     logps[1], ref[1] = -6.0, -0.5
@@ -418,6 +490,8 @@ def figures(data):
     return {
         "kl": {"logps": listed(logps), "reference": listed(ref), "cases": kl},
         "adaptive_kl": adaptive,
+        "adaptive_entropy": losses.entropy_control(),
+        "sampler_corrections": sampler_corrections(data),
         "reward_kl": reward_kl,
         "explained_variance": explained.item(),
         "overlong": [[n, float(-np.clip((n - 16) / 4, 0, 1) * 0.5)] for n in (0, 15, 16, 17, 19, 20, 25)],
@@ -441,7 +515,7 @@ def main():
         "losses": losses.rows,
         "advantages": advantages(data),
         "values": values(data),
-        "figures": figures(data),
+        "figures": figures(data, losses),
     }
     parts = [f'"made_with": {json.dumps(whole["made_with"])}']
     for key in ("tokens", "figures"):

@@ -67,7 +67,6 @@ fn controllers() {
         assert!((kl.coefficient() - row[2]).abs() < 1e-14);
     }
     assert_eq!(fixed.coefficient(), 0.05);
-    // By hand, TRL's defaults: up by 0.005 while the entropy is low, off while it is high.
     let mut entropy = EntropyController {
         entropy_coef: 0.002,
         entropy_target: 0.2,
@@ -76,15 +75,37 @@ fn controllers() {
         entropy_coef_max: 0.01,
         last_entropy: 0.3,
     };
-    assert_eq!(entropy.coefficient(), 0.0);
-    let mut coefficients = Vec::new();
-    for measured in [0.1, 0.2, 0.21, 0.5, 0.1] {
-        entropy.update(measured).unwrap();
-        coefficients.push((entropy.coefficient(), entropy.entropy_coef));
+    for row in golden["figures"]["adaptive_entropy"].as_array().unwrap() {
+        let row = numbers(row);
+        assert!((entropy.coefficient() - row[1]).abs() < 1e-12);
+        entropy.update(row[0]).unwrap();
+        assert!((entropy.entropy_coef - row[2]).abs() < 1e-12);
     }
-    let expected = [(0.007, 0.007), (0.01, 0.01), (0.0, 0.005), (0.0, 0.0), (0.005, 0.005)];
-    for ((a, b), (c, d)) in coefficients.iter().zip(expected) {
-        assert!((a - c).abs() < 1e-12 && (b - d).abs() < 1e-12, "{coefficients:?}");
+}
+
+#[test]
+fn corrections_for_the_sampler_agree_with_trl() {
+    let golden = load();
+    let tokens = &golden["tokens"];
+    let of = |name: &str| numbers(&tokens[name]);
+    let (weights, segments) = (of("weights"), ids(&tokens["segments"]));
+    for case in golden["figures"]["sampler_corrections"].as_array().unwrap() {
+        let mode = match case["mode"].as_str().unwrap() {
+            "token_truncate" => SamplerCorrection::TokenTruncate,
+            "token_mask" => SamplerCorrection::TokenMask,
+            "sequence_truncate" => SamplerCorrection::SequenceTruncate,
+            "sequence_mask" => SamplerCorrection::SequenceMask,
+            other => panic!("{other}"),
+        };
+        let ours = sampler_corrections(
+            &of("old_logps"),
+            &of("reference_logps"),
+            (&weights, &segments, 7),
+            mode,
+            Bounds { low: 0.6, high: 1.5 },
+        )
+        .unwrap();
+        assert!(gap(&ours, &numbers(&case["factors"])) < 1e-10, "{mode:?}");
     }
 }
 

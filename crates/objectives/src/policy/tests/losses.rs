@@ -98,6 +98,9 @@ fn batch_of(case: &Value, golden: &Value) -> (Batch, Vec<u32>) {
     if case["corrections"] == true {
         batch.corrections = Some(numbers(&tokens["corrections"]));
     }
+    if case["far"] == true {
+        batch.old_logps = Some(numbers(&tokens["far_old_logps"]));
+    }
     if case["old"] == false {
         batch.old_logps = None;
     }
@@ -160,7 +163,7 @@ fn chosen(case: &Value, batch: &Batch) -> Vec<f64> {
 fn agree_with_trl_and_verl() {
     let golden = load();
     let cases = golden["losses"].as_array().unwrap();
-    assert_eq!(cases.len(), 43);
+    assert_eq!(cases.len(), 47);
     for case in cases {
         let name = case["name"].as_str().unwrap();
         let of_trl_code = case["source"] == "trl";
