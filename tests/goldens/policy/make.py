@@ -359,6 +359,7 @@ def advantages(data):
         [1.0, 0.9], [1.0, 0.6], [1.0, nan], [nan, 0.2],
         [nan, nan], [0.3, -0.5], [0.7, 2.5], [0.2, 0.0],
         [nan, nan], [nan, nan], [0.4, nan], [nan, nan],
+        [1.0, 0.5], [1.0, 0.5], [1.0, 0.5], [1.0, 0.5],
     ]  # fmt: skip
     weights = [1.0, 0.2]
     groups = [i // 4 for i in range(len(table))]
@@ -389,7 +390,7 @@ def advantages(data):
 
     # verl: the last completion is a group of its own.
     index = np.array([0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 4])
-    totals = torch.tensor(full, dtype=torch.float64) @ torch.tensor(weights, dtype=torch.float64)
+    totals = torch.tensor(full[:16], dtype=torch.float64) @ torch.tensor(weights, dtype=torch.float64)
     totals += torch.arange(16) * 0.05
     lengths = torch.tensor([3, 1, 2, 4, 2, 2, 1, 3, 4, 1, 1, 2, 3, 2, 1, 2])
     mask = (torch.arange(4) < lengths[:, None]).double()

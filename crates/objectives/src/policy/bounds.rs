@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 
-use crate::ObjectiveError;
+use crate::{ObjectiveError, check};
 
 /// A closed range that values are clamped to; beyond it there is no gradient.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -61,26 +61,17 @@ impl Bounds {
 
 /// Refuses a number that is negative or not finite.
 pub(crate) fn not_negative(name: &'static str, value: f64) -> Result<(), ObjectiveError> {
-    if value.is_finite() && value >= 0.0 {
-        return Ok(());
-    }
-    Err(ObjectiveError::Setting { name, value, expected: "a number of at least 0" })
+    check::within(name, value, 0.0.., "a number of at least 0")
 }
 
 /// Refuses a number outside of 0 to 1.
 pub(crate) fn fraction(name: &'static str, value: f64) -> Result<(), ObjectiveError> {
-    if (0.0..=1.0).contains(&value) {
-        return Ok(());
-    }
-    Err(ObjectiveError::Setting { name, value, expected: "from 0 to 1" })
+    check::within(name, value, 0.0..=1.0, "from 0 to 1")
 }
 
 /// Refuses a number that is not finite.
 pub(crate) fn finite(name: &'static str, value: f64) -> Result<(), ObjectiveError> {
-    if value.is_finite() {
-        return Ok(());
-    }
-    Err(ObjectiveError::Setting { name, value, expected: "a finite number" })
+    check::within(name, value, .., "a finite number")
 }
 
 /// Refuses a slice of another length, or with a number in it that is not finite.

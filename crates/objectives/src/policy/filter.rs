@@ -19,16 +19,11 @@ pub fn dynamic_sampling(
     named: &[(&str, &[f64])],
     groups: &[u32],
 ) -> Result<Vec<bool>, ObjectiveError> {
-    let refused = |expected| ObjectiveError::Name {
-        name: "filter_groups.metric",
-        value: metric.to_string(),
-        expected,
-    };
-    if TOTALS.contains(&metric) {
-        return Err(refused("one metric such as \"acc\", not the total reward"));
-    }
-    let Some((_, values)) = named.iter().find(|(name, _)| *name == metric) else {
-        return Err(refused("the name of a metric that was measured"));
+    let own = || named.iter().filter(|(name, _)| !TOTALS.contains(name));
+    let Some((_, values)) = own().find(|(name, _)| *name == metric) else {
+        let known = own().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+        let (what, value) = ("filter_groups.metric", metric.to_string());
+        return Err(ObjectiveError::Unknown { what, value, known });
     };
     length("filter_groups.metric", values.len(), groups.len())?;
     values.iter().try_for_each(|v| finite("filter_groups.metric", *v))?;

@@ -85,10 +85,10 @@ impl Kl {
             "mse" | "k2" => KlEstimator::K2,
             "low_var_kl" | "k3" => KlEstimator::K3_VERL,
             _ => {
-                return Err(ObjectiveError::Name {
-                    name: "kl_loss_type",
+                return Err(ObjectiveError::Unknown {
+                    what: "kl_loss_type",
                     value: name.to_string(),
-                    expected: "k1, abs, k2 or k3, with or without a +",
+                    known: "k1, abs, k2 or k3, with or without a +".to_string(),
                 });
             }
         };

@@ -95,9 +95,10 @@ pub fn policy_loss(
         };
         let mut kl = settings.kl.tokens(&logps, &reference)?;
         if settings.use_bias_correction_kl {
-            let by = "use_bias_correction_kl";
+            let what = "use_bias_correction_kl";
             let ratio = terms.ratio.as_ref();
-            let ratio = ratio.ok_or(ObjectiveError::Missing { what: "a ratio", by })?;
+            let ratio =
+                ratio.ok_or(ObjectiveError::Conflict { what, with: "a loss without ratio" })?;
             kl = (kl * ratio)?;
         }
         let kl = layout.masked(&kl)?;

@@ -21,10 +21,10 @@ impl Aggregation {
             "dr_grpo" => Ok(Self::SeqMeanTokenSumNorm { loss_scale_factor: max_completion_length }),
             "dapo" | "cispo" | "vespo" => Ok(Self::TokenMean),
             "luspo" => Ok(Self::SeqMeanTokenSum),
-            _ => Err(ObjectiveError::Name {
-                name: "loss_type",
+            _ => Err(ObjectiveError::Unknown {
+                what: "loss_type",
                 value: loss_type.to_string(),
-                expected: "grpo, bnpo, dr_grpo, dapo, luspo, cispo, sapo or vespo",
+                known: "grpo, bnpo, dr_grpo, dapo, luspo, cispo, sapo or vespo".to_string(),
             }),
         }
     }
@@ -42,11 +42,12 @@ impl Aggregation {
             "seq-mean-token-sum" => Ok(Self::SeqMeanTokenSum),
             "seq-mean-token-mean" => Ok(Self::SeqMeanTokenMean),
             "seq-mean-token-sum-norm" => Ok(Self::SeqMeanTokenSumNorm { loss_scale_factor }),
-            _ => Err(ObjectiveError::Name {
-                name: "loss_agg_mode",
+            _ => Err(ObjectiveError::Unknown {
+                what: "loss_agg_mode",
                 value: loss_agg_mode.to_string(),
-                expected: "token-mean, token-sum, seq-mean-token-sum, seq-mean-token-mean or \
-                           seq-mean-token-sum-norm",
+                known: "token-mean, token-sum, seq-mean-token-sum, seq-mean-token-mean or \
+                           seq-mean-token-sum-norm"
+                    .to_string(),
             }),
         }
     }

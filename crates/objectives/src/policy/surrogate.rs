@@ -13,6 +13,8 @@
 //! KlCov    -A r, and + ppo_kl_coef |log r| for chosen tokens        arXiv 2505.22617
 //! ```
 
+use std::ops::Bound;
+
 use super::bounds::{Bounds, not_negative};
 use super::kl::absolute;
 use super::ratio::{Inputs, Level, Terms};
@@ -95,10 +97,7 @@ fn around_one(epsilon: f64, epsilon_high: Option<f64>) -> Result<Bounds, Objecti
     not_negative("epsilon", epsilon)?;
     let high = epsilon_high.unwrap_or(epsilon);
     not_negative("epsilon_high", high)?;
-    if epsilon > 1.0 {
-        let expected = "at most 1, as ratios are positive";
-        return Err(ObjectiveError::Setting { name: "epsilon", value: epsilon, expected });
-    }
+    check::within("epsilon", epsilon, ..=1.0, "at most 1, as ratios are positive")?;
     Ok(Bounds { low: 1.0 - epsilon, high: 1.0 + high })
 }
 
@@ -124,7 +123,8 @@ impl Surrogate {
                 }
                 let mut losses = inputs.clipped(&ratio, &capped, clip)?;
                 if let Some(c) = clip_ratio_c {
-                    above_one("clip_ratio_c", c)?;
+                    let above_one = (Bound::Excluded(1.0), Bound::Unbounded);
+                    check::within("clip_ratio_c", c, above_one, "a number above 1")?;
                     let most = losses.minimum(&(advantages * -c)?)?;
                     losses = advantages.lt(0.0)?.where_cond(&most, &losses)?;
                 }
@@ -226,12 +226,4 @@ fn log_range(epsilon: f64, epsilon_high: Option<f64>) -> Result<Bounds, Objectiv
     let high = epsilon_high.unwrap_or(epsilon);
     not_negative("epsilon_high", high)?;
     Ok(Bounds { low: -epsilon, high })
-}
-
-/// Refuses what is not above 1.
-fn above_one(name: &'static str, value: f64) -> Result<(), ObjectiveError> {
-    if value.is_finite() && value > 1.0 {
-        return Ok(());
-    }
-    Err(ObjectiveError::Setting { name, value, expected: "a number above 1" })
 }

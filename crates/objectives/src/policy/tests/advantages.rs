@@ -59,7 +59,8 @@ fn of_groups_agree_with_trl() {
             if name == "trl_grpo_batch" && key == "frac_reward_zero_std" {
                 continue;
             }
-            assert!((ours[key] - value.as_f64().unwrap()).abs() < 1e-10, "{name} {key}");
+            // TRL takes the share in f32.
+            assert!((ours[key] - value.as_f64().unwrap()).abs() < 1e-8, "{name} {key}");
         }
     }
     assert_eq!(seen, 6);

@@ -56,8 +56,11 @@ fn settings_out_of_range() {
     let gmpo = Surrogate::Gmpo { epsilon: f64::INFINITY, epsilon_high: None };
     assert_eq!(of(gmpo), "epsilon is inf, expected a number of at least 0");
     let cov = Surrogate::ClipCov { epsilon: 0.2, epsilon_high: None };
-    assert_eq!(of(cov), "chosen is missing, needed by Clip-Cov");
-    assert_eq!(of(Surrogate::KlCov { ppo_kl_coef: 1.0 }), "chosen is missing, needed by KL-Cov");
+    assert_eq!(of(cov), "Clip-Cov cannot be computed without chosen");
+    assert_eq!(
+        of(Surrogate::KlCov { ppo_kl_coef: 1.0 }),
+        "KL-Cov cannot be computed without chosen"
+    );
     let sapo = Surrogate::Sapo {
         importance_sampling_level: Level::Token,
         sapo_temperature_pos: 0.0,
@@ -65,10 +68,10 @@ fn settings_out_of_range() {
     };
     assert_eq!(of(sapo), "sapo_temperature_pos is 0, expected a positive number");
     let error = refuse(&PolicyLoss { beta: 0.1, ..base });
-    assert_eq!(error, "reference_logps is missing, needed by beta");
+    assert_eq!(error, "beta cannot be computed without reference_logps");
     assert!(refuse(&PolicyLoss { beta: -0.1, ..base }).starts_with("beta is -0.1"));
     let error = refuse(&PolicyLoss { entropy_coef: 0.1, ..base });
-    assert_eq!(error, "entropies is missing, needed by entropy_coef");
+    assert_eq!(error, "entropy_coef cannot be computed without entropies");
     let log_ratio_clamp = Bounds { low: -100.0, high: 100.0 };
     assert!(refuse(&PolicyLoss { log_ratio_clamp, ..base }).starts_with("log_ratio_clamp is 100"));
     let aggregation = Aggregation::TokenSumNorm { loss_scale_factor: 0.0 };
@@ -84,10 +87,13 @@ fn settings_out_of_range() {
 #[test]
 fn names_that_are_not_known() {
     let error = PolicyLoss::of_loss_type("ppo", 1.0).unwrap_err().to_string();
-    assert!(error.starts_with("loss_type is \"ppo\", expected grpo, bnpo"), "{error}");
+    assert!(error.starts_with("loss_type is \"ppo\", expected one of grpo, bnpo"), "{error}");
     assert!(Aggregation::of_loss_agg_mode("token_mean", 1.0).is_err());
     let error = Kl::named("full").unwrap_err().to_string();
-    assert_eq!(error, "kl_loss_type is \"full\", expected k1, abs, k2 or k3, with or without a +");
+    assert_eq!(
+        error,
+        "kl_loss_type is \"full\", expected one of k1, abs, k2 or k3, with or without a +"
+    );
 }
 
 #[test]
