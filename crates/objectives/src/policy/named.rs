@@ -56,7 +56,8 @@ impl Aggregation {
 impl PolicyLoss {
     /// The loss that TRL's `loss_type` stands for, with TRL's defaults: ratios of tokens, `epsilon`
     /// 0.2, no KL term, no entropy term. `luspo` has the ratio of the completion, which TRL
-    /// recommends with it.
+    /// recommends with it, and `cispo` the cap of 5 that it recommends: left alone, TRL would hold
+    /// every ratio at 0.2.
     pub fn of_loss_type(
         loss_type: &str,
         max_completion_length: f64,

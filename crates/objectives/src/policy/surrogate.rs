@@ -57,6 +57,7 @@ pub enum Surrogate {
     },
     /// The geometric mean of clipped ratios; belongs with
     /// [`Aggregation::SeqMeanTokenMean`](super::Aggregation::SeqMeanTokenMean).
+    /// Corrections are factors of the whole, so a token of factor 0 still has part in the mean.
     Gmpo {
         /// How far below 0 the log-ratio may go.
         epsilon: f64,
