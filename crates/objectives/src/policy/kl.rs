@@ -95,14 +95,15 @@ impl Kl {
         Ok(Self { estimator, straight_through })
     }
 
-    /// The estimate of every token, `[tokens]`, to differentiate by `logps`.
+    /// The estimate of every token, `[tokens]`, to differentiate by `logps`; the reference is a constant
+    /// already.
     pub(crate) fn tokens(
         self,
         logps: &Tensor,
         reference: &Tensor,
     ) -> Result<Tensor, ObjectiveError> {
         self.estimator.check()?;
-        let d = (logps - reference.detach())?;
+        let d = (logps - reference)?;
         let k2 = || d.sqr()? * 0.5;
         let value = match self.estimator {
             KlEstimator::K1 => d.clone(),

@@ -146,3 +146,12 @@ fn truncated_completions_count_no_token() {
     let ours = mask_truncated(&[1.0, 0.0, 1.0, 1.0], &[0, 0, 1, 0], &[false, true]).unwrap();
     assert_eq!(ours, [1.0, 0.0, 0.0, 1.0]);
 }
+
+#[test]
+fn tokens_of_high_entropy() {
+    let of = |top| high_entropy_mask(&[0.1, 0.9, 0.5, 2.0], &[1.0, 1.0, 1.0, 0.0], top).unwrap();
+    // As TRL has it: 0 leaves the one of highest entropy, 1 leaves all.
+    assert_eq!(of(0.0), [0.0, 1.0, 0.0, 0.0]);
+    assert_eq!(of(0.5), [0.0, 1.0, 1.0, 0.0]);
+    assert_eq!(of(1.0), [1.0, 1.0, 1.0, 0.0]);
+}

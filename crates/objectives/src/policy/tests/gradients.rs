@@ -1,6 +1,6 @@
 //! Gradients against central differences.
 
-use candle_core::DType;
+use candle_core::{DType, Device, Tensor, Var};
 
 use super::golden::{Batch, gap, load, numbers};
 use crate::policy::*;
@@ -190,4 +190,51 @@ fn straight_through_has_the_value_of_one_and_the_gradient_of_k2() {
         assert!((ours.loss - run(estimator, false).loss).abs() < 1e-12);
         assert!(gap(&ours.grad, &run(KlEstimator::K2, false).grad) < 1e-12);
     }
+}
+
+#[test]
+fn flow_by_the_log_probs_alone() {
+    let var = |values: &[f64]| Var::new(values, &Device::Cpu).unwrap();
+    let (logps, old, reference) = (var(&[-1.0, -2.0]), var(&[-1.1, -1.9]), var(&[-1.2, -2.1]));
+    let (advantages, corrections, weights) = (var(&[1.5]), var(&[0.5, 2.0]), var(&[1.0, 1.0]));
+    let chosen = var(&[0.0, 1.0]);
+    let segments = Tensor::new(&[0u32, 0], &Device::Cpu).unwrap();
+    let layout = CompletionTokens { segments: &segments, completions: 1, weights: &weights };
+    let tokens = PolicyTokens {
+        layout,
+        logps: &logps,
+        old_logps: Some(&old),
+        reference_logps: Some(&reference),
+        advantages: Advantages::Completion(&advantages),
+        corrections: Some(&corrections),
+        entropies: None,
+        chosen: Some(&chosen),
+    };
+    let totals = Totals { tokens: 2.0, completions: 1.0, micro_batches: 1.0 };
+    for surrogate in [clip(Level::Token), Surrogate::KlCov { ppo_kl_coef: 1.0 }] {
+        let settings = PolicyLoss { beta: 0.1, surrogate, use_bias_correction_kl: true, ..base() };
+        let out = policy_loss(&tokens, &totals, &settings).unwrap();
+        let grads = out.loss.backward().unwrap();
+        assert!(grads.get(&logps).is_some());
+        for constant in [&old, &reference, &advantages, &corrections, &weights, &chosen] {
+            assert!(grads.get(constant).is_none());
+        }
+    }
+    let inputs =
+        ValueTokens { layout, values: &logps, old_values: Some(&old), returns: &reference };
+    let (cliprange_value, vf_coef) = (Some(0.2), 1.0);
+    let settings = ValueLoss { cliprange_value, vf_coef, aggregation: Aggregation::TokenMean };
+    let grads = value_loss(&inputs, &totals, &settings).unwrap().loss.backward().unwrap();
+    assert!(grads.get(&logps).is_some());
+    assert!(grads.get(&old).is_none() && grads.get(&reference).is_none());
+}
+
+#[test]
+fn at_a_bound_are_whole() {
+    let x = Var::new(&[-1.0, -0.5, 0.5, 1.0, 2.0, -3.0], &Device::Cpu).unwrap();
+    let clamped = Bounds { low: -1.0, high: 1.0 }.clamp(&x).unwrap();
+    assert_eq!(clamped.to_vec1::<f64>().unwrap(), [-1.0, -0.5, 0.5, 1.0, 1.0, -1.0]);
+    let grads = clamped.sum_all().unwrap().backward().unwrap();
+    let grad = grads.get(&x).unwrap().to_vec1::<f64>().unwrap();
+    assert_eq!(grad, [1.0, 1.0, 1.0, 1.0, 0.0, 0.0]);
 }
