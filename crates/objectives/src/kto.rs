@@ -131,7 +131,8 @@ pub fn kto(
 
     let zero = if settings.loss_type == KtoLoss::Kto { kl } else { 0.0 };
     let per_answer = |good: f64, bad: f64| {
-        let values: Vec<f64> = logps.desirable.iter().map(|&d| if d { good } else { bad }).collect();
+        let values: Vec<f64> =
+            logps.desirable.iter().map(|&d| if d { good } else { bad }).collect();
         Tensor::from_vec(values, answers, logps.policy.device())?.to_dtype(logps.policy.dtype())
     };
     let log_ratios = (logps.policy - logps.reference.detach())?;

@@ -9,14 +9,15 @@
             that a token was drawn from); per pair `win_rates` of each side and `margins`.
             near: a few nats apart. far: hundreds of nats, ties, an answer of one token.
     cases   name, set, by (trl, trl_f32, hand), settings, `loss` (mean over the pairs), `grad.chosen`,
-            `grad.rejected`: of the loss by the token log-probs of the policy; `metrics` where TRL has them.
+            `grad.rejected`: of the loss by the token log-probs of the policy; `metrics` of TRL, each set of them once.
     answers, kto: likewise for answers that are good or bad by themselves (`grad` by the sequence log-probs).
 
 By whom a number is:
 
     trl      `DPOTrainer._compute_loss`, `KTOTrainer._compute_loss`, `CPOTrainer.get_batch_loss_metrics` in float64,
              called on a stand-in for the trainer whose model returns the log-probs above; gradients by autograd.
-    trl_f32  likewise where TRL itself goes to float32: `ORPOTrainer.get_batch_loss_metrics`, alpha_divergence.
+    trl_f32  likewise where TRL itself goes to float32: `ORPOTrainer.get_batch_loss_metrics`, alpha_divergence, the
+             label smoothing of exo_pair.
     hand     numpy in float64 from the equation of the paper, with the derivative by hand: TRL has no such loss, or
              computes it in float32 only, or not in these tails.
 
@@ -109,24 +110,25 @@ class Pairs:
 # TRL
 
 
+class Returns(torch.nn.Module):
+    """A model that gives what it is told to, whatever is put in."""
+
+    is_gradient_checkpointing = False
+
+    def __init__(self, log_probs, **more):
+        super().__init__()
+        zeros = torch.zeros_like(log_probs)
+        self.outputs = {"log_probs": log_probs, "entropy": zeros, "mean_logits": zeros, "is_top1": zeros.bool()} | more
+
+    def forward(self, **_):
+        return SimpleNamespace(**self.outputs)
+
+
 def dpo_trainer(pairs: Pairs, logps, settings: dict):
     mask = pairs.mask.long()
-    zeros = torch.zeros_like(logps)
-
-    def returns(log_probs):
-        def model(**_):
-            return SimpleNamespace(
-                log_probs=log_probs, entropy=zeros, mean_logits=zeros, is_top1=zeros.bool(),
-                log_sum_sq_probs=pairs.padded["log_sum_sq"],
-            )
-
-        model.training = True
-        model.is_gradient_checkpointing = False
-        return model
-
     trainer = SimpleNamespace(
-        model=returns(logps),
-        ref_model=returns(pairs.padded["reference"]),
+        model=Returns(logps, log_sum_sq_probs=pairs.padded["log_sum_sq"]),
+        ref_model=Returns(pairs.padded["reference"]),
         accelerator=SimpleNamespace(device="cpu", gather=lambda t: t, gather_for_metrics=lambda t: t),
         args=SimpleNamespace(gradient_checkpointing_kwargs=None, discopop_tau=settings.get("discopop_tau", 0.05)),
         aux_loss_enabled=False,
@@ -248,12 +250,20 @@ def by_hand(data: dict, settings: dict) -> dict:
     elif divergence == "forward_kl":
         score = [-np.expm1(-u) for u in ratio]
         slope = [np.exp(-u) for u in ratio]
+    elif divergence == "js_divergence":
+        score = [math.log(2) + log_sigmoid(u) for u in ratio]
+        slope = [sigmoid(-u) for u in ratio]
     logit = beta * (score[0] - score[1]) + margins
     both = lambda slopes: (slopes * beta * slope[0], -slopes * beta * slope[1])
 
     if kind == "sigmoid":
         losses = -(1 - eps) * log_sigmoid(logit) - eps * log_sigmoid(-logit)
         slopes = both(eps * sigmoid(logit) - (1 - eps) * sigmoid(-logit))
+    elif kind == "exo_pair":
+        q, other = sigmoid(logit), sigmoid(-logit)
+        losses = q * (log_sigmoid(logit) - np.log1p(-eps)) + other * (log_sigmoid(-logit) - np.log(eps))
+        # log q - log (1 - q) is the logit.
+        slopes = both(q * other * (logit - np.log((1 - eps) / eps)))
     elif kind == "hinge":
         losses = np.maximum(0, 1 - logit)
         slopes = both(np.where(logit < 1, -1.0, 0.0))
@@ -290,6 +300,10 @@ def by_hand(data: dict, settings: dict) -> dict:
     else:
         raise ValueError(kind)
 
+    if settings.get("use_weighting"):
+        aligned = [a - b for a, b in zip(policy, of("log_sum_sq"), strict=True)]
+        weight = np.exp(aligned[0] / lengths[0]) * np.exp(aligned[1] / lengths[1])
+        losses, slopes = losses * weight, [s * weight for s in slopes]
     pairs = len(losses)
     loss, grads = losses.mean(), {}
     for side, values, n in zip(SIDES, slopes, lengths, strict=True):
@@ -305,7 +319,7 @@ def by_hand(data: dict, settings: dict) -> dict:
 
 
 def pair_cases(sets: dict) -> list:
-    rows = []
+    rows, seen = [], set()
 
     def case(by, compute, loss, where=("near", "far"), **settings) -> None:
         losses = loss if isinstance(loss, list) else [loss]
@@ -318,17 +332,25 @@ def pair_cases(sets: dict) -> list:
             if not all(map(math.isfinite, numbers)):
                 print("not finite:", title)
                 continue
+            # Most losses log the same metrics.
+            if (metrics := tuple(result.get("metrics", {}).items())) in seen:
+                result.pop("metrics", None)
+            seen.add(metrics)
             rows.append({"name": title, "set": name, "by": by, "settings": settings, **result})
 
     dpo = lambda *args, **kwargs: case("trl", by_dpo_trainer, *args, **kwargs)
+    # EXO's label smoothing is rounded to float32 whatever the log-probs are.
+    exo = lambda *args, **kwargs: case("trl_f32", by_dpo_trainer, *args, **kwargs)
     in_f32 = lambda data, settings: by_dpo_trainer(data, settings, torch.float32)
     for beta in (0.1, 0.7):
         for loss in ("sigmoid", "hinge", "ipo", "nca_pair", "bco_pair", "sppo_hard", "aot", "aot_unpaired", "apo_zero",
                      "apo_down", "discopop", "sigmoid_norm"):
             dpo(loss, beta=beta)
     for eps in (0.1, 1e-3):
-        for loss in ("robust", "exo_pair", "aot", "aot_unpaired"):
+        for loss in ("robust", "aot", "aot_unpaired"):
             dpo(loss, label_smoothing=eps)
+        exo("exo_pair", label_smoothing=eps)
+        case("hand", by_hand, "exo_pair", label_smoothing=eps)
         case("trl", pair_by_pair, "sigmoid", label_smoothing=eps)
     dpo("robust")
     dpo("discopop", discopop_tau=0.5)
@@ -337,10 +359,13 @@ def pair_cases(sets: dict) -> list:
     dpo(["ipo", "apo_zero"], beta=0.3)
     dpo("sigmoid", rpo_alpha=0.4)
     for divergence in ("forward_kl", "js_divergence"):
+        # Far off, forward_kl's scores are about e^700 in float64, and infinite in float32.
+        where = ["near"] if divergence == "forward_kl" else ["near", "far"]
         for loss in ("sigmoid", "sigmoid_norm", "hinge", "ipo", "discopop"):
-            dpo(loss, f_divergence_type=divergence)
-        for loss in ("exo_pair", "robust"):
-            dpo(loss, f_divergence_type=divergence, label_smoothing=0.05)
+            dpo(loss, f_divergence_type=divergence, where=where)
+        dpo("robust", f_divergence_type=divergence, label_smoothing=0.05, where=where)
+        exo("exo_pair", f_divergence_type=divergence, label_smoothing=0.05, where=where)
+        case("hand", by_hand, "exo_pair", f_divergence_type=divergence, label_smoothing=0.05, where=where)
     for alpha in (0.5, 0.9, 1.0):
         settings = {"f_divergence_type": "alpha_divergence", "f_alpha_divergence_coef": alpha}
         case("trl_f32", in_f32, "sigmoid", where=["near"], **settings)
@@ -349,7 +374,8 @@ def pair_cases(sets: dict) -> list:
             case("hand", by_hand, "sigmoid", where=["near"], **settings)
             case("hand", by_hand, "ipo_sum", where=["near"], **settings)
     for loss in ("sigmoid", "sigmoid_norm", "hinge", "ipo", "nca_pair", "bco_pair", "sppo_hard", "apo_zero", "apo_down", "discopop"):
-        dpo(loss, use_weighting=True, where=["near"])
+        if loss != "hinge":  # its backward pass fails: the weights are multiplied into relu's result in place
+            dpo(loss, use_weighting=True, where=["near"])
         dpo(loss, ld_alpha=0.3, where=["near"])
     for alpha in (0.0, 1.0):
         dpo("sigmoid", ld_alpha=alpha)
@@ -359,6 +385,7 @@ def pair_cases(sets: dict) -> list:
     hand("sigmoid", label_smoothing=0.2)
     hand("sigmoid", margins=True, label_smoothing=0.2)
     hand("hinge", margins=True)
+    hand("hinge", use_weighting=True, where=["near"])
     hand("sigmoid", f_divergence_type="forward_kl", where=["near"])
     hand("discopop")
     hand("discopop", beta=0.7, discopop_tau=0.5)
@@ -418,24 +445,12 @@ def kto_cases() -> tuple[dict, list]:
         logps = take("policy").requires_grad_()
         kind = settings.get("loss_type", "kto")
         column = lambda t: t[:, None]  # one token each
-        zeros = column(torch.zeros_like(logps))
-
-        def returns(log_probs, kl):
-            def model(**inputs):
-                assert inputs["labels"].shape == (len(logps), 2)
-                return SimpleNamespace(log_probs=column(log_probs), entropy=zeros, mean_logits=zeros)
-
-            model.training = True
-            model.is_gradient_checkpointing = False
-            model.kl = kl
-            return model
-
         trainer = SimpleNamespace(
-            model=returns(logps, take("kl_policy")),
-            ref_model=returns(take("reference"), take("kl_reference")),
+            model=Returns(column(logps), kl=take("kl_policy")),
+            ref_model=Returns(column(take("reference")), kl=take("kl_reference")),
             accelerator=SimpleNamespace(device="cpu", gather_for_metrics=lambda t: t),
             args=SimpleNamespace(gradient_checkpointing_kwargs=None),
-            _compute_kl_logps=lambda model, batch: model.kl if kind == "kto" else None,
+            _compute_kl_logps=lambda model, batch: model.outputs["kl"] if kind == "kto" else None,
             aux_loss_enabled=False,
             precompute_ref_logps=False,
             calculate_KL=kind == "kto",

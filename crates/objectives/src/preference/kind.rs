@@ -61,8 +61,28 @@ use PreferenceLoss::{
 impl PreferenceLoss {
     /// Every loss.
     pub const ALL: [Self; 22] = [
-        Sigmoid, SigmoidNorm, Robust, Hinge, Discopop, ExoPair, Dno, Ipo, IpoSum, Inpo, Sppo,
-        SppoHard, NcaPair, BcoPair, ApoZero, ApoDown, Aot, AotUnpaired, Simpo, Orpo, Cpo, Sft,
+        Sigmoid,
+        SigmoidNorm,
+        Robust,
+        Hinge,
+        Discopop,
+        ExoPair,
+        Dno,
+        Ipo,
+        IpoSum,
+        Inpo,
+        Sppo,
+        SppoHard,
+        NcaPair,
+        BcoPair,
+        ApoZero,
+        ApoDown,
+        Aot,
+        AotUnpaired,
+        Simpo,
+        Orpo,
+        Cpo,
+        Sft,
     ];
 
     /// The name in configs.
@@ -170,6 +190,9 @@ mod tests {
             assert_eq!(loss.name().parse::<PreferenceLoss>().unwrap(), loss);
         }
         let error = "kto_pair".parse::<PreferenceLoss>().unwrap_err().to_string();
-        assert!(error.starts_with("loss_type is \"kto_pair\", expected one of sigmoid, "), "{error}");
+        assert!(
+            error.starts_with("loss_type is \"kto_pair\", expected one of sigmoid, "),
+            "{error}"
+        );
     }
 }

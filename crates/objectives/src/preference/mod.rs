@@ -124,3 +124,6 @@ fn pair_loss(
         PreferenceLoss::Sft => return Ok(None),
     }))
 }
+
+#[cfg(test)]
+mod tests;

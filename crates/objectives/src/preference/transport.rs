@@ -109,7 +109,8 @@ impl Step {
 
     /// The micro-batch's part of numbers about the step, as a tensor like `like`.
     fn own(&self, numbers: &[f64], like: &Tensor) -> candle_core::Result<Tensor> {
-        let own: Vec<f64> = numbers.iter().skip(self.start).take(like.elem_count()).copied().collect();
+        let own: Vec<f64> =
+            numbers.iter().skip(self.start).take(like.elem_count()).copied().collect();
         Tensor::from_vec(own, like.shape(), like.device())?.to_dtype(like.dtype())
     }
 }
