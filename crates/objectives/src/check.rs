@@ -47,7 +47,7 @@ pub enum ObjectiveError {
         known: String,
     },
     /// Something is not given that is read.
-    #[error("{what} is missing: {by} reads it")]
+    #[error("{by} cannot be computed without {what}")]
     Missing {
         /// What is not given.
         what: &'static str,
@@ -55,7 +55,7 @@ pub enum ObjectiveError {
         by: &'static str,
     },
     /// Something is given or set that would have no part in what is computed, or a wrong one.
-    #[error("{what} does not go with {with}")]
+    #[error("{what} cannot be used with {with}")]
     Conflict {
         /// What is given or set.
         what: &'static str,

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! `eps` is `label_smoothing`, 0 in the paper; above 0 it is conservative DPO (Mitchell, "A note on
-//! DPO with noisy preferences", equation 3; TRL has given its `sigmoid` no smoothing since 1.0).
+//! DPO with noisy preferences", equation 3; TRL 1.16 reads no smoothing in `sigmoid`).
 //! `margin` shifts the logit of a pair by what another judge thinks of it (our reading of VideoSAVi's
 //! CLIP-adjusted DPO); 0 is the paper's loss. The others:
 //!

@@ -77,7 +77,7 @@ impl PreferenceMetrics {
 ///
 /// Jung et al., "Binary Classifier Optimization" (arXiv 2404.04656): the mean over both sides of
 /// everything seen so far. A step is told the mean of the steps before it, so that its
-/// micro-batches share one number; the authors count the current batch in.
+/// micro-batches share one number; TRL's former trainer counted the current batch in.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct RewardBaseline {
     /// Mean of the rewards seen so far.

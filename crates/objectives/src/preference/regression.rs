@@ -3,8 +3,8 @@
 //! With `d = log pi/pi_ref (chosen) - log pi/pi_ref (rejected)`:
 //!
 //! - `ipo_sum`: `(d - 1 / (2 beta))^2` (Azar et al., arXiv 2310.12036, equation 17; `beta` is its tau).
-//! - `ipo`: the same on averages over tokens, which is TRL's form; the paper's results have it too, by
-//!   its authors.
+//! - `ipo`: the same on averages over tokens, which is TRL's form; its source says that the paper's
+//!   authors confirmed it to be theirs.
 //! - `inpo`: the same against the mixture `pi_ref^(tau/eta) pi_t^(1 - tau/eta)` (Zhang et al.,
 //!   "Iterative Nash Policy Optimization", arXiv 2407.00617), with `beta = eta`,
 //!   `mixture_ratio = tau/eta` and `pi_t` the previous policy.

@@ -1,5 +1,7 @@
 //! Settings of preference losses, under TRL's names where TRL has them.
 
+use candle_core::DType;
+
 use super::{Divergence, PairLogps, PreferenceLoss};
 use crate::{ObjectiveError, check};
 
@@ -150,6 +152,11 @@ impl Preference {
             }
             if loss.reads_win_rates() {
                 need(sides.iter().any(|side| side.win_rates.is_none()), "win_rates", by)?;
+                for rates in sides.iter().filter_map(|side| side.win_rates) {
+                    for rate in rates.to_dtype(DType::F64)?.to_vec1::<f64>()? {
+                        check::within("win_rates", rate, 0.0..=1.0, "from 0 to 1")?;
+                    }
+                }
             }
             if logps.margins.is_some() && !loss.takes_margins() && *loss != PreferenceLoss::Sft {
                 return Err(conflict("margins", by));

@@ -59,7 +59,7 @@ fn settings_that_do_not_go_together() {
     let of = Preference::of;
     assert_eq!(
         refused(Preference { label_smoothing: 0.1, ..of(PreferenceLoss::Hinge) }),
-        "label_smoothing does not go with hinge"
+        "label_smoothing cannot be used with hinge"
     );
     assert_eq!(
         refused(of(PreferenceLoss::ExoPair)),
@@ -70,15 +70,15 @@ fn settings_that_do_not_go_together() {
             f_divergence_type: Divergence::ForwardKl,
             ..of(PreferenceLoss::BcoPair)
         }),
-        "forward_kl does not go with bco_pair"
+        "forward_kl cannot be used with bco_pair"
     );
     assert_eq!(
         refused(Preference { use_weighting: true, ..of(PreferenceLoss::AotUnpaired) }),
-        "use_weighting does not go with aot_unpaired"
+        "use_weighting cannot be used with aot_unpaired"
     );
     assert_eq!(
         refused(Preference { reference_free: true, ..of(PreferenceLoss::Inpo) }),
-        "reference_free does not go with inpo"
+        "reference_free cannot be used with inpo"
     );
 }
 
@@ -94,24 +94,30 @@ fn inputs_that_are_missing_or_passed_over() {
     let both = SideLogps::new(&logps, &logps);
     let whole = PairLogps::new(both, both);
     for (loss, pair, message) in [
-        (PreferenceLoss::Sigmoid, &pair, "reference is missing: sigmoid reads it"),
-        (PreferenceLoss::Inpo, &whole, "previous is missing: inpo reads it"),
-        (PreferenceLoss::Ipo, &whole, "lengths is missing: ipo reads it"),
-        (PreferenceLoss::Simpo, &pair, "lengths is missing: simpo reads it"),
-        (PreferenceLoss::Sppo, &whole, "win_rates is missing: sppo reads it"),
-        (PreferenceLoss::Sft, &pair, "chosen tokens is missing: sft reads it"),
+        (PreferenceLoss::Sigmoid, &pair, "sigmoid cannot be computed without reference"),
+        (PreferenceLoss::Inpo, &whole, "inpo cannot be computed without previous"),
+        (PreferenceLoss::Ipo, &whole, "ipo cannot be computed without lengths"),
+        (PreferenceLoss::Simpo, &pair, "simpo cannot be computed without lengths"),
+        (PreferenceLoss::Sppo, &whole, "sppo cannot be computed without win_rates"),
+        (PreferenceLoss::Sft, &pair, "sft cannot be computed without chosen tokens"),
     ] {
         assert_eq!(refused(pair, &Preference::of(loss)), message);
     }
     let mixed = Preference { mixture_ratio: 0.5, ..Preference::default() };
-    assert_eq!(refused(&whole, &mixed), "previous is missing: sigmoid reads it");
+    assert_eq!(refused(&whole, &mixed), "sigmoid cannot be computed without previous");
     let weighed = Preference { use_weighting: true, ..Preference::default() };
-    assert_eq!(refused(&whole, &weighed), "weights is missing: use_weighting reads it");
+    assert_eq!(refused(&whole, &weighed), "use_weighting cannot be computed without weights");
     let rpo = Preference { rpo_alpha: 1.0, ..Preference::default() };
-    assert_eq!(refused(&whole, &rpo), "chosen tokens is missing: rpo_alpha reads it");
+    assert_eq!(refused(&whole, &rpo), "rpo_alpha cannot be computed without chosen tokens");
     let shifted = PairLogps { margins: Some(&logps), ..whole };
     let nca = Preference::of(PreferenceLoss::NcaPair);
-    assert_eq!(refused(&shifted, &nca), "margins does not go with nca_pair");
+    assert_eq!(refused(&shifted, &nca), "margins cannot be used with nca_pair");
+
+    let win_rates = Some(&logps);
+    let beaten = PairLogps { chosen: SideLogps { win_rates, ..both }, ..whole };
+    let beaten = PairLogps { rejected: beaten.chosen, ..beaten };
+    let dno = Preference::of(PreferenceLoss::Dno);
+    assert_eq!(refused(&beaten, &dno), "win_rates is -1, expected from 0 to 1");
 
     let three = Tensor::new(&[-1f64, -2.0, -3.0], &Device::Cpu).unwrap();
     let uneven = PairLogps::new(both, SideLogps::new(&three, &logps));
