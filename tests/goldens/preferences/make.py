@@ -14,11 +14,11 @@
 
 By whom a number is:
 
-    trl      `DPOTrainer._compute_loss`, `KTOTrainer._compute_loss`, `CPOTrainer.get_batch_loss_metrics` in float64,
+    trl      (`by_trl.py`) `DPOTrainer._compute_loss`, `KTOTrainer._compute_loss`, `CPOTrainer.get_batch_loss_metrics` in float64,
              called on a stand-in for the trainer whose model returns the log-probs above; gradients by autograd.
     trl_f32  likewise where TRL itself goes to float32: `ORPOTrainer.get_batch_loss_metrics`, alpha_divergence, the
              label smoothing of exo_pair.
-    hand     numpy in float64 from the equation of the paper, with the derivative by hand: TRL has no such loss, or
+    hand     (`by_hand.py`) numpy in float64 from the equation of the paper, with the derivative by hand: TRL has no such loss, or
              computes it in float32 only, or not in these tails.
 
 A TRL case whose numbers are not finite is left out and its name printed.
@@ -27,23 +27,14 @@ A TRL case whose numbers are not finite is left out and its name printed.
 import argparse
 import json
 import math
-from collections import defaultdict
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 import trl
-from trl import DPOTrainer, KTOTrainer
-from trl.experimental.cpo import CPOTrainer
-from trl.experimental.orpo import ORPOTrainer
+from by_hand import by_hand
+from by_trl import SIDES, by_dpo_trainer, by_kto_trainer, by_reference_free, pair_by_pair
 
-SIDES = ("chosen", "rejected")
-SHARED_METRICS = ("rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies", "logps/chosen", "logps/rejected")
-
-
-# The pairs
 
 
 def make_sets() -> dict:
@@ -85,237 +76,6 @@ def make_sets() -> dict:
         return sides | {"margins": np.array([0.0, 100.0, -100.0, 1.0, -1.0])}
 
     return {"near": near(), "far": far()}
-
-
-class Pairs:
-    """A set with its padded tensors, [2 * pairs, tokens], chosen before rejected."""
-
-    def __init__(self, data: dict, dtype):
-        self.data, self.count = data, len(data["margins"])
-        lengths = np.concatenate([data[s]["lengths"] for s in SIDES])
-        self.width = int(lengths.max())
-        self.mask = torch.arange(self.width) < torch.tensor(lengths)[:, None]
-        self.padded = {}
-        for key in ("logps", "reference", "log_sum_sq"):
-            full = torch.zeros(self.mask.shape, dtype=torch.float64)
-            full[self.mask] = torch.tensor(np.concatenate([data[s][key] for s in SIDES]))
-            self.padded[key] = full.to(dtype)
-
-    def grads(self, padded) -> dict:
-        flat = [padded[i][self.mask[i]] for i in range(2 * self.count)]
-        halves = flat[: self.count], flat[self.count :]
-        return {f"grad.{s}": torch.cat(h).double().tolist() for s, h in zip(SIDES, halves, strict=True)}
-
-
-# TRL
-
-
-class Returns(torch.nn.Module):
-    """A model that gives what it is told to, whatever is put in."""
-
-    is_gradient_checkpointing = False
-
-    def __init__(self, log_probs, **more):
-        super().__init__()
-        zeros = torch.zeros_like(log_probs)
-        self.outputs = {"log_probs": log_probs, "entropy": zeros, "mean_logits": zeros, "is_top1": zeros.bool()} | more
-
-    def forward(self, **_):
-        return SimpleNamespace(**self.outputs)
-
-
-def dpo_trainer(pairs: Pairs, logps, settings: dict):
-    mask = pairs.mask.long()
-    trainer = SimpleNamespace(
-        model=Returns(logps, log_sum_sq_probs=pairs.padded["log_sum_sq"]),
-        ref_model=Returns(pairs.padded["reference"]),
-        accelerator=SimpleNamespace(device="cpu", gather=lambda t: t, gather_for_metrics=lambda t: t),
-        args=SimpleNamespace(gradient_checkpointing_kwargs=None, discopop_tau=settings.get("discopop_tau", 0.05)),
-        aux_loss_enabled=False,
-        ld_alpha=settings.get("ld_alpha"),
-        precompute_ref_logps=False,
-        f_divergence_type=settings.get("f_divergence_type", "reverse_kl"),
-        f_alpha_divergence_coef=settings.get("f_alpha_divergence_coef", 0.5),
-        loss_types=settings["loss_type"],
-        loss_weights=settings.get("loss_weights") or [1.0] * len(settings["loss_type"]),
-        beta=settings.get("beta", 0.1),
-        label_smoothing=settings.get("label_smoothing", 0.0),
-        use_weighting=settings.get("use_weighting", False),
-        _metrics={"train": defaultdict(list)},
-        _total_train_tokens=0,
-        _tp_size=1,
-    )
-    completion_mask = F.pad(mask, (1, 0))  # the first token predicts nothing
-    inputs = {
-        "input_ids": torch.zeros_like(completion_mask),
-        "attention_mask": torch.ones_like(completion_mask),
-        "completion_mask": completion_mask,
-    }
-    return trainer, inputs
-
-
-def by_dpo_trainer(data: dict, settings: dict, dtype=torch.float64) -> dict:
-    # As the trainer's constructor has it, with a new name for rpo_alpha.
-    settings = dict(settings)
-    if alpha := settings.pop("rpo_alpha", None):
-        weights = settings.get("loss_weights") or [1.0] * len(settings["loss_type"])
-        settings |= {"loss_type": settings["loss_type"] + ["sft"], "loss_weights": weights + [alpha]}
-    pairs = Pairs(data, dtype)
-    logps = pairs.padded["logps"].clone().requires_grad_()
-    trainer, inputs = dpo_trainer(pairs, logps, settings)
-    loss = DPOTrainer._compute_loss(trainer, trainer.model, inputs, False)
-    loss.backward()
-    metrics = {name: trainer._metrics["train"][name][0] for name in SHARED_METRICS}
-    return {"loss": loss.item(), **pairs.grads(logps.grad), "metrics": metrics}
-
-
-def pair_by_pair(data: dict, settings: dict) -> dict:
-    """TRL's `aot` of one pair is DPO with label smoothing."""
-    pairs = Pairs(data, torch.float64)
-    logps = pairs.padded["logps"].clone().requires_grad_()
-    losses = []
-    for i in range(pairs.count):
-        rows = torch.tensor([i, pairs.count + i])
-        one = SimpleNamespace(mask=pairs.mask[rows], padded={k: v[rows] for k, v in pairs.padded.items()})
-        trainer, inputs = dpo_trainer(one, logps[rows], settings | {"loss_type": ["aot"]})
-        losses.append(DPOTrainer._compute_loss(trainer, trainer.model, inputs, False))
-    loss = torch.stack(losses).mean()
-    loss.backward()
-    return {"loss": loss.item(), **pairs.grads(logps.grad)}
-
-
-def by_reference_free(data: dict, settings: dict, dtype=torch.float64) -> dict:
-    """CPO, SimPO and ORPO; what their forward pass would return is made from the log-probs."""
-    pairs = Pairs(data, dtype)
-    (kind,) = settings["loss_type"]
-    logps = pairs.padded["logps"].clone().requires_grad_()
-    sums, lengths = (logps * pairs.mask).sum(1), pairs.mask.sum(1)
-    nll = -logps[: pairs.count][pairs.mask[: pairs.count]].mean()
-    outputs = sums / lengths if kind in ("simpo", "orpo") else sums
-    chosen, rejected = outputs[: pairs.count], outputs[pairs.count :]
-    trainer = SimpleNamespace(
-        accelerator=SimpleNamespace(device="cpu", gather_for_metrics=lambda t: t),
-        concatenated_forward=lambda model, batch: (chosen, rejected, sums, sums, nll),
-        aux_loss_enabled=False,
-        beta=settings.get("beta", 0.1),
-        label_smoothing=settings.get("label_smoothing", 0.0),
-        loss_type={"cpo": "sigmoid"}.get(kind, kind),
-        simpo_gamma=settings.get("simpo_gamma", 0.5),
-        cpo_alpha=0.0 if kind == "simpo" else settings.get("cpo_alpha", 1.0),
-        alpha=0.0,
-    )
-    cls = ORPOTrainer if kind == "orpo" else CPOTrainer
-    for name in ("cpo_loss", "odds_ratio_loss"):
-        if hasattr(cls, name):
-            setattr(trainer, name, lambda c, r, f=getattr(cls, name): f(trainer, c, r))
-    loss, metrics = cls.get_batch_loss_metrics(trainer, None, {})
-    loss.backward()
-    # Their logps/* are averages where the loss is about averages.
-    metrics = {name: metrics[name] for name in SHARED_METRICS if name.startswith("rewards")}
-    return {"loss": loss.item(), **pairs.grads(logps.grad), "metrics": metrics}
-
-
-# By hand: from the sums over tokens and their derivatives
-
-
-def sigmoid(x):
-    return np.where(x >= 0, 1 / (1 + np.exp(-np.abs(x))), np.exp(-np.abs(x)) / (1 + np.exp(-np.abs(x))))
-
-
-def log_sigmoid(x):
-    return np.minimum(x, 0) - np.log1p(np.exp(-np.abs(x)))
-
-
-def by_hand(data: dict, settings: dict) -> dict:
-    (kind,) = settings["loss_type"]
-    beta, eps = settings.get("beta", 0.1), settings.get("label_smoothing", 0.0)
-    lengths = [data[s]["lengths"] for s in SIDES]
-    # `of` sums tokens over answers; `slopes` are d loss / d sum, given to each token of the answer.
-    cuts = [np.concatenate([[0], np.cumsum(n)]) for n in lengths]
-    of = lambda key: [np.array([data[s][key][a:b].sum() for a, b in zip(c, c[1:])]) for s, c in zip(SIDES, cuts, strict=True)]
-    policy, reference, previous = of("logps"), of("reference"), of("previous")
-    share = settings.get("mixture_ratio", 1.0)
-    anchor = [share * r + (1 - share) * p for r, p in zip(reference, previous, strict=True)]
-    if settings.get("reference_free"):
-        anchor = [np.zeros_like(a) for a in anchor]
-    ratio = [p - a for p, a in zip(policy, anchor, strict=True)]
-    rates = [data[s]["win_rates"] for s in SIDES]
-    margins = data["margins"] if settings.get("margins") else 0.0
-    ones = np.ones_like(policy[0])
-    score, slope = ratio, [ones, ones]
-    divergence, alpha = settings.get("f_divergence_type"), settings.get("f_alpha_divergence_coef", 0.5)
-    if divergence == "alpha_divergence":
-        score = [np.expm1((alpha - 1) * u) / (alpha - 1) for u in ratio]
-        slope = [np.exp((alpha - 1) * u) for u in ratio]
-    elif divergence == "forward_kl":
-        score = [-np.expm1(-u) for u in ratio]
-        slope = [np.exp(-u) for u in ratio]
-    elif divergence == "js_divergence":
-        score = [math.log(2) + log_sigmoid(u) for u in ratio]
-        slope = [sigmoid(-u) for u in ratio]
-    logit = beta * (score[0] - score[1]) + margins
-    both = lambda slopes: (slopes * beta * slope[0], -slopes * beta * slope[1])
-
-    if kind == "sigmoid":
-        losses = -(1 - eps) * log_sigmoid(logit) - eps * log_sigmoid(-logit)
-        slopes = both(eps * sigmoid(logit) - (1 - eps) * sigmoid(-logit))
-    elif kind == "exo_pair":
-        q, other = sigmoid(logit), sigmoid(-logit)
-        losses = q * (log_sigmoid(logit) - np.log1p(-eps)) + other * (log_sigmoid(-logit) - np.log(eps))
-        # log q - log (1 - q) is the logit.
-        slopes = both(q * other * (logit - np.log((1 - eps) / eps)))
-    elif kind == "hinge":
-        losses = np.maximum(0, 1 - logit)
-        slopes = both(np.where(logit < 1, -1.0, 0.0))
-    elif kind == "discopop":
-        tau = settings.get("discopop_tau", 0.05)
-        # m = 1 / (1 + e^(-h / tau)); m e^(-h) = e^(-h (1 - 1 / tau)) / (1 + e^(h / tau)) where h is negative.
-        m = sigmoid(logit / tau)
-        pushed = np.exp(np.where(logit >= 0, -logit, (1 / tau - 1) * logit)) / (1 + np.exp(-np.abs(logit) / tau))
-        losses = -log_sigmoid(logit) * (1 - m) + pushed
-        # (m e^-h)' = m e^-h ((1 - m) / tau - 1)
-        slopes = both(-sigmoid(-logit) * (1 - m) + log_sigmoid(logit) * m * (1 - m) / tau + pushed * ((1 - m) / tau - 1))
-    elif kind == "dno":
-        target = sigmoid(settings.get("dno_scale", 1.0) * (rates[0] - rates[1]))
-        losses = -target * log_sigmoid(logit) - (1 - target) * log_sigmoid(-logit)
-        slopes = both(sigmoid(logit) - target)
-    elif kind in ("ipo_sum", "inpo"):
-        error = score[0] - score[1] - 1 / (2 * beta)
-        losses, slopes = error**2, (2 * error * slope[0], -2 * error * slope[1])
-    elif kind == "sppo":
-        errors = [u - (p - 0.5) / beta for u, p in zip(ratio, rates, strict=True)]
-        losses, slopes = (errors[0] ** 2 + errors[1] ** 2) / 2, errors
-    elif kind == "bco_pair":
-        above = [beta * u - settings["bco_delta"] for u in ratio]
-        losses = -log_sigmoid(above[0]) - log_sigmoid(-above[1])
-        slopes = -beta * sigmoid(-above[0]), beta * sigmoid(above[1])
-    elif kind == "orpo":
-        # log odds = a - log(1 - e^a), whose derivative by a is 1 / (1 - e^a).
-        averages = [p / n for p, n in zip(policy, lengths, strict=True)]
-        odds = [a - np.log(-np.expm1(a)) for a in averages]
-        apart = odds[0] - odds[1]
-        losses = -beta * log_sigmoid(apart)
-        steep = [1 / (-np.expm1(a) * n) for a, n in zip(averages, lengths, strict=True)]
-        slopes = -beta * sigmoid(-apart) * steep[0], beta * sigmoid(-apart) * steep[1]
-    else:
-        raise ValueError(kind)
-
-    if settings.get("use_weighting"):
-        aligned = [a - b for a, b in zip(policy, of("log_sum_sq"), strict=True)]
-        weight = np.exp(aligned[0] / lengths[0]) * np.exp(aligned[1] / lengths[1])
-        losses, slopes = losses * weight, [s * weight for s in slopes]
-    pairs = len(losses)
-    loss, grads = losses.mean(), {}
-    for side, values, n in zip(SIDES, slopes, lengths, strict=True):
-        grads[f"grad.{side}"] = np.repeat(values / pairs, n)
-    if kind == "orpo":
-        tokens = data["chosen"]["logps"]
-        loss = loss - tokens.mean()
-        grads["grad.chosen"] = grads["grad.chosen"] - 1 / len(tokens)
-    return {"loss": float(loss), **{k: v.tolist() for k, v in grads.items()}}
-
-
-# Cases
 
 
 def pair_cases(sets: dict) -> list:
@@ -441,36 +201,8 @@ def kto_cases() -> tuple[dict, list]:
         if settings.get("negative"):
             data |= worse
         keep = np.ones(9, bool) if "only" not in settings else data["desirable"] == settings["only"]
-        take = lambda key: torch.tensor(data[key][keep])
-        logps = take("policy").requires_grad_()
-        kind = settings.get("loss_type", "kto")
-        column = lambda t: t[:, None]  # one token each
-        trainer = SimpleNamespace(
-            model=Returns(column(logps), kl=take("kl_policy")),
-            ref_model=Returns(column(take("reference")), kl=take("kl_reference")),
-            accelerator=SimpleNamespace(device="cpu", gather_for_metrics=lambda t: t),
-            args=SimpleNamespace(gradient_checkpointing_kwargs=None),
-            _compute_kl_logps=lambda model, batch: model.outputs["kl"] if kind == "kto" else None,
-            aux_loss_enabled=False,
-            precompute_ref_logps=False,
-            calculate_KL=kind == "kto",
-            loss_type=kind,
-            beta=settings.get("beta", 0.1),
-            desirable_weight=settings.get("desirable_weight", 1.0),
-            undesirable_weight=settings.get("undesirable_weight", 1.0),
-            _metrics={"train": defaultdict(list)},
-            _total_train_tokens=0,
-            _tp_size=1,
-        )
-        ids = torch.ones(len(logps), 2, dtype=torch.long)
-        mask = torch.tensor([[0, 1]]).repeat(len(logps), 1)
-        batch = {"input_ids": ids, "attention_mask": ids, "completion_mask": mask, "label": take("desirable")}
-        loss = KTOTrainer._compute_loss(trainer, trainer.model, batch, False)
-        loss.backward()
-        metrics = trainer._metrics["train"]
-        names = [n for n in (*SHARED_METRICS, "kl") if n in metrics]
-        row = {"name": name, "settings": settings, "loss": loss.item(), "grad": logps.grad.tolist()}
-        rows.append(row | {"metrics": {n: metrics[n][0] for n in names}})
+        kept = {key: values[keep] for key, values in data.items()}
+        rows.append({"name": name, "settings": settings, **by_kto_trainer(kept, settings)})
     return answers, rows
 
 
