@@ -60,3 +60,36 @@ fn weights_margins_and_sums_of_losses() {
         Preference { loss_type, loss_weights: vec![0.8, 0.2, 0.5, 1.0], ..Preference::default() };
     check("a sum", &pairs, &settings, Inputs::default());
 }
+
+#[test]
+fn only_the_policy_has_one() {
+    let var = |values: &[f64]| Var::new(values, &Device::Cpu).unwrap();
+    let policies = [var(&[-3.0, -4.0]), var(&[-5.0, -2.0])];
+    let constants: Vec<Var> = (1..12).map(|i| var(&[0.05 * f64::from(i), 0.1])).collect();
+    let side = |index: usize| {
+        let own = &constants[5 * index..];
+        SideLogps {
+            policy: &policies[index],
+            reference: Some(&own[0]),
+            previous: Some(&own[1]),
+            lengths: Some(&own[2]),
+            weights: Some(&own[3]),
+            win_rates: Some(&own[4]),
+        }
+    };
+    let totals = Totals { pairs: 2.0, chosen_tokens: 2.0 };
+    let tokens = ChosenTokens { logps: &policies[0], weights: &constants[10] };
+    for (loss, mixture_ratio) in PreferenceLoss::ALL.into_iter().flat_map(|l| [(l, 0.5), (l, 1.0)])
+    {
+        let use_weighting = !loss.sorts();
+        let settings = Preference { mixture_ratio, use_weighting, rpo_alpha: 0.1, ..told(loss) };
+        let margins = loss.takes_margins().then_some(&*constants[10]);
+        let logps = PairLogps { margins, ..PairLogps::new(side(0), side(1)) };
+        let output = preference(&logps, Some(&tokens), &totals, &settings).unwrap();
+        let grads = output.loss.backward().unwrap();
+        assert!(grads.get(&policies[0]).is_some(), "{}", loss.name());
+        for (index, constant) in constants.iter().enumerate() {
+            assert!(grads.get(constant).is_none(), "{}: {index}", loss.name());
+        }
+    }
+}
