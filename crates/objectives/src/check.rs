@@ -36,6 +36,32 @@ pub enum ObjectiveError {
         /// The values it may have.
         expected: &'static str,
     },
+    /// A name is not known.
+    #[error("{what} is {value:?}, expected one of {known}")]
+    Unknown {
+        /// What it should name.
+        what: &'static str,
+        /// What was written.
+        value: String,
+        /// The names there are.
+        known: String,
+    },
+    /// Something is not given that is read.
+    #[error("{by} cannot be computed without {what}")]
+    Missing {
+        /// What is not given.
+        what: &'static str,
+        /// What reads it.
+        by: &'static str,
+    },
+    /// Something is given or set that would have no part in what is computed, or a wrong one.
+    #[error("{what} cannot be used with {with}")]
+    Conflict {
+        /// What is given or set.
+        what: &'static str,
+        /// What it does not go with.
+        with: &'static str,
+    },
     /// A tensor operation failed.
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),
@@ -72,4 +98,17 @@ pub(crate) fn positive(name: &'static str, value: f64) -> Result<(), ObjectiveEr
         return Ok(());
     }
     Err(ObjectiveError::Setting { name, value, expected: "a positive number" })
+}
+
+/// Refuses a setting outside of a range; NaN is outside of every one.
+pub(crate) fn within(
+    name: &'static str,
+    value: f64,
+    range: impl std::ops::RangeBounds<f64>,
+    expected: &'static str,
+) -> Result<(), ObjectiveError> {
+    if value.is_finite() && range.contains(&value) {
+        return Ok(());
+    }
+    Err(ObjectiveError::Setting { name, value, expected })
 }
