@@ -53,7 +53,7 @@ struct Limits {
     #[arg(long, default_value_t = 256, value_name = "N")]
     max_waiting: usize,
     /// Requests that are read, wait or are served at once; more are refused.
-    #[arg(long, default_value_t = 512, value_name = "N")]
+    #[arg(long, default_value_t = 2048, value_name = "N")]
     max_requests: usize,
     /// Connections; more wait to be accepted.
     #[arg(long, default_value_t = 1024, value_name = "N")]

@@ -63,7 +63,10 @@ impl Real for f32 {
         // exp(x) = 2^n * exp(r), r = x - n ln 2 in two parts, degree-6 polynomial on |r| <= ln2/2.
         let x = if self > 88.0 { 88.0 } else { self };
         let x = if x < -87.0 { -87.0 } else { x };
-        let n = (x * std::f32::consts::LOG2_E + 12_582_912.0) - 12_582_912.0;
+        // 1.5 * 2^23 has room for n in its lowest bits alone, where it stands as an integer too: a conversion, which
+        // saturates, would be made lane by lane.
+        let shifted = x * std::f32::consts::LOG2_E + 12_582_912.0;
+        let n = shifted - 12_582_912.0;
         let r = n.mul_add(-0.693_145_75, x);
         let r = n.mul_add(-1.428_606_8e-6, r);
         let p = r.mul_add(0.001_388_889, 0.008_333_334);
@@ -72,7 +75,7 @@ impl Real for f32 {
         let p = p.mul_add(r, 0.5);
         let p = p.mul_add(r, 1.0);
         let p = p.mul_add(r, 1.0);
-        let scale = f32::from_bits((((n as i32) + 127) as u32) << 23);
+        let scale = f32::from_bits(shifted.to_bits().wrapping_add(127) << 23);
         let y = p * scale;
         if self < -87.0 { 0.0 } else { y }
     }

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use savi_models::{LoraConfig, LoraOptions};
 use savi_nn::optim::{AdamWConfig, Schedule};
+use savi_objectives::Preference;
 use serde::{Deserialize, Serialize};
 
 use crate::TrainError;
@@ -229,7 +230,13 @@ impl DpoConfig {
                 return Err(TrainError::Setting { key, value: value.to_string(), reason });
             }
         }
+        self.preference().validate()?;
         self.optim.validate()
+    }
+
+    pub(crate) fn preference(&self) -> Preference {
+        let (beta, label_smoothing, rpo_alpha) = (self.beta, self.label_smoothing, self.rpo_alpha);
+        Preference { beta, label_smoothing, rpo_alpha, ..Preference::default() }
     }
 
     pub(crate) fn adapter(&self) -> LoraConfig {

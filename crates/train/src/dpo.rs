@@ -6,7 +6,7 @@ use candle_core::{DType, Tensor};
 use savi_engine::Engine;
 use savi_nn::checkpoint::Tape;
 use savi_nn::layers::Mode;
-use savi_objectives::{ChosenTokens, Dpo, PairLogps, Totals, sequence_logps};
+use savi_objectives::{ChosenTokens, PairLogps, SideLogps, Totals, preference, sequence_logps};
 use savi_schema::Pair;
 
 use crate::adapter;
@@ -110,21 +110,17 @@ fn step_part(
     let is_chosen: Vec<f32> =
         packed.branch_of.iter().map(|b| if b % 2 == 0 { 1.0 } else { 0.0 }).collect();
     let is_chosen = Tensor::from_slice(&is_chosen, is_chosen.len(), device)?;
-    let output = savi_objectives::dpo(
+    let output = preference(
         &PairLogps {
-            chosen: &chosen,
-            rejected: &rejected,
-            reference_chosen: &reference_chosen,
-            reference_rejected: &reference_rejected,
             margins: Some(&margins),
+            ..PairLogps::new(
+                SideLogps::new(&chosen, &reference_chosen),
+                SideLogps::new(&rejected, &reference_rejected),
+            )
         },
         Some(&ChosenTokens { logps: &policy, weights: &is_chosen }),
         totals,
-        &Dpo {
-            beta: config.beta,
-            label_smoothing: config.label_smoothing,
-            rpo_alpha: config.rpo_alpha,
-        },
+        &config.preference(),
     )?;
     let loss = f64::from(output.loss.to_scalar::<f32>()?);
     Ok((loss, packed.ids.len(), tape.backward(&output.loss)?, output.metrics))

@@ -20,7 +20,8 @@ pub(super) fn attend_tile<'a, K: Kernel>(
 ) {
     let Work { group, dim, .. } = *work;
     let units = work.totals.len() * group;
-    let width = work.totals.iter().copied().max().unwrap_or(0);
+    // An odd number of lines: rows a power of two apart would share the same few places of the first-level cache.
+    let width = work.totals.iter().copied().max().unwrap_or(0).next_multiple_of(16) | 16;
     with_scratch(units * width, |scores| {
         for shared in uses {
             score::<K>(work, shared, node(shared.node), width, scores);

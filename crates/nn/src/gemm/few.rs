@@ -31,7 +31,7 @@ pub(super) fn gemm<K: Kernel>(
     let columns = n.div_ceil(threads).next_multiple_of(unit).min(COLUMNS / unit * unit);
     let tasks = n.div_ceil(columns);
     with_scratch(strips * height * k, |rows| {
-        pack_rows(a, 0, m, 0, k, height, rows);
+        pack_rows::<K>(a, 0, m, 0, k, height, rows);
         let rows = &*rows;
         let run = |task: usize| {
             let range = task * columns..((task + 1) * columns).min(n);

@@ -3,13 +3,15 @@
 use rayon::prelude::*;
 
 use super::Mat;
-use super::pack::{Out, pack_rows, panel, with_scratch};
+use super::pack::{Out, pack_rows, panel, side_by_side, with_scratch};
 use super::tile::{Kernel, Tile};
 
 /// k is cut into even parts of this length at most: a panel of b and a strip of a stay in the first-level cache.
 const STEPS: usize = 256;
 /// Rows that one task takes, at most: their part of c stays in the second-level cache from part to part of k.
 const ROWS: usize = 96;
+/// Panels of b that a task packs side by side.
+const SIDE: usize = 4;
 /// Elements of b that are packed at a time.
 const PACKED: usize = 1 << 22;
 
@@ -56,7 +58,7 @@ pub(super) fn gemm<K: Kernel>(
         let padded = m.next_multiple_of(K::MANY);
         for (k0, steps) in parts() {
             with_scratch(padded * steps, |pa| {
-                pack_rows(a, 0, m, k0, steps, K::MANY, pa);
+                pack_rows::<K>(a, 0, m, k0, steps, K::MANY, pa);
                 let pa = &*pa;
                 let run = |at: usize| {
                     with_scratch(steps * unit, |pb| {
@@ -78,16 +80,15 @@ pub(super) fn gemm<K: Kernel>(
     for g0 in (0..panels).step_by(group) {
         let count = group.min(panels - g0);
         with_scratch(count * k * unit, |packed| {
-            packed.par_chunks_mut(k * unit).enumerate().for_each(|(at, pb)| {
-                let j = (g0 + at) * unit;
-                panel::<K>(b, 0, k, j, unit.min(n - j), unit, pb);
+            packed.par_chunks_mut(SIDE * k * unit).enumerate().for_each(|(at, out)| {
+                side_by_side::<K>(b, k, (g0 + at * SIDE) * unit, n, out);
             });
             let packed = &*packed;
             (0..m.div_ceil(rows)).into_par_iter().for_each(|block| {
                 let (i0, i1) = (block * rows, ((block + 1) * rows).min(m));
                 for (k0, steps) in parts() {
                     with_scratch((i1 - i0).next_multiple_of(K::MANY) * steps, |pa| {
-                        pack_rows(a, i0, i1, k0, steps, K::MANY, pa);
+                        pack_rows::<K>(a, i0, i1, k0, steps, K::MANY, pa);
                         for (at, pb) in packed.chunks_exact(k * unit).enumerate() {
                             let pb = &pb[k0 * unit..(k0 + steps) * unit];
                             tiles(i0, i1, k0, steps, pa, pb, g0 + at);

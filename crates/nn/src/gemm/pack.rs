@@ -9,14 +9,19 @@ thread_local! {
     static SCRATCH: RefCell<Vec<Vec<f32>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Runs `f` with scratch of this thread. What stands in it is of no use to anyone.
+/// Elements of a line of the cache.
+const LINE: usize = 16;
+
+/// Runs `f` with scratch of this thread, from the start of a line on: a vector that lies across two lines is read
+/// twice. What stands in it is of no use to anyone.
 pub(crate) fn with_scratch<R>(len: usize, f: impl FnOnce(&mut [f32]) -> R) -> R {
     // Taken out of the cell: rayon may run another product on this thread while f waits.
     let mut scratch = SCRATCH.with(|cell| cell.borrow_mut().pop()).unwrap_or_default();
-    if scratch.len() < len {
-        scratch.resize(len, 0.0);
+    if scratch.len() < len + LINE {
+        scratch.resize(len + LINE, 0.0);
     }
-    let result = f(&mut scratch[..len]);
+    let start = scratch.as_ptr().align_offset(4 * LINE).min(LINE);
+    let result = f(&mut scratch[start..start + len]);
     SCRATCH.with(|cell| cell.borrow_mut().push(scratch));
     result
 }
@@ -50,6 +55,17 @@ pub(super) fn panel<K: Kernel>(
     unit: usize,
     out: &mut [f32],
 ) {
+    if b.col_stride == 1 && width == unit {
+        for (p, row) in out.chunks_exact_mut(unit).enumerate().take(steps) {
+            let at = (k0 + p) * b.row_stride + j;
+            let from = b.data[at..at + unit].chunks_exact(K::WIDTH);
+            for (to, from) in row.chunks_exact_mut(K::WIDTH).zip(from) {
+                // Of a length that the compiler knows: these are single moves.
+                to[..K::WIDTH].copy_from_slice(&from[..K::WIDTH]);
+            }
+        }
+        return;
+    }
     if b.col_stride == 1 {
         for (p, row) in out.chunks_exact_mut(unit).enumerate().take(steps) {
             let at = (k0 + p) * b.row_stride + j;
@@ -88,8 +104,30 @@ pub(super) fn panel<K: Kernel>(
     }
 }
 
+/// Steps of neighbouring panels that are packed in turn: reads stay close in memory.
+const NEAR: usize = 16;
+
+/// All steps of the panels of b from column `j` on, one after the other; those beyond column `n` are zero.
+pub(super) fn side_by_side<K: Kernel>(
+    b: Mat<'_, f32>,
+    k: usize,
+    j: usize,
+    n: usize,
+    out: &mut [f32],
+) {
+    let unit = K::columns(K::MANY);
+    let near = if b.col_stride == 1 { NEAR } else { k };
+    for k0 in (0..k).step_by(near) {
+        let steps = near.min(k - k0);
+        for (at, out) in out.chunks_exact_mut(k * unit).enumerate() {
+            let j = j + at * unit;
+            panel::<K>(b, k0, steps, j, unit.min(n - j), unit, &mut out[k0 * unit..]);
+        }
+    }
+}
+
 /// a's rows `i0..i1`, steps `k0..k0 + steps`, as `[strips][steps][height]`, zero beyond i1.
-pub(super) fn pack_rows(
+pub(super) fn pack_rows<K: Kernel>(
     a: Mat<'_, f32>,
     i0: usize,
     i1: usize,
@@ -111,11 +149,51 @@ pub(super) fn pack_rows(
             }
             continue;
         }
+        let done = turned_rows::<K>(a, first, rows, k0, steps, height, out);
         for r in 0..rows {
             let at = (first + r) * a.row_stride + k0 * a.col_stride;
-            for p in 0..steps {
+            for p in done..steps {
                 out[p * height + r] = a.data[at + p * a.col_stride];
             }
         }
     }
+}
+
+/// Packs a strip of contiguous rows in squares, as far as whole squares stand there; gives the steps that are done.
+fn turned_rows<K: Kernel>(
+    a: Mat<'_, f32>,
+    first: usize,
+    rows: usize,
+    k0: usize,
+    steps: usize,
+    height: usize,
+    out: &mut [f32],
+) -> usize {
+    let square = K::WIDTH;
+    // A square has rows beyond the strip, too.
+    let stands = |p: usize| {
+        let last = (first + square - 1) * a.row_stride + k0 + p + square;
+        p + square <= steps && last <= a.data.len()
+    };
+    if a.col_stride != 1 || rows < height || height > square {
+        return 0;
+    }
+    let mut p = 0;
+    let mut turned = [0f32; LINE * LINE];
+    while stands(p) {
+        let from = &a.data[first * a.row_stride + k0 + p..];
+        // SAFETY: the instructions were detected; `stands` has checked what is read, and the square fits.
+        unsafe { K::turned(from.as_ptr(), a.row_stride, turned.as_mut_ptr(), square) }
+        for (i, from) in turned.chunks_exact(square).enumerate().take(square) {
+            let at = (p + i) * height;
+            // Rows beyond the strip are written over by the next step.
+            if at + square <= out.len() {
+                out[at..at + K::WIDTH].copy_from_slice(&from[..K::WIDTH]);
+            } else {
+                out[at..at + height].copy_from_slice(&from[..height]);
+            }
+        }
+        p += square;
+    }
+    p
 }
