@@ -1,13 +1,13 @@
 //! Policy-gradient objectives: GRPO and its variants, RLOO, REINFORCE++ and PPO.
 //!
 //! Two halves. On the host, in `f64`: rewards become advantages ([`grpo`], [`rloo`],
-//! [`reinforce_plus_plus`], [`gae`]), groups are kept or dropped ([`dynamic_sampling`]), coefficients
-//! are controlled. On tensors: the [`policy_loss`] over flat token log-probs and the [`value_loss`].
-//! Settings have the names of TRL or verl; where both have one, TRL's.
+//! [`reinforce_plus_plus`], [`gae`]), groups are kept or dropped ([`dynamic_sampling`]),
+//! coefficients are controlled. On tensors: the [`policy_loss`] over flat token log-probs and the
+//! [`value_loss`]. Settings have the names of TRL or verl; where both have one, TRL's.
 //!
-//! Words: a *completion* is one sampled answer and a *group* the completions of one prompt; the *old*
-//! policy sampled them; the *ratio* is `exp(log pi - log pi_old)`; a *weight* is 1 for a token that
-//! counts and 0 for one that does not (of a tool, or of a completion that was cut off).
+//! Words: a *completion* is one sampled answer and a *group* the completions of one prompt; the
+//! *old* policy sampled them; the *ratio* is `exp(log pi - log pi_old)`; a *weight* is 1 for a
+//! token that counts and 0 for one that does not (of a tool, or of a completion that was cut off).
 
 mod aggregate;
 mod baselines;

@@ -24,8 +24,8 @@ pub enum Aggregation {
     /// 2402.03300, equation 3); verl's `seq-mean-token-mean`, TRL's `grpo`.
     SeqMeanTokenMean,
     /// Mean over completions of the sum over tokens, by a constant: Dr.GRPO (Liu et al., arXiv
-    /// 2503.20783) as TRL's `dr_grpo` (where
-    /// the constant is `max_completion_length`) and today's verl's `seq-mean-token-sum-norm` have it.
+    /// 2503.20783) as TRL's `dr_grpo` (where the constant is `max_completion_length`) and today's
+    /// verl's `seq-mean-token-sum-norm` have it.
     SeqMeanTokenSumNorm {
         /// The constant.
         loss_scale_factor: f64,

@@ -7,8 +7,9 @@ use super::gae::{Estimates, Gae, Trajectory, gae};
 use super::statistics::deviation;
 use crate::ObjectiveError;
 
-/// OPO's advantages (Hao et al., arXiv 2505.23585): each reward less the mean of its group's, in which
-/// a completion counts as often as it has tokens. A group of one keeps its reward, as in verl.
+/// OPO's advantages (Hao et al., arXiv 2505.23585): each reward less the mean of its group's, in
+/// which a completion counts as often as it has tokens. A group of one keeps its reward, as in
+/// verl.
 pub fn opo(
     rewards: &[f64],
     groups: &[u32],
@@ -32,9 +33,9 @@ pub fn opo(
     Ok(rewards.iter().zip(groups).map(|(r, g)| r - baseline(g)).collect())
 }
 
-/// Advantages for pass@k (arXiv 2503.19595; verl's `grpo_passk`): only the best completion of a group
-/// has one, the distance to the second best, by the group's deviation plus `epsilon` where one is
-/// given. Of equal ones the first is the best, and has 0. Every group has at least two.
+/// Advantages for pass@k (arXiv 2503.19595; verl's `grpo_passk`): only the best completion of a
+/// group has one, the distance to the second best, by the group's deviation plus `epsilon` where
+/// one is given. Of equal ones the first is the best, and has 0. Every group has at least two.
 pub fn grpo_passk(
     rewards: &[f64],
     groups: &[u32],
@@ -64,8 +65,8 @@ pub fn grpo_passk(
     Ok(advantages)
 }
 
-/// ReMax (Li et al., arXiv 2310.10505): the sum of the rewards from a token on, less the reward of the
-/// prompt's greedy completion (`reward_baselines`, one for each completion).
+/// ReMax (Li et al., arXiv 2310.10505): the sum of the rewards from a token on, less the reward of
+/// the prompt's greedy completion (`reward_baselines`, one for each completion).
 pub fn remax(
     trajectory: &Trajectory<'_>,
     reward_baselines: &[f64],

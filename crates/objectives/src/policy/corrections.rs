@@ -1,9 +1,9 @@
 //! Corrections for a sampler that is not quite the old policy, such as one of lower precision.
 //!
 //! Truncated importance sampling (Yao et al., "Your Efficient RL Framework Secretly Brings You
-//! Off-Policy RL Training", 2025) multiplies a token's loss by `min(pi_old / pi_sampler, max)`; masked
-//! importance sampling (Liu et al., "When Speed Kills Stability", 2025) leaves it out where the ratio
-//! is outside of its range.
+//! Off-Policy RL Training", 2025) multiplies a token's loss by `min(pi_old / pi_sampler, max)`;
+//! masked importance sampling (Liu et al., "When Speed Kills Stability", 2025) leaves it out where
+//! the ratio is outside of its range.
 
 use super::bounds::{Bounds, length, numbers, segments as check_segments, zeros_and_ones};
 use crate::ObjectiveError;

@@ -62,8 +62,8 @@ pub fn kl_cov_count(kl_cov_ratio: f64, tokens: usize) -> Result<usize, Objective
 }
 
 /// The tokens that Clip-Cov draws from: those whose covariance lies between the bounds (verl's
-/// `clip_cov_lb` and `clip_cov_ub`, neither included) and that PPO's `clip` (the range of the ratio,
-/// `1 - epsilon` to `1 + epsilon_high`) has not already left without gradient.
+/// `clip_cov_lb` and `clip_cov_ub`, neither included) and that PPO's `clip` (the range of the
+/// ratio, `1 - epsilon` to `1 + epsilon_high`) has not already left without gradient.
 pub fn clip_cov_candidates(
     covariances: &[f64],
     advantages: &[f64],

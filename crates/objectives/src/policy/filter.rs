@@ -11,9 +11,10 @@ const TOTALS: [&str; 5] = ["reward", "rewards", "score", "seq_reward", "seq_fina
 /// Which completions belong to a group that is kept (Yu et al., arXiv 2503.14476, equation 11): one
 /// whose `metric` is not the same for all, or that has one completion only (as in verl).
 ///
-/// The metric is one of `named`, such as `acc`, and never the total reward: once a continuous reward
-/// is part of the total, every group varies in it and nothing would be dropped. Note that a filter
-/// on correctness drops the groups that are all right, where a second reward is all there is to learn.
+/// The metric is one of `named`, such as `acc`, and never the total reward: once a continuous
+/// reward is part of the total, every group varies in it and nothing would be dropped. Note that a
+/// filter on correctness drops the groups that are all right, where a second reward is all there is
+/// to learn.
 pub fn dynamic_sampling(
     metric: &str,
     named: &[(&str, &[f64])],

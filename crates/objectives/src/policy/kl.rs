@@ -95,8 +95,8 @@ impl Kl {
         Ok(Self { estimator, straight_through })
     }
 
-    /// The estimate of every token, `[tokens]`, to differentiate by `logps`; the reference is a constant
-    /// already.
+    /// The estimate of every token, `[tokens]`, to differentiate by `logps`; the reference is a
+    /// constant already.
     pub(crate) fn tokens(
         self,
         logps: &Tensor,
@@ -132,8 +132,8 @@ pub(crate) fn absolute(x: &Tensor) -> candle_core::Result<Tensor> {
 pub struct RewardKl {
     /// Rewards of the tokens, less `coefficient` times the estimate.
     pub rewards: Vec<f64>,
-    /// The mean over completions of each one's mean over its tokens: what verl's adaptive controller
-    /// is told. Completions without tokens are left out.
+    /// The mean over completions of each one's mean over its tokens: what verl's adaptive
+    /// controller is told. Completions without tokens are left out.
     pub current_kl: f64,
 }
 

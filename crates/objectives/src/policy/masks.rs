@@ -21,8 +21,8 @@ pub fn mask_truncated(
     Ok(weights.iter().zip(segments).map(kept).collect())
 }
 
-/// 1 for the tokens whose entropy is in the upper `top_entropy_quantile` of those that count, else 0
-/// (Wang et al., arXiv 2506.01939; TRL's `top_entropy_quantile`). Goes into
+/// 1 for the tokens whose entropy is in the upper `top_entropy_quantile` of those that count, else
+/// 0 (Wang et al., arXiv 2506.01939; TRL's `top_entropy_quantile`). Goes into
 /// [`PolicyTokens::corrections`](super::PolicyTokens::corrections).
 pub fn high_entropy_mask(
     entropies: &[f64],
@@ -48,8 +48,8 @@ pub fn high_entropy_mask(
 /// 0 for the tokens of completions with a negative advantage that have drifted from the policy that
 /// sampled them: whose mean of `log pi_old - log pi` is above the threshold (DeepSeek-V3.2, arXiv
 /// 2512.02556; TRL's `off_policy_mask_threshold`). Goes into
-/// [`PolicyTokens::corrections`](super::PolicyTokens::corrections). `advantages` holds one number for
-/// each completion.
+/// [`PolicyTokens::corrections`](super::PolicyTokens::corrections). `advantages` holds one number
+/// for each completion.
 pub fn off_policy_mask(
     logps: &[f64],
     old_logps: &[f64],

@@ -174,10 +174,11 @@ impl PolicyMetrics {
     /// The figures by name, those that apply: means over tokens, but `clip_ratio/*` of a ratio of
     /// whole completions over completions.
     ///
-    /// `clip_ratio/low_min` and `high_max` are over completions. `kl` is the term of the loss, `val/ratio`
-    /// the mean ratio, `policy/approxkl_avg` half the mean squared log-ratio (these two by the names
-    /// of TRL's PPO, whose `policy/clipfrac_avg` is `clip_ratio/region_mean`), `actor/ppo_kl` the mean
-    /// of `log pi_old - log pi` and `actor/pg_clipfrac_lower` the share held by the dual clip (verl).
+    /// `clip_ratio/low_min` and `high_max` are over completions. `kl` is the term of the loss,
+    /// `val/ratio` the mean ratio, `policy/approxkl_avg` half the mean squared log-ratio (these two
+    /// by the names of TRL's PPO, whose `policy/clipfrac_avg` is `clip_ratio/region_mean`),
+    /// `actor/ppo_kl` the mean of `log pi_old - log pi` and `actor/pg_clipfrac_lower` the share
+    /// held by the dual clip (verl).
     pub fn named(&self) -> Vec<(&'static str, f64)> {
         let tokens = self.tokens.max(1.0);
         let mut rows = Vec::new();

@@ -30,8 +30,8 @@ impl Aggregation {
     }
 
     /// The aggregation by verl's `loss_agg_mode`; `loss_scale_factor` is read by
-    /// `seq-mean-token-sum-norm` only. verl takes the padded width where it is not set; here there is
-    /// no padding, so it has to be.
+    /// `seq-mean-token-sum-norm` only. verl takes the padded width where it is not set; here there
+    /// is no padding, so it has to be.
     pub fn of_loss_agg_mode(
         loss_agg_mode: &str,
         loss_scale_factor: f64,

@@ -9,8 +9,9 @@ use crate::{ObjectiveError, check};
 
 /// Figures about a step's rewards by TRL's names: for each function its mean and deviation over the
 /// completions that it gave a reward, `reward` and `reward_std` of the weighted sums, and
-/// `frac_reward_zero_std`, the share of completions whose group does not vary in the sum (a deviation
-/// of at most 1e-8), which GRPO learns nothing from. What there are too few rewards for is left out.
+/// `frac_reward_zero_std`, the share of completions whose group does not vary in the sum (a
+/// deviation of at most 1e-8), which GRPO learns nothing from. What there are too few rewards for
+/// is left out.
 pub fn reward_figures(
     table: &RewardTable<'_>,
     names: &[&str],
@@ -38,7 +39,7 @@ pub fn reward_figures(
     let still =
         of_group.values().filter(|(rewards, size)| match deviation(rewards.iter().copied()) {
             Some(deviation) => deviation <= 1e-8,
-            // A group of one does not vary; one with too few rewards to tell is not counted, as in TRL.
+            // A group of one does not vary; one with too few rewards to tell does not count (TRL).
             None => *size == 1.0,
         });
     let still: f64 = still.map(|(_, size)| size).sum();
@@ -58,8 +59,9 @@ pub struct Overlong {
     pub penalty_factor: f64,
 }
 
-/// DAPO's soft overlong punishment (Yu et al., arXiv 2503.14476, equation 13): 0 up to `max_length -
-/// buffer` tokens, then falling in a line to `-penalty_factor` at `max_length`, and flat after it.
+/// DAPO's soft overlong punishment (Yu et al., arXiv 2503.14476, equation 13): 0 up to `buffer`
+/// tokens before `max_length`, then falling in a line to `-penalty_factor` at `max_length`, and flat
+/// after it.
 ///
 /// verl goes on along the line beyond `max_length`; the paper and we do not.
 pub fn overlong_punishment(

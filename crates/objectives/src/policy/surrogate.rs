@@ -209,7 +209,8 @@ impl Surrogate {
         }
     }
 
-    /// The range outside of which a ratio counts as clipped; for [`Self::Gmpo`] that of its logarithm.
+    /// The range outside of which a ratio counts as clipped; for [`Self::Gmpo`] that of its
+    /// logarithm.
     pub(crate) fn range(&self) -> Option<Bounds> {
         match *self {
             Self::Clip { epsilon, epsilon_high, .. } | Self::ClipCov { epsilon, epsilon_high } => {
