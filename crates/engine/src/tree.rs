@@ -10,6 +10,7 @@ mod fill;
 mod unit;
 
 use std::collections::{BTreeSet, HashMap, hash_map};
+use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use candle_core::Tensor;
@@ -220,14 +221,12 @@ impl Inner {
 
     /// Drops leaves nobody stands on, oldest first, but not `newest`.
     fn shrink(&mut self, budget: usize, newest: u64) {
-        if self.bytes <= budget {
-            return;
-        }
-        let order: Vec<u64> = self.order.iter().map(|(_, id)| *id).collect();
-        for id in order {
-            if self.bytes <= budget {
+        let mut after = Bound::Unbounded;
+        while self.bytes > budget {
+            let Some(&(used, id)) = self.order.range((after, Bound::Unbounded)).next() else {
                 return;
-            }
+            };
+            after = Bound::Excluded((used, id));
             let free = self.entries.get(&id).is_some_and(|entry| {
                 id != newest && entry.children.is_empty() && Arc::strong_count(&entry.node) == 1
             });
@@ -246,6 +245,10 @@ impl Inner {
                 At::Entry { id, own } => {
                     if let Some(parent) = self.entries.get_mut(&id) {
                         parent.children.remove(&(own, *first));
+                        // It was passed over while it had children.
+                        if parent.children.is_empty() {
+                            after = Bound::Unbounded;
+                        }
                     }
                 }
                 At::Outside => {}

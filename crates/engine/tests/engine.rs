@@ -1,6 +1,8 @@
 //! What the engine promises: the same bits alone and in a batch, from a fresh and from a cached
 //! prefix, with any number of threads; sampling and scoring agree exactly; a clip is computed once.
 
+mod clips;
+
 use std::collections::HashSet;
 use std::path::Path;
 
@@ -10,17 +12,7 @@ use savi_schema::{
     Completion, Generate, Media, Message, Request, Role, Sampling, Score, ScoreRequest,
 };
 
-fn clip(dir: &Path, name: &str, shade: u8) -> Media {
-    let folder = dir.join(name);
-    std::fs::create_dir_all(&folder).unwrap();
-    for i in 0..3u8 {
-        let pixels = image::RgbImage::from_fn(20, 16, |x, y| {
-            image::Rgb([shade.wrapping_mul(i + 1), (x * 12) as u8, (y * 15) as u8 ^ shade])
-        });
-        pixels.save(folder.join(format!("{i}.png"))).unwrap();
-    }
-    Media { source: folder.to_string_lossy().into_owned(), policy: None }
-}
+use clips::clip;
 
 fn request(id: &str, media: &Media, words: &str, temperatures: &[f64]) -> Request {
     let sampling =

@@ -1,6 +1,8 @@
 //! The prefix tree: the same bits whatever company, chunks, forks, budget and threads; what is shared is
 //! computed once; forking and rewinding compute and move nothing.
 
+mod clips;
+
 use std::path::Path;
 
 use savi_engine::testing::{random_engine_with, random_text_engine_with};
@@ -10,20 +12,10 @@ use savi_schema::{
     Sampling, Score, ScoreRequest,
 };
 
+use clips::clip;
+
 fn engine(options: EngineOptions) -> Engine {
     random_engine_with(1, 3, options).unwrap()
-}
-
-fn clip(dir: &Path, name: &str, shade: u8) -> Media {
-    let folder = dir.join(name);
-    std::fs::create_dir_all(&folder).unwrap();
-    for i in 0..4u8 {
-        let pixels = image::RgbImage::from_fn(20, 16, |x, y| {
-            image::Rgb([shade.wrapping_mul(i + 1), (x * 12) as u8, (y * 15) as u8 ^ shade])
-        });
-        pixels.save(folder.join(format!("{i}.png"))).unwrap();
-    }
-    Media { source: folder.to_string_lossy().into_owned(), policy: None }
 }
 
 /// Requests of all kinds: shared and other starts, short and long, clips and words, one and many rows.
