@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Generation on SmolLM2-135M in f32 with 2 threads: ours against transformers (generate on repeated rows,
-# and with one prefill and a repeated cache) and llama.cpp (through llama-cpp-python, where it builds),
+# and with one prefill and a repeated cache) and llama.cpp (through xllamacpp, whose wheels need no compiler),
 # interleaved, warm, every prompt new; peak memory; and what sharing prefixes gives in VideoSAVi's pattern.
 #     benches/peers/generate/run.sh [ROUNDS [ROWS]]
 # Needs python3; peers and the model (from a PyPI package) live under $SAVI_PEERS.
@@ -20,7 +20,7 @@ if [ ! -x "$venv/bin/python" ]; then
   "$venv/bin/pip" install -q torch==2.11.0 --index-url https://download.pytorch.org/whl/cpu ||
     "$venv/bin/pip" install -q torch==2.11.0
   "$venv/bin/pip" install -q transformers==5.24.0 gguf sentencepiece
-  "$venv/bin/pip" install -q llama-cpp-python || echo 'llama-cpp-python does not build here: its rows are left out' >&2
+  "$venv/bin/pip" install -q --no-deps xllamacpp || echo 'xllamacpp does not install here: its rows are left out' >&2
 fi
 if ! compgen -G "$model/*/*.gguf" >/dev/null; then
   mkdir -p "$model"

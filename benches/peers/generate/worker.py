@@ -76,25 +76,38 @@ def transformers(path):
 
 
 def llamacpp(path):
-    from llama_cpp import Llama
+    import xllamacpp
 
     threads = int(os.environ.get("SAVI_BENCH_THREADS", "2"))
-    model = Llama(
-        path, n_ctx=4096, n_batch=512, n_threads=threads, n_threads_batch=threads, type_k=0, type_v=0, verbose=False
-    )
+    params = xllamacpp.CommonParams()
+    params.model.path = path
+    params.n_ctx, params.n_batch, params.n_parallel = 4096, 512, 1
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
+    params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
+    params.cache_prompt = False
+    server = xllamacpp.Server(params)
+
+    def draw(count, new, seed):
+        answer = server.handle_completions(
+            {
+                "prompt": prompt(count, seed),
+                "max_tokens": new,
+                "temperature": 0.0,
+                "top_k": 1,
+                "ignore_eos": True,
+                "cache_prompt": False,
+            }
+        )
+        usage = answer["usage"]
+        if (usage["prompt_tokens"], usage["completion_tokens"]) != (count, new):
+            raise RuntimeError(f"llama.cpp did other work: {usage}")
 
     def single(seed):
-        model.reset()
-        count = 0
-        for _ in model.generate(prompt(32, seed), temp=0.0, top_k=1, repeat_penalty=1.0):
-            count += 1
-            if count == 128:
-                return count
-        return count
+        draw(32, 128, seed)
+        return 128
 
     def prefill(seed):
-        model.reset()
-        model.eval(prompt(2048, seed))
+        draw(2048, 1, seed)
         return 2048
 
     serve({"single": single, "prefill": prefill})
