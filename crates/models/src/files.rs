@@ -169,9 +169,28 @@ impl TensorFiles {
             Data::Memory(tensors) => Ok(tensors.get(name).cloned()),
             Data::Gguf(model) => model.load(name),
             Data::Mapped(file) => {
-                file.load(name, &Device::Cpu).map(Some).map_err(|e| malformed(&shard.path, e))
+                let loaded = file.load(name, &Device::Cpu);
+                if let Ok(view) = file.get(name) {
+                    forget(view.data());
+                }
+                loaded.map(Some).map_err(|e| malformed(&shard.path, e))
             }
         }
+    }
+}
+
+/// Takes the whole pages of a part of a mapped file out of the process, whose copy of them it has: a model would be
+/// in memory twice while it is loaded. Whoever asks again reads them from the file again.
+fn forget(mapped: &[u8]) {
+    // SAFETY: asks for a number.
+    let page = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096).max(1);
+    let start = mapped.as_ptr().align_offset(page).min(mapped.len());
+    let len = (mapped.len() - start) / page * page;
+    if len > 0 {
+        let first = mapped[start..].as_ptr().cast_mut().cast();
+        // SAFETY: these are whole pages of a mapped file that nobody writes to; they hold the same bytes when they
+        // are looked at again. A refusal changes nothing.
+        unsafe { libc::madvise(first, len, libc::MADV_DONTNEED) };
     }
 }
 
