@@ -109,6 +109,10 @@ fn pairs_are_learnt_and_a_stopped_run_ends_with_the_same_bytes() {
     let changed = ["--set", "dpo.beta=0.5"];
     refused(dir.path(), &changed, &["runs/small", "dpo.beta", "--fresh"]);
 
+    let fresh = [&changed[..], &["--set", "dpo.optim.max_steps=1", "--fresh"]].concat();
+    done(dir.path(), &fresh);
+    assert_eq!(metrics(&run).len(), 1);
+
     let stopped = dir.path().join("stopped");
     let args = ["--run-dir", "stopped"];
     let mut child = command(dir.path(), &args).stderr(Stdio::null()).spawn().unwrap();
@@ -129,9 +133,6 @@ fn pairs_are_learnt_and_a_stopped_run_ends_with_the_same_bytes() {
     std::fs::write(&data, pairs).unwrap();
     done(dir.path(), &args);
     assert_eq!(results(&stopped), finished);
-    assert_eq!(std::fs::read_dir(&stopped).unwrap().count(), {
-        std::fs::read_dir(&run).unwrap().count()
-    });
 }
 
 #[test]

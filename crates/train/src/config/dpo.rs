@@ -228,6 +228,3 @@ impl DpoConfig {
 fn adds_margins(loss: PreferenceLoss) -> bool {
     loss.takes_margins() || loss == PreferenceLoss::Sft
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,6 +1,8 @@
-use serde_json::{Value, json};
+//! Settings of preference training as files hold them: names, defaults, what is refused.
 
-use super::*;
+use savi_objectives::PreferenceLoss;
+use savi_train::DpoConfig;
+use serde_json::{Value, json};
 
 fn read(value: Value) -> Result<DpoConfig, String> {
     serde_json::from_value(value).map_err(|error| error.to_string())
@@ -15,8 +17,6 @@ fn configs_that_name_no_loss_stay_as_they_are() {
     assert_eq!(keys, before);
     assert_eq!(read(written).unwrap(), DpoConfig::default());
     assert_eq!(read(json!({"loss_type": "sigmoid"})).unwrap(), DpoConfig::default());
-    let usual = Preference::default();
-    assert_eq!(DpoConfig::default().preference(0.0), usual);
 }
 
 #[test]
