@@ -214,7 +214,6 @@ fn every_loss_is_the_objective_of_separate_log_probs() {
         }
         worst = worst.max(second_step_is_the_objective(&more));
     }
-    eprintln!("WORST {worst}");
     assert!(worst < 1e-5, "{worst}");
 }
 

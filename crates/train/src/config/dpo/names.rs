@@ -75,7 +75,6 @@ pub(super) mod divergence {
     use serde::de::{Deserialize, Deserializer, Error};
     use serde::ser::Serializer;
 
-    #[allow(clippy::trivially_copy_pass_by_ref, reason = "the shape that serde calls")]
     pub(crate) fn serialize<S: Serializer>(
         divergence: &Divergence,
         serializer: S,
