@@ -125,9 +125,6 @@ impl Recipe {
             let pairs = read_pairs(file, self.format()?)?;
             ensure!(!pairs.is_empty(), "{}: holds no pairs", file.display());
             for mut pair in pairs {
-                if files.len() > 1 {
-                    pair.id = format!("{}: {}", file.display(), pair.id);
-                }
                 for part in pair.prompt.iter_mut().flat_map(|turn| &mut turn.content) {
                     if let Part::Video(media) | Part::Image(media) = part {
                         self.place(media)
@@ -138,6 +135,9 @@ impl Recipe {
                     {
                         clip.policy.clone_from(&self.frames);
                     }
+                }
+                if files.len() > 1 {
+                    pair.id = format!("{}: {}", file.display(), pair.id);
                 }
                 all.push(pair);
             }
