@@ -15,5 +15,6 @@ mod score;
 mod serve;
 mod suites;
 mod tidy;
+mod train_dpo;
 mod videosavi;
 mod worlds;

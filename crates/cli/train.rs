@@ -1,4 +1,6 @@
-//! `savi train`: the trainers on their own.
+//! `savi train`: the trainers on their own. Supervised fine-tuning is here, preferences are in `dpo`.
+
+mod dpo;
 
 use std::path::{Path, PathBuf};
 
@@ -32,6 +34,8 @@ pub(crate) struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
+    /// Preference training of an adapter on files of pairs.
+    Dpo(dpo::Dpo),
     /// Supervised fine-tuning of a fresh model on a synthetic world.
     Sft(Sft),
 }
@@ -233,6 +237,7 @@ impl Shape {
 
 pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
     match args.command {
+        Command::Dpo(dpo) => dpo::run(&dpo, global),
         Command::Sft(sft) => run_sft(&sft, global),
     }
 }

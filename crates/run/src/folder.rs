@@ -8,11 +8,13 @@ use toml::{Table, Value};
 use crate::{Manifest, RunError, working_tree_commit, write_atomic, write_json_atomic};
 
 /// Everything that a run leaves in its folder; `--fresh` removes these and nothing else.
-const CONTENTS: [&str; 11] = [
+const CONTENTS: [&str; 13] = [
     "config.toml",
     "manifest.json",
     "stages",
     "checkpoints",
+    "adapter",
+    "model",
     "data",
     "answers-of-endpoint.jsonl",
     "metrics.jsonl",
@@ -22,6 +24,8 @@ const CONTENTS: [&str; 11] = [
     "report.html",
 ];
 const LOCK: &str = ".lock";
+/// How the folders of a training in progress begin.
+const CHECKPOINT: &str = "checkpoint-";
 
 /// What a run folder is opened with.
 #[derive(Debug, Clone, Default)]
@@ -53,7 +57,7 @@ pub struct RunFolder {
 impl RunFolder {
     /// Opens `dir` for the run of `config` (resolved), creating it where needed. A folder with the
     /// same config is continued; one with another config is refused, naming the keys, unless it has
-    /// no stages yet or `fresh` is set.
+    /// no stages, checkpoints or adapter yet or `fresh` is set.
     pub fn open(dir: &Path, config: &Table, options: &FolderOptions) -> Result<Self, RunError> {
         fs::create_dir_all(dir).map_err(RunError::io(dir))?;
         refuse_foreign(dir)?;
@@ -62,10 +66,14 @@ impl RunFolder {
             for name in CONTENTS {
                 remove(&dir.join(name))?;
             }
+            for checkpoint in checkpoints(dir)? {
+                remove(&checkpoint)?;
+            }
         }
         let config_path = dir.join("config.toml");
-        // A run that failed before its first stage has nothing to protect.
-        let resumed = config_path.exists() && dir.join("stages").exists();
+        // A run that failed before its first stage or checkpoint has nothing to protect.
+        let begun = ["stages", "adapter"].iter().any(|name| dir.join(name).exists());
+        let resumed = config_path.exists() && (begun || !checkpoints(dir)?.is_empty());
         if resumed {
             let changed = changed_keys(&read_config(&config_path)?, config);
             if !changed.is_empty() {
@@ -154,6 +162,18 @@ fn refuse_foreign(dir: &Path) -> Result<(), RunError> {
         foreign |= !ours(&name);
     }
     if foreign { Err(RunError::NotARunFolder(dir.to_owned())) } else { Ok(()) }
+}
+
+/// The states of a training in progress that lie in the folder itself.
+fn checkpoints(dir: &Path) -> Result<Vec<PathBuf>, RunError> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).map_err(RunError::io(dir))? {
+        let entry = entry.map_err(RunError::io(dir))?;
+        if entry.file_name().to_string_lossy().starts_with(CHECKPOINT) {
+            found.push(entry.path());
+        }
+    }
+    Ok(found)
 }
 
 fn lock(dir: &Path) -> Result<File, RunError> {
@@ -258,6 +278,20 @@ mod tests {
         assert!(!open(&run, "seed = 2", true).unwrap().resumed());
         assert!(!run.join("stages").exists());
         assert!(run.join("note.txt").exists(), "--fresh removed what no run made");
+    }
+
+    #[test]
+    fn what_a_training_has_learnt_is_protected() {
+        let dir = tempfile::tempdir().unwrap();
+        for learnt in ["checkpoint-3", "adapter"] {
+            let run = dir.path().join(learnt);
+            assert!(!open(&run, "beta = 1", false).unwrap().resumed());
+            fs::create_dir(run.join(learnt)).unwrap();
+            assert!(open(&run, "beta = 1", false).unwrap().resumed());
+            assert!(matches!(open(&run, "beta = 2", false), Err(RunError::ConfigChanged { .. })));
+            assert!(!open(&run, "beta = 2", true).unwrap().resumed());
+            assert!(!run.join(learnt).exists());
+        }
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! Checkpoints of a training in progress: trainable weights, optimiser and step, whole or absent.
+//! Checkpoints of a training in progress: trainable weights, optimiser, step and what else is carried
+//! from step to step, whole or absent.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
@@ -9,8 +10,12 @@ use candle_core::{Device, Tensor};
 use savi_models::write_safetensors;
 use savi_nn::Weight;
 use savi_nn::optim::AdamW;
+use serde_json::Value;
 
 use crate::TrainError;
+
+/// What is carried from step to step beside weights and optimiser.
+const CARRIED: &str = "carried.json";
 
 fn fail(path: &Path) -> impl Fn(String) -> TrainError + '_ {
     move |reason| TrainError::Checkpoint { path: path.to_owned(), reason }
@@ -26,6 +31,7 @@ pub(crate) fn save(
     step: u64,
     weights: &[Arc<Weight>],
     optimiser: &AdamW,
+    carried: &Value,
 ) -> Result<(), TrainError> {
     let target = folder(dir, step);
     let partial = dir.join(format!("checkpoint-{step}.partial"));
@@ -45,6 +51,9 @@ pub(crate) fn save(
         .map(|(name, value)| Ok((name, value.to_device(&Device::Cpu)?)))
         .collect::<candle_core::Result<BTreeMap<_, _>>>()?;
     write_safetensors(&partial.join("optimizer.safetensors"), &state)?;
+    if !carried.is_null() {
+        fs::write(partial.join(CARRIED), carried.to_string()).map_err(|e| failed(e.to_string()))?;
+    }
     if target.exists() {
         fs::remove_dir_all(&target).map_err(|e| failed(e.to_string()))?;
     }
@@ -57,12 +66,14 @@ pub(crate) fn save(
     Ok(())
 }
 
-/// Takes up the newest state; gives its step, 0 where there is none.
+/// Takes up the newest state; gives its step, 0 where there is none. `carried` is read where it is
+/// anything but null, and stays as it is at step 0.
 pub(crate) fn restore(
     dir: &Path,
     weights: &[Arc<Weight>],
     optimiser: &mut AdamW,
     device: &Device,
+    carried: &mut Value,
 ) -> Result<u64, TrainError> {
     let Some((step, path)) = list(dir)?.into_iter().max() else { return Ok(0) };
     let read = |name: &str| -> Result<HashMap<String, Tensor>, TrainError> {
@@ -77,6 +88,11 @@ pub(crate) fn restore(
         }
     }
     optimiser.restore(step, &read("optimizer.safetensors")?)?;
+    if !carried.is_null() {
+        let file = path.join(CARRIED);
+        let text = fs::read_to_string(&file).map_err(|e| fail(&file)(e.to_string()))?;
+        *carried = serde_json::from_str(&text).map_err(|e| fail(&file)(e.to_string()))?;
+    }
     Ok(step)
 }
 

@@ -1,11 +1,14 @@
 //! Settings, with TRL's names.
 
+mod dpo;
+
 use std::path::Path;
 
 use savi_models::{LoraConfig, LoraOptions};
 use savi_nn::optim::{AdamWConfig, Schedule};
-use savi_objectives::Preference;
 use serde::{Deserialize, Serialize};
+
+pub use dpo::DpoConfig;
 
 use crate::TrainError;
 
@@ -172,76 +175,6 @@ fn positive(key: &'static str, value: f64) -> Result<(), TrainError> {
         return Ok(());
     }
     Err(TrainError::Setting { key, value: value.to_string(), reason: "must be a positive number" })
-}
-
-/// Settings of preference training. Unknown keys are refused by the run's config loader.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct DpoConfig {
-    /// How strongly the policy is kept near the reference.
-    pub beta: f64,
-    /// Share of the labels taken to be wrong.
-    pub label_smoothing: f64,
-    /// Weight of the chosen answers' negative log-likelihood.
-    pub rpo_alpha: f64,
-    /// Adapter rank.
-    pub lora_r: usize,
-    /// Adapter scale is `lora_alpha / lora_r`.
-    pub lora_alpha: f64,
-    /// The adapter's other options, with PEFT's names. Layers are looked for in the decoder alone:
-    /// what sees runs once for each clip and stays as it is.
-    #[serde(skip_serializing_if = "is_default")]
-    pub lora: LoraOptions,
-    /// Optimiser and data order.
-    pub optim: OptimConfig,
-}
-
-impl Default for DpoConfig {
-    fn default() -> Self {
-        Self {
-            beta: 0.1,
-            label_smoothing: 0.0,
-            rpo_alpha: 0.0,
-            lora_r: 8,
-            lora_alpha: 32.0,
-            lora: LoraOptions::default(),
-            optim: OptimConfig::default(),
-        }
-    }
-}
-
-impl DpoConfig {
-    /// Refuses what cannot be carried out, naming the key.
-    pub fn validate(&self) -> Result<(), TrainError> {
-        if self.lora_r == 0 {
-            let (key, value) = ("lora_r", "0".to_owned());
-            let reason = "the reference needs an adapter: at least 1";
-            return Err(TrainError::Setting { key, value, reason });
-        }
-        positive("beta", self.beta)?;
-        positive("lora_alpha", self.lora_alpha)?;
-        self.adapter().validate(Path::new("lora"))?;
-        for (key, value, most) in [
-            ("label_smoothing", self.label_smoothing, 0.5),
-            ("rpo_alpha", self.rpo_alpha, f64::MAX),
-        ] {
-            if !(0.0..=most).contains(&value) {
-                let reason = "must be a number from 0 up (label_smoothing: to 0.5)";
-                return Err(TrainError::Setting { key, value: value.to_string(), reason });
-            }
-        }
-        self.preference().validate()?;
-        self.optim.validate()
-    }
-
-    pub(crate) fn preference(&self) -> Preference {
-        let (beta, label_smoothing, rpo_alpha) = (self.beta, self.label_smoothing, self.rpo_alpha);
-        Preference { beta, label_smoothing, rpo_alpha, ..Preference::default() }
-    }
-
-    pub(crate) fn adapter(&self) -> LoraConfig {
-        LoraConfig { r: self.lora_r, lora_alpha: self.lora_alpha, options: self.lora.clone() }
-    }
 }
 
 /// Settings of supervised fine-tuning.

@@ -1,18 +1,25 @@
-//! Direct preference optimisation (Rafailov et al. 2023) of an adapter: a pair is one packed tree,
-//! the reference is the same model with the adapter off.
+//! Preference optimisation of an adapter, from DPO (Rafailov et al. 2023) to its relatives that
+//! `savi-objectives` computes: a pair is one packed tree, the reference is the same model with the
+//! adapter off.
+//!
+//! A step's pairs go through the model in parts. Losses that match pairs by rank need the log-probs of
+//! the whole step before the first gradient: where a step has several parts, all of them are computed
+//! once without gradients and the policy's once more, so that memory is that of one part and the loss
+//! that of the step however it is cut.
+
+mod part;
 
 use candle_core::backprop::GradStore;
-use candle_core::{DType, Tensor};
 use savi_engine::Engine;
-use savi_nn::checkpoint::Tape;
-use savi_nn::layers::Mode;
-use savi_objectives::{ChosenTokens, PairLogps, SideLogps, Totals, preference, sequence_logps};
+use savi_objectives::{PreferenceLoss, PreferenceMetrics, RewardBaseline, Totals};
 use savi_schema::Pair;
+use serde::{Deserialize, Serialize};
 
+use self::part::{Outcome, Place, Step, Whole};
 use crate::adapter;
 use crate::sft::{Order, take_finished};
-use crate::steps::{StepOutput, in_parts, run};
-use crate::{DpoConfig, Packed, TrainError, TrainIo, TrainSummary, Tree, checkpoint};
+use crate::steps::{StepOutput, Training, in_parts, part_size};
+use crate::{DpoConfig, TrainError, TrainIo, TrainSummary, Tree, checkpoint};
 
 /// Trains a fresh adapter on `pairs`. The folder gets `adapter/`; the engine holds the merged
 /// weights afterwards, so the next round starts there.
@@ -26,6 +33,7 @@ pub fn dpo(
     if pairs.is_empty() {
         return Err(TrainError::Nothing("pairs"));
     }
+    config.check_margins(pairs)?;
     let total = config.optim.total_steps(pairs.len());
     if take_finished(engine, io)? {
         return Ok(TrainSummary { steps: total });
@@ -38,90 +46,60 @@ pub fn dpo(
             Tree::new(engine, &pair.id, &turns)
         })
         .collect::<Result<Vec<_>, _>>()?;
-    let mut order = Order::new(pairs.len(), config.optim.step_records(), config.optim.seed);
-    adapter::attach(engine, &config.adapter(), config.optim.seed)?;
+    let optim = &config.optim;
+    let mut order = Order::new(pairs.len(), optim.step_records(), optim.seed);
+    adapter::attach(engine, &config.adapter(), optim.seed)?;
     let weights = engine.model().params().trainable();
     let device = engine.model().params().device().clone();
-    let summary = run("dpo", &config.optim, &weights, total, io, &device, |step| {
-        let chosen = &order.of_step(step);
+    let training =
+        Training { label: "dpo", config: optim, weights: &weights, total, io, device: &device };
+    let mut carried = config.has(PreferenceLoss::BcoPair).then(Baseline::default);
+    let summary = training.run(&mut carried, |step, carried| {
+        let chosen: Vec<Place> = order.of_step(step).into_iter().enumerate().collect();
         let lengths = |tree: &Tree| tree.branches[0].ids.len() - tree.branches[0].targets;
         let totals = Totals {
             pairs: chosen.len() as f64,
-            chosen_tokens: chosen.iter().map(|&i| lengths(&trees[i])).sum::<usize>() as f64,
+            chosen_tokens: chosen.iter().map(|&(_, i)| lengths(&trees[i])).sum::<usize>() as f64,
         };
+        let settings = config.preference(carried.map_or(0.0, |baseline| baseline.mean));
+        let at = Step { engine, pairs, trees: &trees, config, settings, totals, step };
+        let size = optim.per_device_train_batch_size;
+        let whole: Option<Whole> = match config.sorts() && chosen.len() > part_size(&device, size) {
+            true => Some(in_parts(&device, &chosen, size, |part| at.look(part))?.concat().into()),
+            false => None,
+        };
+        let parts = in_parts(&device, &chosen, size, |part| at.learn(part, whole.as_ref()))?;
         let mut grads = GradStore::default();
-        let (mut loss, mut tokens, mut metrics) = (0.0, 0, None);
-        let size = config.optim.per_device_train_batch_size;
-        let parts = in_parts(&device, chosen, size, |part| {
-            step_part(engine, pairs, &trees, part, &totals, config, step)
-        })?;
-        for output in parts {
-            loss += output.0;
-            tokens += output.1;
-            grads.extend(output.2)?;
-            metrics = Some(match metrics {
-                None => output.3,
-                Some(mut sum) => {
-                    savi_objectives::PreferenceMetrics::merge(&mut sum, &output.3);
-                    sum
-                }
-            });
+        let (mut loss, mut tokens) = (0.0, 0);
+        let mut sums = PreferenceMetrics::default();
+        for Outcome { loss: part_loss, tokens: part_tokens, grads: part_grads, metrics } in parts {
+            loss += part_loss;
+            tokens += part_tokens;
+            grads.extend(part_grads)?;
+            sums.merge(&metrics);
         }
-        let figures = metrics.map(|m| m.named()).unwrap_or_default();
-        let ids = chosen.iter().map(|&i| pairs[i].id.clone()).collect();
-        Ok(StepOutput { grads, loss, tokens, figures, ids })
+        if let Some(baseline) = carried {
+            *baseline = baseline.after(&sums);
+        }
+        let ids = chosen.iter().map(|&(_, i)| pairs[i].id.clone()).collect();
+        Ok(StepOutput { grads, loss, tokens, figures: sums.named(), ids })
     })?;
     adapter::save_and_merge(engine, &config.adapter(), io.dir)?;
     checkpoint::clear(io.dir)?;
     Ok(summary)
 }
 
-type Part = (f64, usize, GradStore, savi_objectives::PreferenceMetrics);
+/// BCO's running mean of rewards, as checkpoints keep it.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+struct Baseline {
+    mean: f64,
+    count: f64,
+}
 
-fn step_part(
-    engine: &Engine,
-    pairs: &[Pair],
-    trees: &[Tree],
-    part: &[usize],
-    totals: &Totals,
-    config: &DpoConfig,
-    step: u64,
-) -> Result<Part, TrainError> {
-    let mut packed = Packed::new(part.iter().map(|&i| &trees[i]));
-    if config.lora.lora_dropout > 0.0 {
-        packed = packed.with_dropout(config.optim.seed, step)?;
+impl Baseline {
+    fn after(self, step: &PreferenceMetrics) -> Self {
+        let Self { mean, count } = self;
+        let RewardBaseline { mean, count } = RewardBaseline { mean, count }.after(step);
+        Self { mean, count }
     }
-    let tape = Tape::new(config.optim.gradient_checkpointing);
-    let clips =
-        packed.clips.iter().map(|shown| engine.clip(shown)).collect::<Result<Vec<_>, _>>()?;
-    let policy = packed.logps_on(engine, &clips, Mode::TRAIN, &tape)?.to_dtype(DType::F32)?;
-    let reference = packed.logps(engine, &clips, Mode::REFERENCE)?.to_dtype(DType::F32)?;
-    let device = policy.device();
-    let segments = Tensor::from_slice(&packed.branch_of, packed.branch_of.len(), device)?;
-    let sides = |logps: &Tensor| -> Result<(Tensor, Tensor), TrainError> {
-        // Branches alternate: chosen, rejected.
-        let sums = sequence_logps(logps, &segments, packed.branches)?.reshape((part.len(), 2))?;
-        Ok((sums.narrow(1, 0, 1)?.flatten_all()?, sums.narrow(1, 1, 1)?.flatten_all()?))
-    };
-    let ((chosen, rejected), (reference_chosen, reference_rejected)) =
-        (sides(&policy)?, sides(&reference)?);
-    let margins: Vec<f32> = part.iter().map(|&i| pairs[i].margin as f32).collect();
-    let margins = Tensor::from_slice(&margins, margins.len(), device)?;
-    let is_chosen: Vec<f32> =
-        packed.branch_of.iter().map(|b| if b % 2 == 0 { 1.0 } else { 0.0 }).collect();
-    let is_chosen = Tensor::from_slice(&is_chosen, is_chosen.len(), device)?;
-    let output = preference(
-        &PairLogps {
-            margins: Some(&margins),
-            ..PairLogps::new(
-                SideLogps::new(&chosen, &reference_chosen),
-                SideLogps::new(&rejected, &reference_rejected),
-            )
-        },
-        Some(&ChosenTokens { logps: &policy, weights: &is_chosen }),
-        totals,
-        &config.preference(),
-    )?;
-    let loss = f64::from(output.loss.to_scalar::<f32>()?);
-    Ok((loss, packed.ids.len(), tape.backward(&output.loss)?, output.metrics))
 }

@@ -167,11 +167,22 @@ impl Packed {
         mode: Mode,
         tape: &Tape<'a>,
     ) -> TensorResult<Tensor> {
+        engine.model().logps(&self.states_on(engine, clips, mode, tape)?, &self.targets, mode)
+    }
+
+    /// The states that predict the targets, `[targets, width]`.
+    pub(crate) fn states_on<'a>(
+        &self,
+        engine: &'a Engine,
+        clips: &[Tensor],
+        mode: Mode,
+        tape: &Tape<'a>,
+    ) -> TensorResult<Tensor> {
         let model = engine.model();
         let embeds = model.embed(&self.ids, clips, mode)?;
         let hidden = model.hidden_on(&embeds, &self.forest, mode, tape)?;
         let index = Tensor::from_slice(&self.rows, self.rows.len(), hidden.device())?;
-        model.logps(&hidden.index_select(&index, 0)?, &self.targets, mode)
+        hidden.index_select(&index, 0)
     }
 
     /// Number of targets of each branch.

@@ -10,6 +10,8 @@ use rayon::prelude::*;
 use savi_nn::Weight;
 use savi_nn::optim::{AdamW, global_norm};
 use savi_run::{Interrupt, Metrics, Progress};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
 use crate::{OptimConfig, TrainError, checkpoint};
@@ -54,11 +56,17 @@ pub(crate) fn in_parts<T: Sync, R: Send>(
     size: usize,
     f: impl Fn(&[T]) -> Result<R, TrainError> + Send + Sync,
 ) -> Result<Vec<R>, TrainError> {
+    let size = part_size(device, size);
     if device.is_cpu() {
-        items.par_chunks(size.div_ceil(CPU_PARTS).max(1)).map(f).collect()
+        items.par_chunks(size).map(f).collect()
     } else {
-        items.chunks(size.max(1)).map(f).collect()
+        items.chunks(size).map(f).collect()
     }
+}
+
+/// Items of one part, where a batch has `size` of them.
+pub(crate) fn part_size(device: &Device, size: usize) -> usize {
+    if device.is_cpu() { size.div_ceil(CPU_PARTS).max(1) } else { size.max(1) }
 }
 
 /// Makes all steps that are still to do; `step` computes the gradients of one, numbered from 0.
@@ -71,55 +79,91 @@ pub(crate) fn run(
     device: &Device,
     mut step: impl FnMut(u64) -> Result<StepOutput, TrainError>,
 ) -> Result<TrainSummary, TrainError> {
-    if weights.is_empty() {
-        return Err(TrainError::Nothing("trainable weights"));
-    }
-    let mut optimiser = AdamW::new(config.adamw());
-    let first = checkpoint::restore(io.dir, weights, &mut optimiser, device)?;
-    io.metrics.cut_after(first)?;
-    let warmup = match config.warmup_steps {
-        0 => (config.warmup_ratio * total as f64).ceil() as u64,
-        steps => steps,
-    };
-    let mut progress = Progress::new(label, total);
-    progress.resume_at(first);
-    let mut window = Window::new();
-    for at in first..total {
-        if io.interrupt.is_set() {
-            checkpoint::save(io.dir, at, weights, &optimiser)?;
-            return Err(TrainError::Interrupted);
+    let training = Training { label, config, weights, total, io, device };
+    training.run(&mut (), |at, ()| step(at))
+}
+
+/// What is trained, how, for how long and where.
+pub(crate) struct Training<'a> {
+    pub(crate) label: &'a str,
+    pub(crate) config: &'a OptimConfig,
+    pub(crate) weights: &'a [Arc<Weight>],
+    pub(crate) total: u64,
+    pub(crate) io: &'a TrainIo<'a>,
+    pub(crate) device: &'a Device,
+}
+
+impl Training<'_> {
+    /// Makes all steps that are still to do. `carried` goes from step to step and with checkpoints,
+    /// unless its form in JSON is null.
+    pub(crate) fn run<C: Serialize + DeserializeOwned>(
+        &self,
+        carried: &mut C,
+        mut step: impl FnMut(u64, &mut C) -> Result<StepOutput, TrainError>,
+    ) -> Result<TrainSummary, TrainError> {
+        let &Self { label, config, weights, total, io, device } = self;
+        if weights.is_empty() {
+            return Err(TrainError::Nothing("trainable weights"));
         }
-        let output = step(at)?;
-        let not_finite =
-            |what: String| TrainError::NotFinite { step: at + 1, what, ids: output.ids.clone() };
-        if !output.loss.is_finite() {
-            return Err(not_finite("the loss".to_owned()));
-        }
-        let norm = global_norm(weights, &output.grads).map_err(|e| not_finite(e.to_string()))?;
-        let clip = if config.max_grad_norm > 0.0 && norm > config.max_grad_norm {
-            config.max_grad_norm / (norm + 1e-6)
-        } else {
-            1.0
+        let mut optimiser = AdamW::new(config.adamw());
+        let failed = |error: serde_json::Error| TrainError::Checkpoint {
+            path: io.dir.to_owned(),
+            reason: format!("what steps carry: {error}"),
         };
-        let schedule = config.lr_scheduler_type;
-        let lr = config.learning_rate * schedule.factor(at, warmup, config.num_decay_steps, total);
-        optimiser.step(weights, &output.grads, lr, clip)?;
-        window.add(&output);
-        let done = at + 1;
-        if done % config.logging_steps.max(1) == 0 || done == total {
-            let mut line = window.take();
-            line.insert("grad_norm".to_owned(), json!(norm));
-            line.insert("learning_rate".to_owned(), json!(lr));
-            progress.note(format!("loss {:.4}", output.loss));
-            io.metrics.log(done, &line)?;
+        let kept = |carried: &C| serde_json::to_value(carried).map_err(failed);
+        let mut read = kept(carried)?;
+        let first = checkpoint::restore(io.dir, weights, &mut optimiser, device, &mut read)?;
+        *carried = serde_json::from_value(read).map_err(failed)?;
+        io.metrics.cut_after(first)?;
+        let warmup = match config.warmup_steps {
+            0 => (config.warmup_ratio * total as f64).ceil() as u64,
+            steps => steps,
+        };
+        let mut progress = Progress::new(label, total);
+        progress.resume_at(first);
+        let mut window = Window::new();
+        for at in first..total {
+            if io.interrupt.is_set() {
+                checkpoint::save(io.dir, at, weights, &optimiser, &kept(carried)?)?;
+                return Err(TrainError::Interrupted);
+            }
+            let output = step(at, carried)?;
+            let not_finite = |what: String| TrainError::NotFinite {
+                step: at + 1,
+                what,
+                ids: output.ids.clone(),
+            };
+            if !output.loss.is_finite() {
+                return Err(not_finite("the loss".to_owned()));
+            }
+            let norm =
+                global_norm(weights, &output.grads).map_err(|e| not_finite(e.to_string()))?;
+            let clip = if config.max_grad_norm > 0.0 && norm > config.max_grad_norm {
+                config.max_grad_norm / (norm + 1e-6)
+            } else {
+                1.0
+            };
+            let schedule = config.lr_scheduler_type;
+            let lr =
+                config.learning_rate * schedule.factor(at, warmup, config.num_decay_steps, total);
+            optimiser.step(weights, &output.grads, lr, clip)?;
+            window.add(&output);
+            let done = at + 1;
+            if done % config.logging_steps.max(1) == 0 || done == total {
+                let mut line = window.take();
+                line.insert("grad_norm".to_owned(), json!(norm));
+                line.insert("learning_rate".to_owned(), json!(lr));
+                progress.note(format!("loss {:.4}", output.loss));
+                io.metrics.log(done, &line)?;
+            }
+            if config.save_steps > 0 && (done % config.save_steps == 0 || done == total) {
+                checkpoint::save(io.dir, done, weights, &optimiser, &kept(carried)?)?;
+            }
+            progress.set(done);
         }
-        if config.save_steps > 0 && (done % config.save_steps == 0 || done == total) {
-            checkpoint::save(io.dir, done, weights, &optimiser)?;
-        }
-        progress.set(done);
+        progress.finish();
+        Ok(TrainSummary { steps: total })
     }
-    progress.finish();
-    Ok(TrainSummary { steps: total })
 }
 
 /// Means over the steps since the last line of metrics; a figure that a step lacks is the mean of

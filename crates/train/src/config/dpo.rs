@@ -1,0 +1,230 @@
+//! Settings of preference training, with TRL's names. What is not set is not written, so that configs
+//! which were resolved before a key was there stay as they are.
+
+use std::path::Path;
+
+use savi_models::{LoraConfig, LoraOptions};
+use savi_objectives::{Divergence, Preference, PreferenceLoss, ld_weights};
+use savi_schema::Pair;
+use serde::{Deserialize, Serialize};
+
+use super::{OptimConfig, is_default, positive};
+use crate::TrainError;
+
+mod names;
+
+/// Settings of preference training. Unknown keys are refused by the run's config loader.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DpoConfig {
+    /// The losses that are added up: a name, or a list of names.
+    #[serde(with = "names::losses", skip_serializing_if = "names::is_sigmoid")]
+    pub loss_type: Vec<PreferenceLoss>,
+    /// A weight for each of several losses; 1 where there are none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub loss_weights: Vec<f64>,
+    /// How strongly the policy is kept near the reference.
+    pub beta: f64,
+    /// Share of the labels taken to be wrong.
+    pub label_smoothing: f64,
+    /// Weight of the chosen answers' negative log-likelihood.
+    pub rpo_alpha: f64,
+    /// Distance between policy and reference.
+    #[serde(with = "names::divergence", skip_serializing_if = "is_default")]
+    pub f_divergence_type: Divergence,
+    /// Alpha of `alpha_divergence`.
+    #[serde(skip_serializing_if = "is_half")]
+    pub f_alpha_divergence_coef: f64,
+    /// Takes the reference to think all answers equally likely, and does not ask it.
+    #[serde(skip_serializing_if = "is_default")]
+    pub reference_free: bool,
+    /// Weighs pairs by how likely the policy is to write them (WPO, arXiv 2406.11827).
+    #[serde(skip_serializing_if = "is_default")]
+    pub use_weighting: bool,
+    /// Weight of the tokens that the longer answer of a pair has more, from 0 to 1 (LD-DPO, arXiv
+    /// 2409.06411).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ld_alpha: Option<f64>,
+    /// Temperature of `discopop`'s blend.
+    #[serde(skip_serializing_if = "is_twentieth")]
+    pub discopop_tau: f64,
+    /// Difference of rewards that `simpo` aims at.
+    #[serde(skip_serializing_if = "is_half")]
+    pub simpo_gamma: f64,
+    /// Weight of the likelihood in `cpo`.
+    #[serde(skip_serializing_if = "is_one")]
+    pub cpo_alpha: f64,
+    /// Adapter rank.
+    pub lora_r: usize,
+    /// Adapter scale is `lora_alpha / lora_r`.
+    pub lora_alpha: f64,
+    /// The adapter's other options, with PEFT's names. Layers are looked for in the decoder alone:
+    /// what sees runs once for each clip and stays as it is.
+    #[serde(skip_serializing_if = "is_default")]
+    pub lora: LoraOptions,
+    /// Optimiser and data order.
+    pub optim: OptimConfig,
+}
+
+impl Default for DpoConfig {
+    fn default() -> Self {
+        let usual = Preference::default();
+        Self {
+            loss_type: usual.loss_type,
+            loss_weights: usual.loss_weights,
+            beta: usual.beta,
+            label_smoothing: usual.label_smoothing,
+            rpo_alpha: usual.rpo_alpha,
+            f_divergence_type: usual.f_divergence_type,
+            f_alpha_divergence_coef: 0.5,
+            reference_free: usual.reference_free,
+            use_weighting: usual.use_weighting,
+            ld_alpha: None,
+            discopop_tau: 0.05,
+            simpo_gamma: 0.5,
+            cpo_alpha: 1.0,
+            lora_r: 8,
+            lora_alpha: 32.0,
+            lora: LoraOptions::default(),
+            optim: OptimConfig::default(),
+        }
+    }
+}
+
+fn is_half(value: &f64) -> bool {
+    *value == 0.5
+}
+
+fn is_one(value: &f64) -> bool {
+    *value == 1.0
+}
+
+fn is_twentieth(value: &f64) -> bool {
+    *value == 0.05
+}
+
+/// What this trainer has not that a loss reads.
+const fn lacking(loss: PreferenceLoss) -> Option<&'static str> {
+    match loss {
+        PreferenceLoss::Dno | PreferenceLoss::Sppo => {
+            Some("learns from estimated win rates, and pairs hold none")
+        }
+        PreferenceLoss::Inpo => Some(
+            "reads the policy that a round began with beside a reference; here both are the weights \
+             without the adapter (ipo_sum is the loss against these)",
+        ),
+        _ => None,
+    }
+}
+
+impl DpoConfig {
+    /// Refuses what cannot be carried out, naming the key.
+    pub fn validate(&self) -> Result<(), TrainError> {
+        if self.lora_r == 0 {
+            let (key, value) = ("lora_r", "0".to_owned());
+            let reason = "the reference needs an adapter: at least 1";
+            return Err(TrainError::Setting { key, value, reason });
+        }
+        positive("beta", self.beta)?;
+        positive("lora_alpha", self.lora_alpha)?;
+        self.adapter().validate(Path::new("lora"))?;
+        for (key, value, most) in [
+            ("label_smoothing", self.label_smoothing, 0.5),
+            ("rpo_alpha", self.rpo_alpha, f64::MAX),
+        ] {
+            if !(0.0..=most).contains(&value) {
+                let reason = "must be a number from 0 up (label_smoothing: to 0.5)";
+                return Err(TrainError::Setting { key, value: value.to_string(), reason });
+            }
+        }
+        for &loss in &self.loss_type {
+            if let Some(reason) = lacking(loss) {
+                let (key, value) = ("loss_type", loss.name().to_owned());
+                return Err(TrainError::Setting { key, value, reason });
+            }
+        }
+        self.preference(0.0).validate()?;
+        if let Some(alpha) = self.ld_alpha {
+            ld_weights(&[], 0, alpha)?;
+        }
+        // The running mean of BCO is about rewards as they are logged, which are the first loss's.
+        if self.has(PreferenceLoss::BcoPair)
+            && let Some(first) = self.loss_type.first()
+            && !first.reads_reference()
+            && *first != PreferenceLoss::Sft
+        {
+            let (key, value) = ("loss_type", first.name().to_owned());
+            let reason = "has rewards of its own kind: name bco_pair, which follows the mean of the \
+                          first loss's rewards, before it";
+            return Err(TrainError::Setting { key, value, reason });
+        }
+        self.optim.validate()
+    }
+
+    /// Refuses margins that a loss would pass over.
+    pub(crate) fn check_margins(&self, pairs: &[Pair]) -> Result<(), TrainError> {
+        let Some(loss) = self.loss_type.iter().find(|loss| !adds_margins(**loss)) else {
+            return Ok(());
+        };
+        match pairs.iter().find(|pair| pair.margin != 0.0) {
+            Some(pair) => Err(TrainError::Record {
+                id: pair.id.clone(),
+                reason: format!(
+                    "margin {} cannot be used with loss_type = {:?}, which has no logit to add it to",
+                    pair.margin,
+                    loss.name()
+                ),
+            }),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether pairs' margins are part of the loss.
+    pub(crate) fn takes_margins(&self) -> bool {
+        self.loss_type.iter().all(|loss| adds_margins(*loss))
+    }
+
+    /// Whether `loss` is one of the losses.
+    pub(crate) fn has(&self, loss: PreferenceLoss) -> bool {
+        self.loss_type.contains(&loss)
+    }
+
+    /// Whether pairs are matched by their rank in the step.
+    pub(crate) fn sorts(&self) -> bool {
+        self.loss_type.iter().any(|loss| loss.sorts())
+    }
+
+    /// Whether any loss asks the reference.
+    pub(crate) fn reads_reference(&self) -> bool {
+        !self.reference_free && self.loss_type.iter().any(|loss| loss.reads_reference())
+    }
+
+    /// The objective, with BCO's baseline as it is before a step.
+    pub(crate) fn preference(&self, bco_delta: f64) -> Preference {
+        Preference {
+            loss_type: self.loss_type.clone(),
+            loss_weights: self.loss_weights.clone(),
+            beta: self.beta,
+            label_smoothing: self.label_smoothing,
+            rpo_alpha: self.rpo_alpha,
+            f_divergence_type: self.f_divergence_type,
+            f_alpha_divergence_coef: self.f_alpha_divergence_coef,
+            reference_free: self.reference_free,
+            use_weighting: self.use_weighting,
+            discopop_tau: self.discopop_tau,
+            simpo_gamma: self.simpo_gamma,
+            cpo_alpha: self.cpo_alpha,
+            bco_delta,
+            ..Preference::default()
+        }
+    }
+
+    pub(crate) fn adapter(&self) -> LoraConfig {
+        LoraConfig { r: self.lora_r, lora_alpha: self.lora_alpha, options: self.lora.clone() }
+    }
+}
+
+/// The likelihood of chosen answers stands beside losses with margins and is not about them.
+fn adds_margins(loss: PreferenceLoss) -> bool {
+    loss.takes_margins() || loss == PreferenceLoss::Sft
+}

@@ -1,0 +1,261 @@
+//! A part of a step of preference training: its forward passes, its share of the loss, its gradients.
+
+use candle_core::backprop::GradStore;
+use candle_core::{D, DType, Device, Tensor};
+use savi_engine::Engine;
+use savi_nn::checkpoint::Tape;
+use savi_nn::layers::Mode;
+use savi_nn::ops::LOGP_CHUNK;
+use savi_objectives::{
+    ChosenTokens, PairLogps, Preference, PreferenceMetrics, SideLogps, StepLogps, Totals,
+    ld_weights, preference, sequence_logps, wpo_weights,
+};
+use savi_schema::Pair;
+
+use crate::{DpoConfig, Packed, TrainError, Tree};
+
+/// A pair's place in its step and among all pairs.
+pub(super) type Place = (usize, usize);
+
+/// A step: what all its parts share.
+pub(super) struct Step<'a> {
+    pub(super) engine: &'a Engine,
+    pub(super) pairs: &'a [Pair],
+    pub(super) trees: &'a [Tree],
+    pub(super) config: &'a DpoConfig,
+    pub(super) settings: Preference,
+    pub(super) totals: Totals,
+    pub(super) step: u64,
+}
+
+/// What a part adds to its step.
+pub(super) struct Outcome {
+    pub(super) loss: f64,
+    pub(super) tokens: usize,
+    pub(super) grads: GradStore,
+    pub(super) metrics: PreferenceMetrics,
+}
+
+/// Log-probs of a pair as plain numbers: chosen and rejected under the policy, then under the
+/// reference.
+pub(super) type Numbers = [f64; 4];
+
+/// Log-probs of all pairs of a step.
+pub(super) struct Whole {
+    chosen: Vec<f64>,
+    rejected: Vec<f64>,
+    reference_chosen: Vec<f64>,
+    reference_rejected: Vec<f64>,
+}
+
+impl From<Vec<Numbers>> for Whole {
+    fn from(pairs: Vec<Numbers>) -> Self {
+        let column = |at: usize| pairs.iter().map(|pair| pair[at]).collect();
+        Self {
+            chosen: column(0),
+            rejected: column(1),
+            reference_chosen: column(2),
+            reference_rejected: column(3),
+        }
+    }
+}
+
+/// A number for the chosen answers and one for the rejected ones, `[pairs]` each.
+type Sides = (Tensor, Tensor);
+
+/// The trees of a part in one pass.
+struct Row {
+    packed: Packed,
+    clips: Vec<Tensor>,
+    /// The branch of each target.
+    segments: Tensor,
+    /// LD-DPO's weight of each target.
+    ld: Option<Tensor>,
+}
+
+impl Row {
+    fn new(step: &Step<'_>, part: &[Place], device: &Device) -> Result<Self, TrainError> {
+        let mut packed = Packed::new(part.iter().map(|&(_, i)| &step.trees[i]));
+        if step.config.lora.lora_dropout > 0.0 {
+            packed = packed.with_dropout(step.config.optim.seed, step.step)?;
+        }
+        let clips = packed.clips.iter().map(|shown| step.engine.clip(shown));
+        let clips = clips.collect::<Result<Vec<_>, _>>()?;
+        let segments = Tensor::from_slice(&packed.branch_of, packed.branch_of.len(), device)?;
+        let ld = match step.config.ld_alpha {
+            Some(alpha) => {
+                // Branches alternate, as the weights want them: chosen, rejected.
+                let weights = ld_weights(&packed.branch_of, part.len(), alpha)?;
+                let weights: Vec<f32> = weights.into_iter().map(|weight| weight as f32).collect();
+                Some(Tensor::from_slice(&weights, weights.len(), device)?)
+            }
+            None => None,
+        };
+        Ok(Self { packed, clips, segments, ld })
+    }
+
+    /// Log-probs of answers from those of their tokens.
+    fn sums(&self, tokens: &Tensor) -> Result<Sides, TrainError> {
+        let sums = match &self.ld {
+            Some(weights) => sequence_logps(&(tokens * weights)?, &self.segments, self.branches())?,
+            None => sequence_logps(tokens, &self.segments, self.branches())?,
+        };
+        self.sides(&sums)
+    }
+
+    fn branches(&self) -> usize {
+        self.packed.branches
+    }
+
+    /// Numbers of branches, by side.
+    fn sides(&self, of: &Tensor) -> Result<Sides, TrainError> {
+        let pairs = of.reshape((self.branches() / 2, 2))?;
+        Ok((pairs.narrow(1, 0, 1)?.flatten_all()?, pairs.narrow(1, 1, 1)?.flatten_all()?))
+    }
+
+    /// The states before the targets, and their log-probs under the policy.
+    fn policy<'a>(
+        &self,
+        engine: &'a Engine,
+        tape: &Tape<'a>,
+    ) -> Result<(Tensor, Tensor), TrainError> {
+        let states = self.packed.states_on(engine, &self.clips, Mode::TRAIN, tape)?;
+        let logps = engine.model().logps(&states, &self.packed.targets, Mode::TRAIN)?;
+        Ok((states, logps.to_dtype(DType::F32)?))
+    }
+
+    /// Log-probs of answers under the reference.
+    fn reference(&self, engine: &Engine) -> Result<Sides, TrainError> {
+        let tokens = self.packed.logps(engine, &self.clips, Mode::REFERENCE)?;
+        self.sums(&tokens.to_dtype(DType::F32)?)
+    }
+
+    /// Numbers of tokens.
+    fn lengths(&self) -> Result<Sides, TrainError> {
+        let lengths: Vec<f32> = self.packed.lengths().into_iter().map(|n| n as f32).collect();
+        self.sides(&Tensor::from_slice(&lengths, lengths.len(), self.segments.device())?)
+    }
+
+    /// WPO's weights of answers.
+    fn weights(
+        &self,
+        engine: &Engine,
+        states: &Tensor,
+        logps: &Tensor,
+    ) -> Result<Sides, TrainError> {
+        let squares = log_sum_sq_probs(engine, states)?;
+        self.sides(&wpo_weights(logps, &squares, &self.segments, self.branches())?)
+    }
+}
+
+/// `log sum_v p(v)^2` after each state, without gradients and never with all logits at once.
+fn log_sum_sq_probs(engine: &Engine, states: &Tensor) -> Result<Tensor, TrainError> {
+    let (rows, states) = (states.dim(0)?, states.detach());
+    let mut parts = Vec::new();
+    for start in (0..rows).step_by(LOGP_CHUNK) {
+        let chunk = states.narrow(0, start, LOGP_CHUNK.min(rows - start))?;
+        let logits = engine.model().logits(&chunk, Mode::INFER)?.to_dtype(DType::F32)?;
+        let above = logits.broadcast_sub(&logits.max_keepdim(D::Minus1)?)?;
+        let log_sum = |x: Tensor| x.exp()?.sum(D::Minus1)?.log();
+        // The maximum cancels between the two.
+        let all = (log_sum(above.clone())? * 2.0)?;
+        parts.push((log_sum((above * 2.0)?)? - all)?);
+    }
+    Ok(Tensor::cat(&parts, 0)?)
+}
+
+fn numbers(of: &Tensor) -> Result<Vec<f64>, TrainError> {
+    Ok(of.detach().to_dtype(DType::F64)?.to_vec1()?)
+}
+
+impl Step<'_> {
+    fn device(&self) -> &Device {
+        self.engine.model().params().device()
+    }
+
+    /// Log-probs of a part's pairs, without gradients.
+    pub(super) fn look(&self, part: &[Place]) -> Result<Vec<Numbers>, TrainError> {
+        let row = Row::new(self, part, self.device())?;
+        // The pass that learns, dropout and all, of which nothing is kept but its numbers.
+        let tape = Tape::new(self.config.optim.gradient_checkpointing);
+        let (_, tokens) = row.policy(self.engine, &tape)?;
+        let policy = row.sums(&tokens)?;
+        let policy = (numbers(&policy.0)?, numbers(&policy.1)?);
+        let reference = match self.config.reads_reference() {
+            true => {
+                let (chosen, rejected) = row.reference(self.engine)?;
+                (numbers(&chosen)?, numbers(&rejected)?)
+            }
+            false => (vec![0.0; part.len()], vec![0.0; part.len()]),
+        };
+        let policy = policy.0.into_iter().zip(policy.1);
+        let reference = reference.0.into_iter().zip(reference.1);
+        Ok(policy.zip(reference).map(|((a, b), (c, d))| [a, b, c, d]).collect())
+    }
+
+    /// A part's share of the loss and its gradients.
+    pub(super) fn learn(
+        &self,
+        part: &[Place],
+        whole: Option<&Whole>,
+    ) -> Result<Outcome, TrainError> {
+        let (engine, config) = (self.engine, self.config);
+        let row = Row::new(self, part, self.device())?;
+        let tape = Tape::new(config.optim.gradient_checkpointing);
+        let (states, tokens) = row.policy(engine, &tape)?;
+        let policy = row.sums(&tokens)?;
+        let start = part.first().map_or(0, |&(place, _)| place);
+        let own = |column: &[f64]| -> Result<Tensor, TrainError> {
+            let own: Vec<f32> =
+                column.iter().skip(start).take(part.len()).map(|&logp| logp as f32).collect();
+            Ok(Tensor::from_slice(&own, own.len(), self.device())?)
+        };
+        let reference = match (config.reads_reference(), whole) {
+            (false, _) => None,
+            (true, None) => Some(row.reference(engine)?),
+            (true, Some(step)) => {
+                Some((own(&step.reference_chosen)?, own(&step.reference_rejected)?))
+            }
+        };
+        let lengths = row.lengths()?;
+        let weights = match config.use_weighting {
+            true => Some(row.weights(engine, &states, &tokens)?),
+            false => None,
+        };
+        let margins: Vec<f32> = part.iter().map(|&(_, i)| self.pairs[i].margin as f32).collect();
+        let margins = Tensor::from_slice(&margins, margins.len(), self.device())?;
+        let is_chosen = |branch: &u32| if branch % 2 == 0 { 1.0 } else { 0.0 };
+        let is_chosen: Vec<f32> = row.packed.branch_of.iter().map(is_chosen).collect();
+        let is_chosen = Tensor::from_slice(&is_chosen, is_chosen.len(), self.device())?;
+        let logps = PairLogps {
+            chosen: SideLogps {
+                reference: reference.as_ref().map(|sides| &sides.0),
+                lengths: Some(&lengths.0),
+                weights: weights.as_ref().map(|sides| &sides.0),
+                ..SideLogps::alone(&policy.0)
+            },
+            rejected: SideLogps {
+                reference: reference.as_ref().map(|sides| &sides.1),
+                lengths: Some(&lengths.1),
+                weights: weights.as_ref().map(|sides| &sides.1),
+                ..SideLogps::alone(&policy.1)
+            },
+            margins: config.takes_margins().then_some(&margins),
+            step: whole.map(|step| StepLogps {
+                chosen: &step.chosen,
+                rejected: &step.rejected,
+                reference_chosen: &step.reference_chosen,
+                reference_rejected: &step.reference_rejected,
+                start,
+            }),
+        };
+        let chosen = ChosenTokens { logps: &tokens, weights: &is_chosen };
+        let output = preference(&logps, Some(&chosen), &self.totals, &self.settings)?;
+        Ok(Outcome {
+            loss: f64::from(output.loss.to_scalar::<f32>()?),
+            tokens: row.packed.ids.len(),
+            grads: tape.backward(&output.loss)?,
+            metrics: output.metrics,
+        })
+    }
+}

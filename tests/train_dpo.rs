@@ -1,0 +1,161 @@
+//! `savi train dpo` from the outside: what it writes, that it goes on where it was stopped, and what it
+//! refuses.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+const CONFIG: &str = r#"
+model = "builtin:tiny"
+data = "pairs.jsonl"
+device = "cpu"
+save_merged = true
+
+[dpo]
+loss_type = ["bco_pair", "sft"]
+loss_weights = [1.0, 0.1]
+lora_r = 2
+lora_alpha = 8.0
+
+[dpo.optim]
+learning_rate = 1e-3
+per_device_train_batch_size = 2
+max_steps = 24
+save_steps = 1
+"#;
+
+/// A folder with a config and text pairs in TRL's conversational layout.
+fn folder() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("small.toml"), CONFIG).unwrap();
+    let turn = |role: &str, words: &str| json!([{"role": role, "content": words}]);
+    let row = |(chosen, rejected): (&str, &str)| {
+        let row = json!({
+            "prompt": turn("user", "Where does the red circle move?"),
+            "chosen": turn("assistant", chosen), "rejected": turn("assistant", rejected),
+        });
+        format!("{row}\n")
+    };
+    let rows = [("left", "right of it"), ("It moves up.", "down"), ("right", "nowhere at all")];
+    std::fs::write(dir.path().join("pairs.jsonl"), rows.map(row).concat()).unwrap();
+    dir
+}
+
+fn command(dir: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_savi"));
+    command.args(["train", "dpo", "--config", "small.toml"]).args(args).current_dir(dir);
+    command
+}
+
+fn done(dir: &Path, args: &[&str]) -> String {
+    let output = command(dir, args).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn refused(dir: &Path, args: &[&str], words: &[&str]) {
+    let output: Output = command(dir, args).output().unwrap();
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{told}");
+    for word in words {
+        assert!(told.contains(word), "{told:?} lacks {word:?}");
+    }
+}
+
+fn metrics(run: &Path) -> Vec<Value> {
+    let text = std::fs::read_to_string(run.join("metrics.jsonl")).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// What has to be the same, whatever happened on the way.
+fn results(run: &Path) -> (Vec<u8>, Vec<u8>, Vec<[Value; 4]>) {
+    let read = |name: &str| std::fs::read(run.join(name)).unwrap();
+    let figures = ["step", "loss", "grad_norm", "rewards/margins"];
+    let figures = |line: Value| figures.map(|name| line[name].clone());
+    (
+        read("adapter/adapter_model.safetensors"),
+        read("model/model.safetensors"),
+        metrics(run).into_iter().map(figures).collect(),
+    )
+}
+
+#[test]
+fn pairs_are_learnt_and_a_stopped_run_ends_with_the_same_bytes() {
+    let dir = folder();
+    let told: Value = serde_json::from_str(&done(dir.path(), &["--json"])).unwrap();
+    assert_eq!((&told["steps"], &told["pairs"]), (&json!(24), &json!(3)));
+    assert_eq!(told["adapter"], "runs/small/adapter");
+    let run = dir.path().join("runs/small");
+    let lines = metrics(&run);
+    assert_eq!(lines.len(), 24);
+    for name in ["loss", "nll_loss", "rewards/chosen", "rewards/accuracies", "logps/rejected"] {
+        assert!(lines[0][name].is_number(), "{name}: {}", lines[0]);
+    }
+    let margin = |line: &Value| line["rewards/margins"].as_f64().unwrap();
+    assert!(margin(&lines[0]).abs() < 1e-6 && margin(&lines[23]) > 0.0, "{}", lines[23]);
+    let read = |name: &str| std::fs::read_to_string(run.join(name)).unwrap();
+    let manifest: Value = serde_json::from_str(&read("manifest.json")).unwrap();
+    assert_eq!(manifest["command"], "train dpo");
+    assert!(manifest["inputs"]["pairs.jsonl"].is_string(), "{manifest}");
+    assert!(read("config.toml").contains("bco_pair"));
+    assert!(read("adapter/adapter_config.json").contains("LORA"));
+    assert!(run.join("trainer_state.json").exists());
+    // Finished: nothing is done again, and another config or other pairs are not mixed in.
+    let finished = results(&run);
+    done(dir.path(), &[]);
+    assert_eq!(results(&run), finished);
+    let changed = ["--set", "dpo.beta=0.5"];
+    refused(dir.path(), &changed, &["runs/small", "dpo.beta", "--fresh"]);
+
+    let fresh = [&changed[..], &["--set", "dpo.optim.max_steps=1", "--fresh"]].concat();
+    done(dir.path(), &fresh);
+    assert_eq!(metrics(&run).len(), 1);
+
+    let stopped = dir.path().join("stopped");
+    let args = ["--run-dir", "stopped"];
+    let mut child = command(dir.path(), &args).stderr(Stdio::null()).spawn().unwrap();
+    let begun = Instant::now();
+    while !stopped.join("checkpoint-2").exists() && !stopped.join("checkpoint-3").exists() {
+        assert!(child.try_wait().unwrap().is_none(), "it ended before it was stopped");
+        assert!(begun.elapsed() < Duration::from_secs(120), "no checkpoint came");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let pid = child.id().to_string();
+    assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert!(!stopped.join("adapter").exists());
+    let data: PathBuf = dir.path().join("pairs.jsonl");
+    let pairs = std::fs::read_to_string(&data).unwrap();
+    std::fs::write(&data, pairs.replace("nowhere", "somewhere")).unwrap();
+    refused(dir.path(), &args, &["pairs.jsonl has changed", "--fresh"]);
+    std::fs::write(&data, pairs).unwrap();
+    done(dir.path(), &args);
+    assert_eq!(results(&stopped), finished);
+}
+
+#[test]
+fn mistakes_name_file_row_and_key() {
+    let dir = folder();
+    let known = ["kto_pair", "sigmoid, ", "bco_pair", "aot_unpaired", "small.toml"];
+    refused(dir.path(), &["--set", "dpo.loss_type=kto_pair"], &known);
+    refused(dir.path(), &["--set", "dpo.loss_type=dno"], &["loss_type = dno", "win rates"]);
+    refused(dir.path(), &["--set", "dpo.losstype=ipo"], &["did you mean `loss_type`?"]);
+    refused(dir.path(), &["--set", "data=none.jsonl"], &["none.jsonl"]);
+    refused(dir.path(), &["--set", "layout=csv"], &["layout", "llava-hound, ms-swift, trl"]);
+    refused(dir.path(), &["--set", "model=no/such/model"], &["no/such/model"]);
+    let data = dir.path().join("pairs.jsonl");
+    let pairs = std::fs::read_to_string(&data).unwrap();
+    let rows: Vec<&str> = pairs.lines().collect();
+    let lacking = rows[1].replace("\"rejected\"", "\"refused\"");
+    std::fs::write(&data, format!("{}\n{lacking}\n", rows[0])).unwrap();
+    refused(dir.path(), &[], &["pairs.jsonl, row 2", "missing key \"rejected\""]);
+    let clip = json!({"id": "c1", "video": "no.mp4", "prompt": "<video>\nwhere",
+        "chosen": "left", "rejected": "right"});
+    std::fs::write(&data, format!("{clip}\n")).unwrap();
+    let words = ["pairs.jsonl", "c1", "clips/no.mp4", "no such file"];
+    refused(dir.path(), &["--set", "media_root=clips"], &words);
+    // Nothing but the model is asked for after the folder is made.
+    assert!(!dir.path().join("runs/small/adapter").exists());
+}
