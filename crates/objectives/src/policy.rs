@@ -1,7 +1,7 @@
 //! Policy-gradient objectives: GRPO and its variants, RLOO, REINFORCE++ and PPO.
 //!
 //! Two halves. On the host, in `f64`: rewards become advantages ([`grpo`], [`rloo`],
-//! [`reinforce_plus_plus`], [`gae`]), groups are kept or dropped ([`dynamic_sampling`]),
+//! [`reinforce_plus_plus`], [`gae()`]), groups are kept or dropped ([`dynamic_sampling`]),
 //! coefficients are controlled. On tensors: the [`policy_loss`] over flat token log-probs and the
 //! [`value_loss`]. Settings have the names of TRL or verl; where both have one, TRL's.
 //!

@@ -34,7 +34,7 @@ pub struct ValueTokens<'a> {
     pub values: &'a Tensor,
     /// The values that the advantages were estimated with; needed by `cliprange_value`.
     pub old_values: Option<&'a Tensor>,
-    /// What the values should be, as [`gae`](super::gae) has it.
+    /// What the values should be, as [`gae`](super::gae()) has it.
     pub returns: &'a Tensor,
 }
 

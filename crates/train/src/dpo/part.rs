@@ -224,7 +224,7 @@ impl Step<'_> {
         };
         let margins: Vec<f32> = part.iter().map(|&(_, i)| self.pairs[i].margin as f32).collect();
         let margins = Tensor::from_slice(&margins, margins.len(), self.device())?;
-        let is_chosen = |branch: &u32| if branch % 2 == 0 { 1.0 } else { 0.0 };
+        let is_chosen = |branch: &u32| if branch.is_multiple_of(2) { 1.0 } else { 0.0 };
         let is_chosen: Vec<f32> = row.packed.branch_of.iter().map(is_chosen).collect();
         let is_chosen = Tensor::from_slice(&is_chosen, is_chosen.len(), self.device())?;
         let logps = PairLogps {
