@@ -15,6 +15,9 @@ use savi_schema::{Generate, Message, Pair, Role, SCHEMA_VERSION};
 use savi_train::{DpoConfig, Packed, TrainError, TrainIo, Tree, dpo};
 use serde_json::{Value, json};
 
+/// Log-probs of an answer's tokens, and the logs of the sums of squares beside them.
+type Logps = (Vec<f64>, Vec<f64>);
+
 /// Answers of several lengths, so that averages and LD-DPO's weights have a say.
 const ANSWERS: [(&str, &str); 6] = [
     ("left", "the red circle"),
@@ -78,7 +81,7 @@ fn trained(config: &DpoConfig) -> (Engine, Metrics) {
 
 /// Log-probs of the tokens of every answer, and the logs of the sums of squares of what else could
 /// have been said; every answer in a pass of its own.
-fn tokens(engine: &Engine) -> Vec<[(Vec<f64>, Vec<f64>); 2]> {
+fn tokens(engine: &Engine) -> Vec<[Logps; 2]> {
     let of = |pair: &Pair, answer: &str| {
         let tree = Tree::new(engine, "", &[(&pair.prompt, answer)]).unwrap();
         let packed = Packed::new([&tree]);
@@ -117,7 +120,7 @@ fn objective(
         .collect();
     let ld = tensor(ld_weights(&segments, count, ld_alpha.unwrap_or(1.0)).unwrap());
     let of_tokens = Tensor::new(segments.as_slice(), &Device::Cpu).unwrap();
-    let flat = |all: &[[(Vec<f64>, Vec<f64>); 2]], of: fn(&(Vec<f64>, Vec<f64>)) -> Vec<f64>| {
+    let flat = |all: &[[Logps; 2]], of: fn(&Logps) -> Vec<f64>| {
         tensor(all.iter().flatten().flat_map(of).collect())
     };
     let sides = |branches: &Tensor| {
