@@ -50,6 +50,9 @@ pub enum TrainError {
     /// Stopped on request; the state is saved.
     #[error("interrupted")]
     Interrupted,
+    /// Completions could not be drawn or judged.
+    #[error(transparent)]
+    Generate(savi_schema::GenerateError),
     /// The model.
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -65,4 +68,13 @@ pub enum TrainError {
     /// The tensor library.
     #[error("{0}")]
     Tensor(#[from] candle_core::Error),
+}
+
+impl From<savi_schema::GenerateError> for TrainError {
+    fn from(error: savi_schema::GenerateError) -> Self {
+        match error {
+            savi_schema::GenerateError::Interrupted => Self::Interrupted,
+            other => Self::Generate(other),
+        }
+    }
 }

@@ -127,7 +127,13 @@ impl Training<'_> {
                 checkpoint::save(io.dir, at, weights, &optimiser, &kept(carried)?)?;
                 return Err(TrainError::Interrupted);
             }
-            let output = step(at, carried)?;
+            let output = match step(at, carried) {
+                Err(TrainError::Interrupted) => {
+                    checkpoint::save(io.dir, at, weights, &optimiser, &kept(carried)?)?;
+                    return Err(TrainError::Interrupted);
+                }
+                output => output?,
+            };
             let not_finite = |what: String| TrainError::NotFinite {
                 step: at + 1,
                 what,
