@@ -16,6 +16,7 @@ use savi_objectives::policy::{
     Advantages, CompletionTokens, PolicyMetrics, PolicyTokens, Totals, policy_loss,
 };
 use savi_schema::{FinishReason, Message, Reward};
+use serde::{Deserialize, Serialize};
 
 pub use self::config::{GrpoConfig, RatioLevel, Scale};
 use self::rollout::{Group, Rollout};
@@ -30,6 +31,12 @@ pub struct PolicyPrompt {
     pub id: String,
     /// The conversation up to the answer.
     pub messages: Vec<Message>,
+}
+
+/// What goes from step to step.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Carried {
+    rollout: Option<Rollout>,
 }
 
 /// Trains the engine's model on what `rewards`, each under its name, say of its completions. With an adapter the
@@ -79,10 +86,10 @@ pub fn grpo(
         device: &device,
     };
     // What several steps learn from goes with the checkpoints between them: the weights that drew it are gone.
-    let mut carried: Option<Rollout> = None;
+    let mut carried = Carried::default();
     let summary = training.run(&mut carried, |step, carried| {
         let (generation, iteration) = (step / config.num_iterations, step % config.num_iterations);
-        let rollout = match carried.take() {
+        let rollout = match carried.rollout.take() {
             Some(rollout) if rollout.generation == generation => rollout,
             _ if iteration == 0 => {
                 engine.weights_changed()?;
@@ -102,7 +109,7 @@ pub fn grpo(
                 output.grads.insert(&value, value.zeros_like()?);
             }
         }
-        *carried = (iteration + 1 < config.num_iterations).then_some(rollout);
+        carried.rollout = (iteration + 1 < config.num_iterations).then_some(rollout);
         Ok(output)
     })?;
     engine.model().params().set_trains(|_| false);
@@ -161,7 +168,7 @@ fn learn(
         }
     }
     output.figures.extend(metrics.map(|metrics| metrics.named()).unwrap_or_default());
-    if step % config.num_iterations == 0 {
+    if step.is_multiple_of(config.num_iterations) {
         output.figures.push(("sampling/sampling_logp_difference/mean", apart / totals.tokens));
         output.figures.push(("sampling/sampling_logp_difference/max", most));
     }

@@ -60,9 +60,9 @@ fn config(steps: u64) -> GrpoConfig {
         num_generations: 8,
         max_completion_length: 6,
         lora_r: 4,
-        lora_alpha: 8.0,
+        lora_alpha: 16.0,
         optim: OptimConfig {
-            learning_rate: 1e-2,
+            learning_rate: 2e-2,
             per_device_train_batch_size: 32,
             gradient_accumulation_steps: 1,
             max_steps: steps,
@@ -97,13 +97,14 @@ fn figure(line: &Value, name: &str) -> f64 {
 
 #[test]
 fn what_is_rewarded_comes_oftener() {
-    for (lora_r, loss_type) in [(4, "dapo"), (0, "dr_grpo"), (4, "cispo")] {
-        let config = GrpoConfig { lora_r, loss_type: loss_type.to_owned(), ..config(25) };
+    // All weights: an adapter of queries and values alone hardly moves a random model's words.
+    for loss_type in ["dapo", "dr_grpo", "cispo"] {
+        let config = GrpoConfig { lora_r: 0, loss_type: loss_type.to_owned(), ..config(40) };
         let (_, lines) = whole(&config);
         let mean = |lines: &[Value]| {
             lines.iter().map(|line| figure(line, "reward")).sum::<f64>() / lines.len() as f64
         };
-        let (first, last) = (mean(&lines[..3]), mean(&lines[22..]));
+        let (first, last) = (mean(&lines[..3]), mean(&lines[37..]));
         assert!(last > first + 0.2, "{loss_type}: {first} to {last}");
     }
 }

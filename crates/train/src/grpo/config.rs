@@ -111,7 +111,7 @@ impl GrpoConfig {
             let reason = "a completion is compared with others of its prompt: at least 2";
             return refuse("num_generations", self.num_generations.to_string(), reason);
         }
-        if self.optim.step_records() % self.num_generations != 0 {
+        if !self.optim.step_records().is_multiple_of(self.num_generations) {
             let reason = "per_device_train_batch_size * gradient_accumulation_steps has to be a multiple of it";
             return refuse("num_generations", self.num_generations.to_string(), reason);
         }
