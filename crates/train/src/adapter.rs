@@ -5,7 +5,7 @@ use std::path::Path;
 use savi_engine::Engine;
 use savi_models::{LoraConfig, attach_adapter, write_adapter};
 
-use crate::TrainError;
+use crate::{TrainError, checkpoint};
 
 /// The name that PEFT gives an adapter where nobody named it.
 const NAME: &str = "default";
@@ -30,4 +30,20 @@ pub(crate) fn save_and_merge(
 ) -> Result<(), TrainError> {
     write_adapter(engine.model(), NAME, config, &dir.join("adapter"))?;
     Ok(engine.merge_attached()?)
+}
+
+/// Ends a training: its adapter is saved and merged, and checkpoints go; without one the weights themselves are new.
+pub(crate) fn finish(
+    engine: &mut Engine,
+    lora: Option<&LoraConfig>,
+    dir: &Path,
+) -> Result<(), TrainError> {
+    engine.model().params().set_trains(|_| false);
+    match lora {
+        Some(lora) => {
+            save_and_merge(engine, lora, dir)?;
+            checkpoint::clear(dir)
+        }
+        None => Ok(engine.weights_changed()?),
+    }
 }

@@ -22,7 +22,7 @@ pub use self::config::{GrpoConfig, RatioLevel, Scale};
 use self::rollout::{Group, Rollout};
 use crate::sft::{Order, take_finished};
 use crate::steps::{StepOutput, Training, in_parts, part_size};
-use crate::{Packed, TrainError, TrainIo, TrainSummary, adapter, checkpoint};
+use crate::{Packed, TrainError, TrainIo, TrainSummary, adapter};
 
 /// A prompt to learn from.
 #[derive(Debug, Clone, PartialEq)]
@@ -112,13 +112,7 @@ pub fn grpo(
         carried.rollout = (iteration + 1 < config.num_iterations).then_some(rollout);
         Ok(output)
     })?;
-    engine.model().params().set_trains(|_| false);
-    if let Some(lora) = &lora {
-        adapter::save_and_merge(engine, lora, io.dir)?;
-        checkpoint::clear(io.dir)?;
-    } else {
-        engine.weights_changed()?;
-    }
+    adapter::finish(engine, lora.as_ref(), io.dir)?;
     Ok(summary)
 }
 

@@ -159,13 +159,7 @@ fn train(
         let ids = trees.iter().map(|work| work.tree.id.clone()).collect();
         Ok(StepOutput { grads, loss, tokens, figures, ids })
     })?;
-    engine.model().params().set_trains(|_| false);
-    if let Some(lora) = &lora {
-        adapter::save_and_merge(engine, lora, io.dir)?;
-        checkpoint::clear(io.dir)?;
-    } else {
-        engine.weights_changed()?;
-    }
+    adapter::finish(engine, lora.as_ref(), io.dir)?;
     Ok(summary)
 }
 
