@@ -1,5 +1,6 @@
 //! The decoder of all text families: one transformer, shaped by a [`DecoderConfig`].
 
+mod mlp;
 mod qkv;
 
 use std::sync::Arc;
@@ -9,10 +10,11 @@ use savi_nn::attention::{Heads, KvNode, cached, tree};
 use savi_nn::checkpoint::Tape;
 use savi_nn::layers::{Linear, Mode};
 use savi_nn::ops::{
-    RopeTable, gathered_logps, gelu_tanh, linear_transposed, rms_norm, rope, softcap, swiglu,
+    RopeTable, gathered_logps, gelu_tanh, linear_transposed, rms_norm, rope, softcap,
 };
 use savi_nn::{Forest, Fresh, Init, Params, Weight, awake};
 
+use self::mlp::GateUp;
 use self::qkv::Qkv;
 use crate::rope::Rope;
 
@@ -198,12 +200,6 @@ impl Norm {
         let shape = x.dims2()?;
         self.forward(&x.reshape((shape.0 * shape.1 / dim, dim))?, mode)?.reshape(shape)
     }
-}
-
-#[derive(Debug)]
-enum GateUp {
-    Separate { gate: Arc<Linear>, up: Arc<Linear> },
-    Fused(Arc<Linear>),
 }
 
 #[derive(Debug)]
@@ -444,8 +440,8 @@ impl Decoder {
             y = norm.forward(&y, mode)?;
         }
         let x = (x + y)?;
-        let y = block.gate_up.forward(&block.mlp_norm.forward(&x, mode)?, &self.config, mode)?;
-        let mut y = block.down.forward(&y, mode)?;
+        let y = block.mlp_norm.forward(&x, mode)?;
+        let mut y = block.gate_up.mlp(&y, &block.down, &self.config, mode)?;
         if let Some((_, norm)) = &block.after {
             y = norm.forward(&y, mode)?;
         }
@@ -460,36 +456,5 @@ impl Decoder {
     /// Log-probability of `targets[i]` after row i, `[rows]`.
     pub(crate) fn logps(&self, hidden: &Tensor, targets: &[u32], mode: Mode) -> Result<Tensor> {
         gathered_logps(hidden, &self.head.value(mode)?, targets, self.config.logit_softcap)
-    }
-}
-
-impl GateUp {
-    fn new(params: &Params, config: &DecoderConfig, at: impl Fn(&str) -> String) -> Result<Self> {
-        let (width, inner, names) = (config.hidden_size, config.intermediate_size, config.names);
-        let bias = config.bias.mlp;
-        Ok(match config.projections {
-            Projections::Fused => {
-                Self::Fused(params.linear(&at(names.gate_up), width, 2 * inner, bias)?)
-            }
-            Projections::Separate | Projections::Grouped => Self::Separate {
-                gate: params.linear(&at(names.gate), width, inner, bias)?,
-                up: params.linear(&at(names.up), width, inner, bias)?,
-            },
-        })
-    }
-
-    /// What goes into the MLP's last projection.
-    fn forward(&self, x: &Tensor, config: &DecoderConfig, mode: Mode) -> Result<Tensor> {
-        let (gate, up) = match self {
-            Self::Separate { gate, up } => (gate.forward(x, mode)?, up.forward(x, mode)?),
-            Self::Fused(both) => {
-                let (y, inner) = (both.forward(x, mode)?, config.intermediate_size);
-                (y.narrow(1, 0, inner)?, y.narrow(1, inner, inner)?)
-            }
-        };
-        match config.activation {
-            Activation::Silu => swiglu(&gate, &up),
-            other => other.forward(&gate)? * up,
-        }
     }
 }

@@ -1,0 +1,77 @@
+//! The MLP of a block: gate and up, their product, down.
+
+use std::sync::Arc;
+
+use candle_core::{Result, Tensor};
+use savi_nn::Params;
+use savi_nn::layers::{Linear, Mode};
+use savi_nn::ops::swiglu;
+
+use super::{Activation, DecoderConfig, Projections};
+
+/// Rows of a part, where nothing has to be kept for a backward pass: gate, up and their product are the widest
+/// tensors of a long prompt, and rows do not depend on one another.
+const ROWS: usize = 512;
+
+#[derive(Debug)]
+pub(super) enum GateUp {
+    Separate { gate: Arc<Linear>, up: Arc<Linear> },
+    Fused(Arc<Linear>),
+}
+
+impl GateUp {
+    pub(super) fn new(
+        params: &Params,
+        config: &DecoderConfig,
+        at: impl Fn(&str) -> String,
+    ) -> Result<Self> {
+        let (width, inner, names) = (config.hidden_size, config.intermediate_size, config.names);
+        let bias = config.bias.mlp;
+        Ok(match config.projections {
+            Projections::Fused => {
+                Self::Fused(params.linear(&at(names.gate_up), width, 2 * inner, bias)?)
+            }
+            Projections::Separate | Projections::Grouped => Self::Separate {
+                gate: params.linear(&at(names.gate), width, inner, bias)?,
+                up: params.linear(&at(names.up), width, inner, bias)?,
+            },
+        })
+    }
+
+    /// The MLP of normed rows `[tokens, width]`.
+    pub(super) fn mlp(
+        &self,
+        x: &Tensor,
+        down: &Linear,
+        config: &DecoderConfig,
+        mode: Mode,
+    ) -> Result<Tensor> {
+        let tokens = x.dim(0)?;
+        if mode.train || x.track_op() || !x.device().is_cpu() || tokens <= ROWS {
+            return down.forward(&self.inner(x, config, mode)?, mode);
+        }
+        let parts = (0..tokens)
+            .step_by(ROWS)
+            .map(|at| {
+                let x = x.narrow(0, at, ROWS.min(tokens - at))?;
+                down.forward(&self.inner(&x, config, mode)?, mode)
+            })
+            .collect::<Result<Vec<_>>>()?;
+        Tensor::cat(&parts, 0)
+    }
+
+    /// What goes into the MLP's last projection.
+    fn inner(&self, x: &Tensor, config: &DecoderConfig, mode: Mode) -> Result<Tensor> {
+        let (gate, up) = match self {
+            Self::Separate { gate, up } => (gate.forward(x, mode)?, up.forward(x, mode)?),
+            Self::Fused(both) => {
+                let (y, inner) = (both.forward(x, mode)?, config.intermediate_size);
+                (y.narrow(1, 0, inner)?, y.narrow(1, inner, inner)?)
+            }
+        };
+        match config.activation {
+            Activation::Silu => swiglu(&gate, &up),
+            other => other.forward(&gate)? * up,
+        }
+    }
+}
