@@ -128,7 +128,8 @@ fn turns(kind: DialogueKind, rng: &mut ChaCha8Rng) -> Vec<String> {
             );
             if rng.random_bool(0.4) {
                 all.extend(said(
-                    pick(&["What is my name?", "Do you know my name?", "Who am I?"], rng).to_owned(),
+                    pick(&["What is my name?", "Do you know my name?", "Who am I?"], rng)
+                        .to_owned(),
                     format!("Your name is {name}."),
                 ));
             } else if rng.random_bool(0.3) {

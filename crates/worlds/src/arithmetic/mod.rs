@@ -10,6 +10,7 @@
 //! belongs to is a hash of its sums and its question, whatever the story around them.
 
 mod dialogue;
+mod lessons;
 mod problem;
 mod solution;
 mod split;
@@ -17,6 +18,7 @@ mod verify;
 mod wording;
 
 pub use dialogue::{Dialogue, DialogueKind, dialogue};
+pub use lessons::{Lesson, LessonKind, LessonPlan, lesson};
 pub use problem::{Event, LEVELS, LONG, Operation, Problem, Query, Sum, problem, problem_of_level};
 pub use solution::{Style, solution};
 pub use split::Split;

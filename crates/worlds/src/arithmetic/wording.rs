@@ -63,10 +63,8 @@ const GAINED: [&str; 2] = [
     "How many {t} has {p} got after the start, all together?",
     "Without the first ones, how many {t} came to {p} in all?",
 ];
-const LOST: [&str; 2] = [
-    "How many {t} has {p} parted with, all together?",
-    "How many {t} went away from {p} in all?",
-];
+const LOST: [&str; 2] =
+    ["How many {t} has {p} parted with, all together?", "How many {t} went away from {p} in all?"];
 
 /// A problem in words.
 pub(super) struct Story {
