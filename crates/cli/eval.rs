@@ -18,10 +18,10 @@ use savi_worlds::moving_shapes::{Split, open_split};
 use serde::Serialize;
 
 use crate::Global;
-use crate::eval_compare;
 use crate::exit::{BadInput, Interrupted};
+use crate::{eval_arithmetic, eval_compare};
 
-/// The suite that can be asked.
+/// The suite about clips.
 const MOVING_SHAPES: &str = "moving-shapes";
 /// The name that asks no model: the most frequent answer of each family in the train split.
 const MAJORITY_CLASS: &str = "floor:majority-class";
@@ -60,12 +60,12 @@ struct Run {
     #[arg(long, value_name = "N", requires = "endpoint", default_value_t = 8,
         value_parser = clap::value_parser!(u16).range(1..))]
     endpoint_frames: u16,
-    /// The suite: moving-shapes.
+    /// The suite: moving-shapes, or arithmetic (word problems, without clips).
     #[arg(long, default_value = MOVING_SHAPES)]
     suite: String,
-    /// The suite's folder, as `savi data make` wrote it.
+    /// The suite's folder, as `savi data make` wrote it; arithmetic has none.
     #[arg(long, value_name = "DIR")]
-    data: PathBuf,
+    data: Option<PathBuf>,
     /// Which questions: train, dev or test. Each use of test is logged in the data set.
     #[arg(long, default_value = "dev", value_parser = split)]
     split: Split,
@@ -75,12 +75,12 @@ struct Run {
     /// Draw K replies to each question and let them vote.
     #[arg(long, value_name = "K", value_parser = clap::value_parser!(u64).range(1..=1000))]
     majority: Option<u64>,
-    /// Ask about N clips only, the first by id.
+    /// Ask about N clips only, the first by id; of arithmetic N problems of each level (default: 100).
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
-    /// Longest reply, in tokens.
-    #[arg(long, value_name = "N", default_value_t = 32)]
-    max_tokens: usize,
+    /// Longest reply, in tokens [default: 32, of arithmetic 512].
+    #[arg(long, value_name = "N")]
+    max_tokens: Option<usize>,
     /// Clips asked about together; it changes the speed and nothing else.
     #[arg(long, value_name = "N", default_value_t = 8)]
     chunk: usize,
@@ -105,6 +105,21 @@ impl Run {
     /// The model that is asked.
     fn model(&self) -> &str {
         self.model.as_deref().unwrap_or(&self.endpoint_model)
+    }
+
+    fn max_tokens(&self) -> usize {
+        self.max_tokens.unwrap_or(if self.suite == eval_arithmetic::SUITE { 512 } else { 32 })
+    }
+
+    fn arithmetic(&self) -> eval_arithmetic::Asking<'_> {
+        eval_arithmetic::Asking {
+            split: self.split.name(),
+            each: self.limit.unwrap_or(100),
+            view: self.view.into(),
+            seed: self.seed,
+            max_tokens: self.max_tokens(),
+            chunk: self.chunk.max(64),
+        }
     }
 }
 
@@ -170,12 +185,82 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
 }
 
 fn evaluate(args: &Run, global: &Global) -> anyhow::Result<()> {
-    if args.suite != MOVING_SHAPES {
-        return Err(
-            BadInput(anyhow::anyhow!("no suite {:?}, only {MOVING_SHAPES}", args.suite)).into()
-        );
+    let (folder, answered) = match args.suite.as_str() {
+        MOVING_SHAPES => about_clips(args)?,
+        eval_arithmetic::SUITE => arithmetic(args)?,
+        other => {
+            let message = format!("no suite {other:?}, only {MOVING_SHAPES} and arithmetic");
+            return Err(BadInput(anyhow::anyhow!(message)).into());
+        }
+    };
+    let mut text = String::new();
+    for answer in &answered {
+        text.push_str(&serde_json::to_string(answer)?);
+        text.push('\n');
     }
-    let data = args.data.canonicalize().with_context(|| args.data.display().to_string());
+    write_atomic(&folder.path("answers.jsonl"), text.as_bytes())?;
+    let bootstrap = Bootstrap { seed: args.seed, ..Bootstrap::default() };
+    let rows = evaluations(0, &args.suite, &answered, &bootstrap);
+    write_evaluations(folder.dir(), &rows)?;
+    if global.json {
+        println!("{}", serde_json::to_string_pretty(&rows)?);
+    } else {
+        print_rows(&rows);
+    }
+    Ok(())
+}
+
+/// Word problems: no clips and no folder of data.
+fn arithmetic(args: &Run) -> anyhow::Result<(RunFolder, Vec<Answered>)> {
+    if args.data.is_some() || args.majority.is_some() || args.limit == Some(0) {
+        let message = "--suite arithmetic draws its problems itself: it takes no --data and no \
+                       --majority, and a --limit of at least 1";
+        return Err(BadInput(anyhow::anyhow!(message)).into());
+    }
+    let mut folder = open_folder(args, Path::new(""))?;
+    let asking = args.arithmetic();
+    let watch = || Interrupt::on_signals().context("cannot watch for signals");
+    let answered = if let Some(url) = &args.endpoint {
+        let options = EndpointOptions {
+            api_key_env: args.endpoint_key_env.clone(),
+            cache: Some(folder.path("answers-of-endpoint.jsonl")),
+            ..EndpointOptions::new(url, &args.endpoint_model)
+        };
+        let interrupt = watch()?;
+        let endpoint = crate::endpoint::open(options, &interrupt)?;
+        folder.record_model(endpoint.model(), &endpoint.fingerprint())?;
+        let answered = asking.ask(&endpoint, &folder, &interrupt);
+        crate::endpoint::log_usage(&endpoint);
+        answered?
+    } else if args.model() == MAJORITY_CLASS {
+        asking.majority()?
+    } else {
+        let engine = open_engine(args)?;
+        folder.record_model(args.model(), &engine.fingerprint())?;
+        asking.ask(&engine, &folder, &watch()?)?
+    };
+    Ok((folder, answered))
+}
+
+fn open_engine(args: &Run) -> anyhow::Result<Engine> {
+    let options = EngineOptions {
+        device: args.device.clone(),
+        dtype: args.dtype.clone(),
+        ..EngineOptions::default()
+    };
+    crate::hub::fetch(args.model())?;
+    Engine::load(args.model(), &options)
+        .with_context(|| format!("model {}", args.model()))
+        .map_err(|error| BadInput(error).into())
+}
+
+/// Questions about the clips of a folder.
+fn about_clips(args: &Run) -> anyhow::Result<(RunFolder, Vec<Answered>)> {
+    let Some(data) = &args.data else {
+        let message = format!("--suite {} needs --data DIR", args.suite);
+        return Err(BadInput(anyhow::anyhow!(message)).into());
+    };
+    let data = data.canonicalize().with_context(|| data.display().to_string());
     let data = data.map_err(BadInput)?;
     let mut folder = open_folder(args, &data)?;
     let hash = folder.manifest().config_hash.clone();
@@ -208,35 +293,13 @@ fn evaluate(args: &Run, global: &Global) -> anyhow::Result<()> {
         let train = open_split(&data, Split::Train, &hash).map_err(|e| BadInput(e.into()))?;
         majority_class(&train.questions, &questions)
     } else {
-        let options = EngineOptions {
-            device: args.device.clone(),
-            dtype: args.dtype.clone(),
-            ..EngineOptions::default()
-        };
-        crate::hub::fetch(args.model())?;
-        let engine = Engine::load(args.model(), &options)
-            .with_context(|| format!("model {}", args.model()))
-            .map_err(BadInput)?;
+        let engine = open_engine(args)?;
         folder.record_model(args.model(), &engine.fingerprint())?;
         let policy = engine.processor().policy.clone();
         ask(args, &engine, policy, &data, &questions, &folder, &watch()?)?
     };
 
-    let mut text = String::new();
-    for answer in &answered {
-        text.push_str(&serde_json::to_string(answer)?);
-        text.push('\n');
-    }
-    write_atomic(&folder.path("answers.jsonl"), text.as_bytes())?;
-    let bootstrap = Bootstrap { seed: args.seed, ..Bootstrap::default() };
-    let rows = evaluations(0, &args.suite, &answered, &bootstrap);
-    write_evaluations(folder.dir(), &rows)?;
-    if global.json {
-        println!("{}", serde_json::to_string_pretty(&rows)?);
-    } else {
-        print_rows(&rows);
-    }
-    Ok(())
+    Ok((folder, answered))
 }
 
 fn open_folder(args: &Run, data: &Path) -> anyhow::Result<RunFolder> {
@@ -250,7 +313,7 @@ fn open_folder(args: &Run, data: &Path) -> anyhow::Result<RunFolder> {
         view: View::from(args.view).name(),
         majority: args.majority,
         limit: args.limit,
-        max_tokens: args.max_tokens,
+        max_tokens: args.max_tokens(),
         seed: args.seed,
         dtype: &args.dtype,
     };
@@ -281,7 +344,7 @@ fn ask(
 ) -> anyhow::Result<Vec<Answered>> {
     let options = EvalOptions {
         view: args.view.into(),
-        max_tokens: args.max_tokens,
+        max_tokens: args.max_tokens(),
         seed: args.seed,
         chunk: args.chunk,
         majority: args.majority.map(|k| k as usize),

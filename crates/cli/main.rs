@@ -15,6 +15,7 @@ mod convert;
 mod data;
 mod endpoint;
 mod eval;
+mod eval_arithmetic;
 mod eval_compare;
 mod exit;
 mod generate;

@@ -2,18 +2,21 @@
 
 use std::path::Path;
 
+/// What every model has.
+const FILES: [&str; 4] =
+    ["config.json", "model.safetensors", "tokenizer.json", "chat_template.jinja"];
+
 fn main() {
-    println!("cargo:rustc-check-cfg=cfg(builtin_tiny)");
-    let dir = Path::new("../../datasets/builtin-tiny");
+    offer("builtin-tiny", "builtin_tiny", &["processor.json"]);
+    offer("builtin-tiny-text", "builtin_tiny_text", &[]);
+}
+
+/// Sets `name` where the model's folder holds its files.
+fn offer(folder: &str, name: &str, more: &[&str]) {
+    println!("cargo:rustc-check-cfg=cfg({name})");
+    let dir = Path::new("../../datasets").join(folder);
     println!("cargo:rerun-if-changed={}", dir.display());
-    let files = [
-        "config.json",
-        "model.safetensors",
-        "tokenizer.json",
-        "chat_template.jinja",
-        "processor.json",
-    ];
-    if files.iter().all(|file| dir.join(file).exists()) {
-        println!("cargo:rustc-cfg=builtin_tiny");
+    if FILES.iter().chain(more).all(|file| dir.join(file).exists()) {
+        println!("cargo:rustc-cfg={name}");
     }
 }

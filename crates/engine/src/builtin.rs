@@ -7,9 +7,10 @@ use crate::files::ModelDir;
 pub(crate) fn open(name: &str) -> Result<ModelDir, EngineError> {
     match name {
         "tiny" => tiny(),
+        "tiny-text" => tiny_text(),
         _ => Err(EngineError::UnknownModel {
             name: format!("builtin:{name}"),
-            reason: "the only built-in model is builtin:tiny".to_owned(),
+            reason: "the built-in models are builtin:tiny and builtin:tiny-text".to_owned(),
         }),
     }
 }
@@ -26,7 +27,7 @@ fn tiny() -> Result<ModelDir, EngineError> {
         file!("model.safetensors"),
         file!("tokenizer.json"),
         file!("chat_template.jinja"),
-        file!("processor.json"),
+        Some(file!("processor.json")),
     )
 }
 
@@ -35,5 +36,30 @@ fn tiny() -> Result<ModelDir, EngineError> {
     Err(EngineError::UnknownModel {
         name: "builtin:tiny".to_owned(),
         reason: "this build was made without the model's files (datasets/builtin-tiny)".to_owned(),
+    })
+}
+
+#[cfg(builtin_tiny_text)]
+fn tiny_text() -> Result<ModelDir, EngineError> {
+    macro_rules! file {
+        ($name:literal) => {
+            include_bytes!(concat!("../../../datasets/builtin-tiny-text/", $name)).as_slice()
+        };
+    }
+    ModelDir::from_bytes(
+        file!("config.json"),
+        file!("model.safetensors"),
+        file!("tokenizer.json"),
+        file!("chat_template.jinja"),
+        None,
+    )
+}
+
+#[cfg(not(builtin_tiny_text))]
+fn tiny_text() -> Result<ModelDir, EngineError> {
+    Err(EngineError::UnknownModel {
+        name: "builtin:tiny-text".to_owned(),
+        reason: "this build was made without the model's files (datasets/builtin-tiny-text)"
+            .to_owned(),
     })
 }

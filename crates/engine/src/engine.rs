@@ -191,6 +191,11 @@ impl Engine {
         2 * size * width * config.layers.len()
     }
 
+    /// The tokenizer's and the chat template's files.
+    pub fn text_files(&self) -> &TextFiles {
+        &self.files
+    }
+
     /// Writes the model as a Hugging Face directory, with the files that lay beside it where it was read.
     pub fn save(&self, dir: &Path, options: impl Into<SaveOptions>) -> Result<(), EngineError> {
         let side = match &self.side {

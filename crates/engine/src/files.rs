@@ -25,19 +25,20 @@ pub struct ModelDir {
 }
 
 impl ModelDir {
-    /// A model whose files are in memory, in the order of their names here.
+    /// A model whose files are in memory, in the order of their names here; one that reads has no
+    /// `processor`.
     pub fn from_bytes(
         config: &[u8],
         weights: &[u8],
         tokenizer: &[u8],
         template: &[u8],
-        processor: &[u8],
+        processor: Option<&[u8]>,
     ) -> Result<Self, EngineError> {
         let template = String::from_utf8_lossy(template);
         Ok(Self {
             files: ModelFiles::from_bytes(config, weights)?,
             text: TextFiles::chatml(tokenizer.to_vec(), template),
-            processor: Some(parse("processor.json", processor)?),
+            processor: processor.map(|bytes| parse("processor.json", bytes)).transpose()?,
             side: None,
         })
     }
@@ -84,8 +85,7 @@ impl ModelDir {
         if let Some(name) = HubName::of_model(name) {
             return Self::read(&Hub::from_env()?.model(&name, &mut |_| {})?);
         }
-        let reason =
-            "expected a Hugging Face directory, a .gguf file, org/name on a hub or builtin:tiny";
+        let reason = "expected a Hugging Face directory, a .gguf file, org/name on a hub, builtin:tiny or builtin:tiny-text";
         Err(EngineError::UnknownModel { name: name.to_owned(), reason: reason.to_owned() })
     }
 }

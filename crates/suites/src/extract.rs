@@ -42,6 +42,9 @@ pub enum Unparsed {
     /// Several options are named.
     #[error("the reply names several options")]
     Ambiguous,
+    /// No answer is stated where one is expected.
+    #[error("the reply states no answer")]
+    NoAnswer,
 }
 
 /// The form in which open replies and answers are compared; `Err` when no word is left.
