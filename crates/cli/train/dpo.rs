@@ -186,30 +186,30 @@ pub(super) fn run(args: &Dpo, global: &Global) -> anyhow::Result<()> {
     let summary = savi_train::dpo(&mut engine, &pairs, &recipe.dpo, &io)
         .map_err(|error| explain(error, recipe))?;
     metrics.write_trainer_state()?;
-    let model = recipe.save_merged.then(|| folder.path("model"));
+    let whole = recipe.dpo.lora_r == 0;
+    let model = (recipe.save_merged || whole).then(|| folder.path("model"));
     // A model's folder is there whole or not at all.
     if let Some(model) = model.as_ref().filter(|model| !model.exists()) {
         // In the type that was computed in: nothing of what was learnt is lost.
         let dtype = if recipe.dtype == "bf16" { StoredDType::BF16 } else { StoredDType::F32 };
         engine.save(model, dtype)?;
     }
-    let adapter = folder.path("adapter");
+    let adapter = (!whole).then(|| folder.path("adapter"));
     if global.json {
         let (steps, count) = (summary.steps, pairs.len());
-        let mut told = json!({"adapter": adapter, "steps": steps, "pairs": count});
-        if let Some(model) = &model {
-            told["model"] = json!(model);
+        let mut told = json!({"steps": steps, "pairs": count});
+        for (name, path) in [("adapter", &adapter), ("model", &model)] {
+            if let Some(path) = path {
+                told[name] = json!(path);
+            }
         }
         println!("{told}");
     } else {
-        let model = model.map(|model| format!(", model in {}", model.display()));
-        println!(
-            "{} steps on {} pairs, adapter in {}{}",
-            summary.steps,
-            pairs.len(),
-            adapter.display(),
-            model.unwrap_or_default()
-        );
+        let place = |name: &str, path: Option<PathBuf>| {
+            path.map(|path| format!(", {name} in {}", path.display())).unwrap_or_default()
+        };
+        let (adapter, model) = (place("adapter", adapter), place("model", model));
+        println!("{} steps on {} pairs{adapter}{model}", summary.steps, pairs.len());
     }
     Ok(())
 }

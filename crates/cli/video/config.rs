@@ -211,6 +211,7 @@ impl RunConfig {
         }
         self.method.validate().map_err(|problem| anyhow::anyhow!("method.{problem}"))?;
         self.dpo.validate().context("dpo")?;
+        ensure!(self.dpo.lora_r > 0, "dpo: lora_r = 0: rounds need an adapter, at least 1");
         self.sft.validate().context("sft")?;
         ensure!(
             self.evaluation.split != Split::Unlabelled,

@@ -174,7 +174,7 @@ impl Params {
         }
     }
 
-    fn refuse_merged(&self) -> Result<()> {
+    pub(crate) fn refuse_merged(&self) -> Result<()> {
         match self.merged_adapter() {
             Some(name) => bail!("the adapter {name:?} is merged: unmerge it first"),
             None => Ok(()),

@@ -20,6 +20,7 @@ mod noise;
 pub mod ops;
 pub mod optim;
 mod params;
+mod reference;
 pub mod rng;
 pub mod simd;
 mod weight;

@@ -27,7 +27,7 @@ pub struct Weight {
     /// What stands in its place while an adapter is on, by the adapter's number; f32 like all that
     /// trains.
     copies: RwLock<BTreeMap<usize, Arc<Weight>>>,
-    /// The value before an adapter was merged, while it is.
+    /// The value before an adapter was merged, while it is; or that of a reference which was kept.
     base: RwLock<Option<Tensor>>,
 }
 
@@ -179,6 +179,16 @@ impl Weight {
         self.set(value)?;
         *self.base.write().unwrap_or_else(PoisonError::into_inner) = Some(base);
         Ok(())
+    }
+
+    /// What passes with adapters off see in place of the value, where that is something else.
+    pub(crate) fn base(&self) -> Option<Tensor> {
+        self.base.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Lets passes with adapters off see this, or again the value itself.
+    pub(crate) fn set_base(&self, base: Option<Tensor>) {
+        *self.base.write().unwrap_or_else(PoisonError::into_inner) = base;
     }
 
     /// Takes back what was merged, bit for bit.

@@ -85,7 +85,8 @@ impl<R: Record> Stage<R> {
         Self::open_in(&folder.path("stages").join(name), name, key)
     }
 
-    fn open_in(dir: &Path, name: &str, key: &str) -> Result<Self, RunError> {
+    /// The same in a folder of its own.
+    pub fn open_in(dir: &Path, name: &str, key: &str) -> Result<Self, RunError> {
         fs::create_dir_all(dir).map_err(RunError::io(dir))?;
         let mut stage = Self {
             name: name.to_owned(),

@@ -12,6 +12,17 @@ pub use dpo::DpoConfig;
 
 use crate::TrainError;
 
+/// In which order records are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SamplingStrategy {
+    /// In a fresh order in each epoch.
+    #[default]
+    Random,
+    /// As they come.
+    Sequential,
+}
+
 /// What every kind of training can be told.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -48,6 +59,9 @@ pub struct OptimConfig {
     pub logging_steps: u64,
     /// Steps between checkpoints.
     pub save_steps: u64,
+    /// In which order records are taken.
+    #[serde(skip_serializing_if = "is_default")]
+    pub train_sampling_strategy: SamplingStrategy,
     /// Seed of the order, of fresh weights and of dropout.
     pub seed: u64,
     /// Keeps only what goes into each layer of the decoder and runs the layers again in the backward
@@ -75,6 +89,7 @@ impl Default for OptimConfig {
             adam_epsilon: 1e-8,
             logging_steps: 1,
             save_steps: 25,
+            train_sampling_strategy: SamplingStrategy::Random,
             seed: 0,
             gradient_checkpointing: false,
         }
@@ -177,6 +192,19 @@ fn positive(key: &'static str, value: f64) -> Result<(), TrainError> {
     Err(TrainError::Setting { key, value: value.to_string(), reason: "must be a positive number" })
 }
 
+/// Refuses an adapter that cannot be carried out, and options of one where there is none.
+fn check_adapter(adapter: Option<&LoraConfig>, options: &LoraOptions) -> Result<(), TrainError> {
+    match adapter {
+        Some(adapter) => Ok(adapter.validate(Path::new("lora"))?),
+        None if !is_default(options) => {
+            let (key, value) = ("lora", "options of an adapter".to_owned());
+            let reason = "there is none with lora_r = 0, which trains all weights";
+            Err(TrainError::Setting { key, value, reason })
+        }
+        None => Ok(()),
+    }
+}
+
 /// Settings of supervised fine-tuning.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -215,15 +243,7 @@ impl SftConfig {
     /// Refuses what cannot be carried out, naming the key.
     pub fn validate(&self) -> Result<(), TrainError> {
         positive("lora_alpha", self.lora_alpha)?;
-        match self.adapter() {
-            Some(adapter) => adapter.validate(Path::new("lora"))?,
-            None if !is_default(&self.lora) => {
-                let (key, value) = ("lora", "options of an adapter".to_owned());
-                let reason = "there is none with lora_r = 0, which trains all weights";
-                return Err(TrainError::Setting { key, value, reason });
-            }
-            None => {}
-        }
+        check_adapter(self.adapter().as_ref(), &self.lora)?;
         if !self.length_exponent.is_finite() {
             let (key, value) = ("length_exponent", self.length_exponent.to_string());
             return Err(TrainError::Setting { key, value, reason: "must be a finite number" });

@@ -1,6 +1,6 @@
-//! Preference optimisation of an adapter, from DPO (Rafailov et al. 2023) to its relatives that
-//! `savi-objectives` computes: a pair is one packed tree, the reference is the same model with the
-//! adapter off.
+//! Preference optimisation, from DPO (Rafailov et al. 2023) to its relatives that `savi-objectives`
+//! computes: a pair is one packed tree, the reference is the same model with the adapter off, or, where all
+//! weights train, as it was before; what it says of pairs can be computed in advance.
 //!
 //! A step's pairs go through the model in parts. Losses that match pairs by rank need the log-probs of
 //! the whole step before the first gradient: where a step has several parts, all of them are computed
@@ -8,6 +8,7 @@
 //! that of the step however it is cut.
 
 mod part;
+mod reference;
 
 use candle_core::backprop::GradStore;
 use savi_engine::Engine;
@@ -19,10 +20,10 @@ use self::part::{Outcome, Place, Step, Whole};
 use crate::adapter;
 use crate::sft::{Order, take_finished};
 use crate::steps::{StepOutput, Training, in_parts, part_size};
-use crate::{DpoConfig, TrainError, TrainIo, TrainSummary, Tree, checkpoint};
+use crate::{DpoConfig, TrainError, TrainIo, TrainSummary, Tree};
 
-/// Trains a fresh adapter on `pairs`. The folder gets `adapter/`; the engine holds the merged
-/// weights afterwards, so the next round starts there.
+/// Trains on `pairs`. With an adapter (`lora_r` above 0) the folder gets `adapter/`, and the engine holds the
+/// merged weights afterwards, so the next round starts there; without one the caller saves the model.
 pub fn dpo(
     engine: &mut Engine,
     pairs: &[Pair],
@@ -47,10 +48,24 @@ pub fn dpo(
         })
         .collect::<Result<Vec<_>, _>>()?;
     let optim = &config.optim;
-    let mut order = Order::new(pairs.len(), optim.step_records(), optim.seed);
-    adapter::attach(engine, &config.adapter(), optim.seed)?;
-    let weights = engine.model().params().trainable();
-    let device = engine.model().params().device().clone();
+    let mut order = Order::new(pairs.len(), optim.step_records(), optim.seed)
+        .by(optim.train_sampling_strategy);
+    let lora = config.adapter();
+    let (model, params) = (engine.model(), engine.model().params());
+    params.forget_reference()?;
+    match &lora {
+        Some(lora) => adapter::attach(engine, lora, optim.seed)?,
+        None => params.set_trains(|name| model.in_decoder(name) && !model.is_idle(name)),
+    }
+    let weights = params.trainable();
+    let device = params.device().clone();
+    let precomputed = match config.precompute_ref_log_probs && config.reads_reference() {
+        true => Some(reference::log_probs(engine, pairs, &trees, config, io)?),
+        false => None,
+    };
+    if lora.is_none() && precomputed.is_none() && config.reads_reference() {
+        params.keep_reference()?;
+    }
     let training =
         Training { label: "dpo", config: optim, weights: &weights, total, io, device: &device };
     let mut carried = config.has(PreferenceLoss::BcoPair).then(Baseline::default);
@@ -62,7 +77,8 @@ pub fn dpo(
             chosen_tokens: chosen.iter().map(|&(_, i)| lengths(&trees[i])).sum::<usize>() as f64,
         };
         let settings = config.preference(carried.map_or(0.0, |baseline| baseline.mean));
-        let at = Step { engine, pairs, trees: &trees, config, settings, totals, step };
+        let precomputed = precomputed.as_deref();
+        let at = Step { engine, pairs, trees: &trees, config, settings, totals, step, precomputed };
         let size = optim.per_device_train_batch_size;
         let whole: Option<Whole> = match config.sorts() && chosen.len() > part_size(&device, size) {
             true => Some(in_parts(&device, &chosen, size, |part| at.look(part))?.concat().into()),
@@ -84,8 +100,8 @@ pub fn dpo(
         let ids = chosen.iter().map(|&(_, i)| pairs[i].id.clone()).collect();
         Ok(StepOutput { grads, loss, tokens, figures: sums.named(), ids })
     })?;
-    adapter::save_and_merge(engine, &config.adapter(), io.dir)?;
-    checkpoint::clear(io.dir)?;
+    engine.model().params().forget_reference()?;
+    adapter::finish(engine, lora.as_ref(), io.dir)?;
     Ok(summary)
 }
 

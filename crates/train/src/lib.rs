@@ -17,7 +17,7 @@ mod perception;
 mod sft;
 mod steps;
 
-pub use config::{DpoConfig, OptimConfig, SftConfig};
+pub use config::{DpoConfig, OptimConfig, SamplingStrategy, SftConfig};
 pub use dpo::dpo;
 pub use error::TrainError;
 pub use grpo::{GrpoConfig, PolicyPrompt, RatioLevel, Scale, grpo};

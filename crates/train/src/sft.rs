@@ -14,7 +14,7 @@ use savi_objectives::nll;
 use savi_schema::{Example, Message, RgbImage};
 
 use crate::steps::{StepOutput, in_parts, run};
-use crate::{Packed, SftConfig, TrainError, TrainIo, TrainSummary, Tree, adapter, checkpoint};
+use crate::{Packed, SamplingStrategy, SftConfig, TrainError, TrainIo, TrainSummary, Tree, adapter, checkpoint};
 
 /// An example with frames of its own, for data that never was a file.
 #[derive(Debug, Clone)]
@@ -44,7 +44,8 @@ pub fn sft(
     if take_finished(engine, io)? {
         return Ok(TrainSummary { steps: total });
     }
-    let mut order = Order::new(examples.len(), config.optim.step_records(), config.optim.seed);
+    let mut order = Order::new(examples.len(), config.optim.step_records(), config.optim.seed)
+        .by(config.optim.train_sampling_strategy);
     train(engine, config, io, total, |engine, step| {
         order
             .of_step(step)
@@ -174,11 +175,12 @@ pub(crate) fn take_finished(engine: &mut Engine, io: &TrainIo<'_>) -> Result<boo
     Ok(true)
 }
 
-/// Which records each step takes: all of them in a fresh order, again and again.
+/// Which records each step takes: all of them, in a fresh order or as they come, again and again.
 pub(crate) struct Order {
     records: usize,
     of_step: usize,
     seed: u64,
+    strategy: SamplingStrategy,
     /// The order of an epoch, kept while steps stay in it.
     epoch: Option<(u64, Vec<usize>)>,
 }
@@ -186,7 +188,12 @@ pub(crate) struct Order {
 impl Order {
     /// `of_step` of `records` records in each step; both at least 1.
     pub(crate) fn new(records: usize, of_step: usize, seed: u64) -> Self {
-        Self { records, of_step, seed, epoch: None }
+        Self { records, of_step, seed, strategy: SamplingStrategy::Random, epoch: None }
+    }
+
+    /// In this order.
+    pub(crate) fn by(self, strategy: SamplingStrategy) -> Self {
+        Self { strategy, ..self }
     }
 
     /// The places of a step's records.
@@ -197,6 +204,9 @@ impl Order {
 
     fn at(&mut self, at: u64) -> usize {
         let (epoch, place) = (at / self.records as u64, at % self.records as u64);
+        if self.strategy == SamplingStrategy::Sequential {
+            return place as usize;
+        }
         let (records, seed) = (self.records, self.seed);
         let order = match self.epoch.take() {
             Some((number, order)) if number == epoch => order,

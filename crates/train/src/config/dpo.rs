@@ -1,14 +1,12 @@
 //! Settings of preference training, with TRL's names. What is not set is not written, so that configs
 //! which were resolved before a key was there stay as they are.
 
-use std::path::Path;
-
 use savi_models::{LoraConfig, LoraOptions};
 use savi_objectives::{Divergence, Preference, PreferenceLoss, ld_weights};
 use savi_schema::Pair;
 use serde::{Deserialize, Serialize};
 
-use super::{OptimConfig, is_default, positive};
+use super::{OptimConfig, check_adapter, is_default, positive};
 use crate::TrainError;
 
 mod names;
@@ -54,7 +52,12 @@ pub struct DpoConfig {
     /// Weight of the likelihood in `cpo`.
     #[serde(skip_serializing_if = "is_one")]
     pub cpo_alpha: f64,
-    /// Adapter rank.
+    /// Computes what the reference says of all pairs once, before the first step, and keeps it in the run's
+    /// folder: steps then ask the policy alone.
+    #[serde(skip_serializing_if = "is_default")]
+    pub precompute_ref_log_probs: bool,
+    /// Adapter rank; 0 trains all weights of the decoder, with a copy of them for reference unless its
+    /// log-probs are computed before.
     pub lora_r: usize,
     /// Adapter scale is `lora_alpha / lora_r`.
     pub lora_alpha: f64,
@@ -83,6 +86,7 @@ impl Default for DpoConfig {
             discopop_tau: 0.05,
             simpo_gamma: 0.5,
             cpo_alpha: 1.0,
+            precompute_ref_log_probs: false,
             lora_r: 8,
             lora_alpha: 32.0,
             lora: LoraOptions::default(),
@@ -120,14 +124,9 @@ const fn lacking(loss: PreferenceLoss) -> Option<&'static str> {
 impl DpoConfig {
     /// Refuses what cannot be carried out, naming the key.
     pub fn validate(&self) -> Result<(), TrainError> {
-        if self.lora_r == 0 {
-            let (key, value) = ("lora_r", "0".to_owned());
-            let reason = "the reference needs an adapter: at least 1";
-            return Err(TrainError::Setting { key, value, reason });
-        }
         positive("beta", self.beta)?;
         positive("lora_alpha", self.lora_alpha)?;
-        self.adapter().validate(Path::new("lora"))?;
+        check_adapter(self.adapter().as_ref(), &self.lora)?;
         for (key, value, most) in [
             ("label_smoothing", self.label_smoothing, 0.5),
             ("rpo_alpha", self.rpo_alpha, f64::MAX),
@@ -219,8 +218,9 @@ impl DpoConfig {
         }
     }
 
-    pub(crate) fn adapter(&self) -> LoraConfig {
-        LoraConfig { r: self.lora_r, lora_alpha: self.lora_alpha, options: self.lora.clone() }
+    pub(crate) fn adapter(&self) -> Option<LoraConfig> {
+        let (r, lora_alpha, options) = (self.lora_r, self.lora_alpha, self.lora.clone());
+        (r > 0).then_some(LoraConfig { r, lora_alpha, options })
     }
 }
 

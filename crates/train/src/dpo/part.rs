@@ -26,7 +26,12 @@ pub(super) struct Step<'a> {
     pub(super) settings: Preference,
     pub(super) totals: Totals,
     pub(super) step: u64,
+    /// What the reference says of all pairs, where that is known.
+    pub(super) precomputed: Option<&'a [Reference]>,
 }
+
+/// Log-probs of a pair's answers under the reference.
+pub(super) type Reference = [f64; 2];
 
 /// What a part adds to its step.
 pub(super) struct Outcome {
@@ -124,8 +129,16 @@ impl Row {
         Ok((states, logps.to_dtype(DType::F32)?))
     }
 
-    /// Log-probs of answers under the reference.
-    fn reference(&self, engine: &Engine) -> Result<Sides, TrainError> {
+    /// Log-probs of answers under the reference: as they are known, or by a pass.
+    fn reference(&self, step: &Step<'_>, part: &[Place]) -> Result<Sides, TrainError> {
+        if let Some(known) = step.precomputed {
+            let side = |at: usize| -> Result<Tensor, TrainError> {
+                let logps: Vec<f32> = part.iter().map(|&(_, i)| known[i][at] as f32).collect();
+                Ok(Tensor::from_slice(&logps, logps.len(), self.segments.device())?)
+            };
+            return Ok((side(0)?, side(1)?));
+        }
+        let engine = step.engine;
         let tokens = self.packed.logps(engine, &self.clips, Mode::REFERENCE)?;
         self.sums(&tokens.to_dtype(DType::F32)?)
     }
@@ -173,6 +186,12 @@ impl Step<'_> {
         self.engine.model().params().device()
     }
 
+    /// Log-probs of a part's pairs under the reference.
+    pub(super) fn ask(&self, part: &[Place]) -> Result<Vec<Reference>, TrainError> {
+        let (chosen, rejected) = Row::new(self, part, self.device())?.reference(self, part)?;
+        Ok(numbers(&chosen)?.into_iter().zip(numbers(&rejected)?).map(|(c, r)| [c, r]).collect())
+    }
+
     /// Log-probs of a part's pairs, without gradients.
     pub(super) fn look(&self, part: &[Place]) -> Result<Vec<Numbers>, TrainError> {
         let row = Row::new(self, part, self.device())?;
@@ -183,7 +202,7 @@ impl Step<'_> {
         let policy = (numbers(&policy.0)?, numbers(&policy.1)?);
         let reference = match self.config.reads_reference() {
             true => {
-                let (chosen, rejected) = row.reference(self.engine)?;
+                let (chosen, rejected) = row.reference(self, part)?;
                 (numbers(&chosen)?, numbers(&rejected)?)
             }
             false => (vec![0.0; part.len()], vec![0.0; part.len()]),
@@ -212,7 +231,7 @@ impl Step<'_> {
         };
         let reference = match (config.reads_reference(), whole) {
             (false, _) => None,
-            (true, None) => Some(row.reference(engine)?),
+            (true, None) => Some(row.reference(self, part)?),
             (true, Some(step)) => {
                 Some((own(&step.reference_chosen)?, own(&step.reference_rejected)?))
             }
