@@ -96,6 +96,12 @@ impl Training<'_> {
         let config = self.config;
         let name = config.best_metric();
         let Some(value) = line.get(&name).and_then(Value::as_f64) else {
+            let asked = config.load_best_model_at_end
+                || config.early_stopping_patience > 0
+                || config.metric_for_best_model.is_some();
+            if !asked {
+                return Ok(false);
+            }
             let numbers = line.iter().filter(|(_, value)| value.is_number());
             let known: Vec<&str> = numbers.map(|(name, _)| name.as_str()).collect();
             return Err(TrainError::Setting {
