@@ -135,6 +135,71 @@ fn pairs_are_learnt_and_a_stopped_run_ends_with_the_same_bytes() {
     assert_eq!(results(&stopped), finished);
 }
 
+/// Training of a few steps with a checkpoint after each, from a shell that sets limits first.
+#[cfg(unix)]
+fn limited(dir: &Path, run: &str, before: &str) -> Output {
+    let savi = env!("CARGO_BIN_EXE_savi");
+    let keys = "--set dpo.optim.max_steps=4 --set save_merged=false";
+    let script =
+        format!("{before}; exec '{savi}' train dpo --config small.toml --run-dir {run} {keys}");
+    Command::new("sh").args(["-c", &script]).current_dir(dir).output().unwrap()
+}
+
+/// A disk that takes no more while a checkpoint is written (a limit on the size of files stands for it).
+#[cfg(unix)]
+#[test]
+fn a_checkpoint_that_cannot_be_written_leaves_a_run_that_goes_on() {
+    let dir = folder();
+    let adapter = |run: &str| {
+        std::fs::read(dir.path().join(run).join("adapter/adapter_model.safetensors")).unwrap()
+    };
+    assert!(limited(dir.path(), "whole", "true").status.success());
+    // In blocks of 512 bytes, and the signal that comes with it is not wanted.
+    let full = limited(dir.path(), "full", "trap '' XFSZ; ulimit -f 16");
+    let told = String::from_utf8_lossy(&full.stderr);
+    assert_eq!(full.status.code(), Some(1), "{told}");
+    for words in ["could not be saved", "checkpoint-1.partial", "make room and run again"] {
+        assert!(told.contains(words), "{words}: {told}");
+    }
+    assert!(!dir.path().join("full/checkpoint-1.partial").exists());
+    let again = limited(dir.path(), "full", "true");
+    assert!(again.status.success(), "{}", String::from_utf8_lossy(&again.stderr));
+    assert_eq!(adapter("full"), adapter("whole"));
+}
+
+/// SIGTERM as soon as a checkpoint is being written: it is finished, and the run goes on from it. What a process
+/// that was killed at that moment leaves behind is cleared away.
+#[test]
+fn a_termination_while_a_checkpoint_is_written_loses_nothing() {
+    let dir = folder();
+    let args = ["--set", "dpo.optim.max_steps=12", "--set", "save_merged=false", "--run-dir"];
+    let run = |name: &str| command(dir.path(), &[&args[..], &[name]].concat());
+    let adapter = |run: &str| {
+        std::fs::read(dir.path().join(run).join("adapter/adapter_model.safetensors")).unwrap()
+    };
+    assert!(run("whole").output().unwrap().status.success());
+    let mut child = run("stopped").stderr(Stdio::piped()).spawn().unwrap();
+    let stopped = dir.path().join("stopped");
+    let begun = Instant::now();
+    while !stopped.join("checkpoint-1.partial").exists() && !stopped.join("checkpoint-1").exists() {
+        assert!(begun.elapsed() < Duration::from_secs(120), "no checkpoint came");
+        std::hint::spin_loop();
+    }
+    let pid = child.id().to_string();
+    assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    let mut told = String::new();
+    std::io::Read::read_to_string(&mut child.stderr.take().unwrap(), &mut told).unwrap();
+    assert!(told.contains("run the same command again to continue"), "{told}");
+    let partial = stopped.join("checkpoint-7.partial");
+    std::fs::create_dir(&partial).unwrap();
+    std::fs::write(partial.join("trainable.safetensors"), "half").unwrap();
+    let output = run("stopped").output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(!partial.exists());
+    assert_eq!(adapter("stopped"), adapter("whole"));
+}
+
 #[test]
 fn mistakes_name_file_row_and_key() {
     let dir = folder();
@@ -143,6 +208,7 @@ fn mistakes_name_file_row_and_key() {
     refused(dir.path(), &["--set", "dpo.loss_type=dno"], &["loss_type = dno", "win rates"]);
     refused(dir.path(), &["--set", "dpo.losstype=ipo"], &["did you mean `loss_type`?"]);
     refused(dir.path(), &["--set", "data=none.jsonl"], &["none.jsonl"]);
+    refused(dir.path(), &["--set", "eval_data=pairs.jsonl"], &["eval_data", "eval_strategy"]);
     refused(dir.path(), &["--set", "layout=csv"], &["layout", "llava-hound, ms-swift, trl"]);
     refused(dir.path(), &["--set", "model=no/such/model"], &["no/such/model"]);
     let data = dir.path().join("pairs.jsonl");

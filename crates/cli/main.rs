@@ -13,6 +13,7 @@ mod asked;
 mod contact_sheet;
 mod convert;
 mod data;
+mod doctor;
 mod endpoint;
 mod eval;
 mod eval_arithmetic;
@@ -62,6 +63,7 @@ pub(crate) struct Global {
 #[derive(Debug, Subcommand)]
 enum Command {
     Data(data::Args),
+    Doctor(doctor::Args),
     Eval(eval::Args),
     Generate(generate::Args),
     Ingest(ingest::Args),
@@ -99,6 +101,7 @@ fn main() -> ExitCode {
     }
     let result = match cli.command {
         Command::Data(args) => data::run(args, &cli.global),
+        Command::Doctor(args) => doctor::run(&args, &cli.global),
         Command::Eval(args) => eval::run(args, &cli.global),
         Command::Generate(args) => generate::run(args, &cli.global),
         Command::Ingest(args) => ingest::run(args, &cli.global),

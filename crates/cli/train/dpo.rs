@@ -7,7 +7,7 @@ use savi_data::{PairFormat, read_pairs};
 use savi_engine::{Engine, EngineError, EngineOptions, FeatureFolder, StoredDType};
 use savi_run::{FolderOptions, Interrupt, Loaded, Metrics, RunFolder, file_hash};
 use savi_schema::{Generate, Media, MediaPolicy, Pair, Part};
-use savi_train::{DpoConfig, TrainError, TrainIo};
+use savi_train::{DpoConfig, EvalStrategy, TrainError, TrainIo};
 use savi_video_ingest::IngestOptions;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -45,6 +45,9 @@ struct Recipe {
     model: String,
     /// Files of pairs, JSONL or JSON.
     data: Files,
+    /// Files of held-out pairs, looked at when `eval_strategy` says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    eval_data: Option<Files>,
     /// Their layout; told by their first rows where it is not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     layout: Option<String>,
@@ -107,7 +110,13 @@ impl Recipe {
         if let Some(policy) = &self.frames {
             policy.validate().context("frames")?;
         }
-        self.dpo.validate().context("dpo")
+        self.dpo.validate().context("dpo")?;
+        let evaluates = self.dpo.optim.eval_strategy != EvalStrategy::No;
+        ensure!(
+            evaluates == self.eval_data.is_some(),
+            "eval_data goes with dpo.optim.eval_strategy = \"steps\" or \"epoch\": give both or neither"
+        );
+        Ok(())
     }
 
     fn format(&self) -> anyhow::Result<Option<PairFormat>> {
@@ -117,9 +126,12 @@ impl Recipe {
         format.with_context(|| format!("layout = {name:?}: expected one of {known}")).map(Some)
     }
 
+    fn eval_files(&self) -> &[PathBuf] {
+        self.eval_data.as_ref().map_or(&[], Files::all)
+    }
+
     /// The pairs of all files, in order. Where there are several files, ids name theirs.
-    fn pairs(&self) -> anyhow::Result<Vec<Pair>> {
-        let files = self.data.all();
+    fn pairs(&self, files: &[PathBuf]) -> anyhow::Result<Vec<Pair>> {
         let mut all = Vec::new();
         for file in files {
             let pairs = read_pairs(file, self.format()?)?;
@@ -160,7 +172,8 @@ pub(super) fn run(args: &Dpo, global: &Global) -> anyhow::Result<()> {
     let loaded = load(args)?;
     let recipe = &loaded.value;
     // Pairs that cannot be read leave no folder behind.
-    let pairs = recipe.pairs().map_err(BadInput)?;
+    let pairs = recipe.pairs(recipe.data.all()).map_err(BadInput)?;
+    let held_out = recipe.pairs(recipe.eval_files()).map_err(BadInput)?;
     let interrupt = Interrupt::on_signals().context("cannot watch for signals")?;
     let dir = args.run_dir.clone().unwrap_or_else(|| Path::new("runs").join(&loaded.name));
     let mut folder = open_folder(&dir, args, &loaded)?;
@@ -183,7 +196,7 @@ pub(super) fn run(args: &Dpo, global: &Global) -> anyhow::Result<()> {
     record(&mut folder, recipe, &engine.fingerprint())?;
     let metrics = Metrics::open(folder.dir())?;
     let io = TrainIo { dir: folder.dir(), metrics: &metrics, interrupt: &interrupt };
-    let summary = savi_train::dpo(&mut engine, &pairs, &recipe.dpo, &io)
+    let summary = savi_train::dpo_evaluated(&mut engine, &pairs, &held_out, &recipe.dpo, &io)
         .map_err(|error| explain(error, recipe))?;
     metrics.write_trainer_state()?;
     let whole = recipe.dpo.lora_r == 0;
@@ -257,7 +270,7 @@ fn record(folder: &mut RunFolder, recipe: &Recipe, fingerprint: &str) -> anyhow:
     };
     let (manifest, resumed) = (folder.manifest(), folder.resumed());
     let mut inputs = Vec::new();
-    for file in recipe.data.all() {
+    for file in recipe.data.all().iter().chain(recipe.eval_files()) {
         let (name, hash) = (file.display().to_string(), file_hash(file)?);
         changed(&name, manifest.inputs.get(&name).filter(|_| resumed), &hash)?;
         inputs.push((name, hash));

@@ -164,6 +164,26 @@ impl Hub {
         })
     }
 
+    /// Where models lie.
+    pub fn cache(&self) -> &Path {
+        &self.cache
+    }
+
+    /// The hub's address.
+    pub fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
+    /// Whether there is a token; it is never shown itself.
+    pub fn has_token(&self) -> bool {
+        self.token.is_some()
+    }
+
+    /// Whether downloads are switched off.
+    pub fn is_offline(&self) -> bool {
+        self.offline
+    }
+
     /// The folder of a model: as it lies in the cache, or after a download.
     pub fn model(
         &self,

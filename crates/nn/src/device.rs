@@ -60,6 +60,22 @@ pub fn select(name: &str) -> Result<Device> {
     }
 }
 
+/// Bytes that are taken of a GPU's memory, by whomever, and all that it has; none on a CPU.
+#[cfg(feature = "cuda")]
+pub fn memory_used(device: &Device) -> Option<(u64, u64)> {
+    if !device.is_cuda() {
+        return None;
+    }
+    let (free, total) = candle_core::cuda_backend::cudarc::driver::result::mem_get_info().ok()?;
+    Some(((total - free) as u64, total as u64))
+}
+
+/// Bytes that are taken of a GPU's memory, by whomever, and all that it has; none on a CPU.
+#[cfg(not(feature = "cuda"))]
+pub fn memory_used(_device: &Device) -> Option<(u64, u64)> {
+    None
+}
+
 #[cfg(test)]
 mod tests {
     #[test]

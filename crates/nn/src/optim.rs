@@ -21,7 +21,8 @@ pub struct AdamWConfig {
     pub adam_beta2: f64,
     /// Added to the root of the second moment.
     pub adam_epsilon: f64,
-    /// Decoupled weight decay of matrices; vectors (biases, norms) are never decayed.
+    /// Decoupled weight decay of matrices. Vectors are never decayed, nor is what is called a bias or a norm,
+    /// as in Hugging Face's trainer (some norms are matrices: one row for each head).
     pub weight_decay: f64,
 }
 
@@ -65,7 +66,8 @@ impl AdamW {
             let Some(grad) = grads.get(&value) else {
                 bail!("{} trains but got no gradient", weight.name());
             };
-            let decay = if value.rank() >= 2 { self.config.weight_decay } else { 0.0 };
+            let decay =
+                if decays(weight.name(), value.rank()) { self.config.weight_decay } else { 0.0 };
             let (m, v) = match self.moments.remove(weight.name()) {
                 Some(moments) => moments,
                 None => (value.zeros_like()?, value.zeros_like()?),
@@ -160,6 +162,14 @@ impl AdamW {
     }
 }
 
+/// Whether a weight belongs to the group that decays.
+fn decays(name: &str, rank: usize) -> bool {
+    let is_norm = |part: &str| part == "norm" || part.ends_with("_norm");
+    let name = name.to_ascii_lowercase();
+    let spared = ["bias", "layernorm", "rmsnorm"].iter().any(|word| name.contains(word));
+    rank >= 2 && !spared && !name.split('.').any(is_norm)
+}
+
 /// Euclidean norm of all gradients together; names the first weight whose gradient is missing or
 /// not finite.
 pub fn global_norm(weights: &[Arc<Weight>], grads: &GradStore) -> Result<f64> {
@@ -207,6 +217,10 @@ pub enum Schedule {
     Linear,
     /// Down to zero along half a cosine.
     Cosine,
+    /// Along half a cosine down to a share of the peak that the config names.
+    CosineWithMinLr,
+    /// No change at all, and no warm-up.
+    Constant,
     /// No change after the warm-up.
     ConstantWithWarmup,
     /// No change after the warm-up, and at the end down to zero along half a cosine: a run can be
@@ -214,10 +228,26 @@ pub enum Schedule {
     WarmupStableDecay,
 }
 
+/// The lengths that a schedule is laid out over.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Course {
+    /// Steps over which the rate rises.
+    pub warmup: u64,
+    /// Steps at the end of [`Schedule::WarmupStableDecay`].
+    pub decay: u64,
+    /// All steps.
+    pub total: u64,
+    /// The share of the peak that [`Schedule::CosineWithMinLr`] ends at.
+    pub floor: f64,
+}
+
 impl Schedule {
-    /// Factor on the learning rate at `step` (0 for the first) of `total`; `decay` is the number of
-    /// steps at the end of [`Self::WarmupStableDecay`].
-    pub fn factor(self, step: u64, warmup: u64, decay: u64, total: u64) -> f64 {
+    /// Factor on the learning rate at `step` (0 for the first).
+    pub fn factor(self, step: u64, course: &Course) -> f64 {
+        let Course { warmup, decay, total, floor } = *course;
+        if self == Self::Constant {
+            return 1.0;
+        }
         if step < warmup {
             return step as f64 / warmup.max(1) as f64;
         }
@@ -231,8 +261,29 @@ impl Schedule {
                 ((total as f64 - step as f64) / rest).max(0.0)
             }
             Self::Cosine => cosine(warmup),
-            Self::ConstantWithWarmup => 1.0,
+            Self::CosineWithMinLr => cosine(warmup) * (1.0 - floor) + floor,
+            Self::Constant | Self::ConstantWithWarmup => 1.0,
             Self::WarmupStableDecay => cosine(total.saturating_sub(decay).max(warmup)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::decays;
+
+    #[test]
+    fn biases_and_norms_do_not_decay() {
+        for (name, rank, expected) in [
+            ("model.layers.0.mlp.up_proj.weight", 2, true),
+            ("model.embed_tokens.weight", 2, true),
+            ("model.norm.weight", 1, false),
+            ("model.layers.0.self_attn.q_norm.weight", 2, false),
+            ("model.layers.0.input_layernorm.weight", 1, false),
+            ("model.layers.0.attn.relative_attention_bias.weight", 2, false),
+            ("model.layers.0.normaliser.weight", 2, true),
+        ] {
+            assert_eq!(decays(name, rank), expected, "{name}");
         }
     }
 }

@@ -8,7 +8,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Map, Value, json};
 
-use crate::{RunError, events, write_atomic, write_json_atomic};
+use crate::{RunError, TrainerState, events, write_atomic, write_json_atomic};
+
+/// Where the state of a training lies in its folder.
+const STATE: &str = "trainer_state.json";
 
 /// Logs figures by step. Names are TRL's (`loss`, `grad_norm`, `rewards/margins`, `logps/chosen`).
 ///
@@ -27,6 +30,8 @@ struct Files {
     lines: Vec<Map<String, Value>>,
     jsonl: File,
     events: File,
+    /// Where the newest training stands, in steps of the whole run.
+    state: TrainerState,
 }
 
 impl Metrics {
@@ -34,7 +39,8 @@ impl Metrics {
     pub fn open(run_dir: &Path) -> Result<Self, RunError> {
         fs::create_dir_all(run_dir).map_err(RunError::io(run_dir))?;
         let lines = read_lines(&run_dir.join("metrics.jsonl"))?;
-        let files = Files::rewrite(run_dir, lines)?;
+        let state = TrainerState::read(&run_dir.join(STATE))?.unwrap_or_default();
+        let files = Files::rewrite(run_dir, lines, state)?;
         Ok(Self { files: Arc::new(Mutex::new(files)), offset: 0, extra: Map::new() })
     }
 
@@ -69,16 +75,13 @@ impl Metrics {
     pub fn cut_after(&self, step: u64) -> Result<(), RunError> {
         let mut files = self.lock();
         let last = self.offset + step;
-        let ours = |line: &Map<String, Value>| {
-            self.extra.iter().all(|(name, value)| line.get(name) == Some(value))
-        };
-        let stays = |line: &&Map<String, Value>| step_of(line) <= last || !ours(line);
+        let stays = |line: &&Map<String, Value>| step_of(line) <= last || !self.is_ours(line);
         let kept: Vec<_> = files.lines.iter().filter(stays).cloned().collect();
         if kept.len() == files.lines.len() {
             return Ok(());
         }
-        let dir = files.dir.clone();
-        *files = Files::rewrite(&dir, kept)?;
+        let (dir, state) = (files.dir.clone(), files.state.clone());
+        *files = Files::rewrite(&dir, kept, state)?;
         Ok(())
     }
 
@@ -87,32 +90,34 @@ impl Metrics {
         self.lock().lines.clone()
     }
 
-    /// Writes `trainer_state.json` in the layout of Hugging Face's trainers.
+    /// Notes where this part's training stands, and gives that state with what was logged on the way,
+    /// in the part's own steps.
+    pub fn note_state(&self, state: &TrainerState) -> TrainerState {
+        let mut files = self.lock();
+        files.state = state.after(self.offset);
+        let own = files.lines.iter().filter(|line| self.is_ours(line));
+        let own = own.filter(|line| step_of(line) > self.offset);
+        TrainerState { log_history: history(own, self.offset), ..state.clone() }
+    }
+
+    /// Writes `trainer_state.json` of the whole run in the layout of Hugging Face's trainers.
     pub fn write_trainer_state(&self) -> Result<(), RunError> {
         let files = self.lock();
-        let log_history: Vec<Map<String, Value>> = files
-            .lines
-            .iter()
-            .map(|line| {
-                let mut entry = line.clone();
-                entry.shift_remove("time");
-                entry
-            })
-            .collect();
         let last = files.lines.last();
-        let state = json!({
-            "best_global_step": null,
-            "best_metric": null,
-            "best_model_checkpoint": null,
-            "epoch": last.and_then(|line| line.get("epoch")).unwrap_or(&json!(0.0)),
-            "global_step": last.map_or(0, step_of),
-            "is_local_process_zero": true,
-            "is_world_process_zero": true,
-            "log_history": log_history,
-            "max_steps": last.map_or(0, step_of),
-            "stateful_callbacks": {},
-        });
-        write_json_atomic(&files.dir.join("trainer_state.json"), &state)
+        let global_step = last.map_or(0, step_of).max(files.state.global_step);
+        let epoch = last.and_then(|line| line.get("epoch")).and_then(Value::as_f64);
+        let state = TrainerState {
+            global_step,
+            max_steps: files.state.max_steps.max(global_step),
+            epoch: epoch.unwrap_or(files.state.epoch),
+            log_history: history(files.lines.iter(), 0),
+            ..files.state.clone()
+        };
+        write_json_atomic(&files.dir.join(STATE), &state)
+    }
+
+    fn is_ours(&self, line: &Map<String, Value>) -> bool {
+        self.extra.iter().all(|(name, value)| line.get(name) == Some(value))
     }
 
     fn lock(&self) -> MutexGuard<'_, Files> {
@@ -122,7 +127,11 @@ impl Metrics {
 }
 
 impl Files {
-    fn rewrite(dir: &Path, lines: Vec<Map<String, Value>>) -> Result<Self, RunError> {
+    fn rewrite(
+        dir: &Path,
+        lines: Vec<Map<String, Value>>,
+        state: TrainerState,
+    ) -> Result<Self, RunError> {
         let jsonl_path = dir.join("metrics.jsonl");
         let text: String =
             lines.iter().map(|l| format!("{}\n", Value::Object(l.clone()))).collect();
@@ -135,8 +144,23 @@ impl Files {
         let append = |path: &Path| OpenOptions::new().append(true).open(path);
         let jsonl = append(&jsonl_path).map_err(RunError::io(&jsonl_path))?;
         let events = append(&events_path).map_err(RunError::io(&events_path))?;
-        Ok(Self { dir: dir.to_owned(), lines, jsonl, events })
+        Ok(Self { dir: dir.to_owned(), lines, jsonl, events, state })
     }
+}
+
+/// Lines as `log_history` has them: without the clock.
+fn history<'a>(
+    lines: impl Iterator<Item = &'a Map<String, Value>>,
+    offset: u64,
+) -> Vec<Map<String, Value>> {
+    lines
+        .map(|line| {
+            let mut entry = line.clone();
+            entry.shift_remove("time");
+            entry.insert("step".to_owned(), json!(step_of(line) - offset));
+            entry
+        })
+        .collect()
 }
 
 fn read_lines(path: &Path) -> Result<Vec<Map<String, Value>>, RunError> {

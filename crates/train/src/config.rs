@@ -1,6 +1,7 @@
 //! Settings, with TRL's names.
 
 mod dpo;
+mod evaluation;
 
 use std::path::Path;
 
@@ -9,6 +10,7 @@ use savi_nn::optim::{AdamWConfig, Schedule};
 use serde::{Deserialize, Serialize};
 
 pub use dpo::DpoConfig;
+pub use evaluation::{EvalStrategy, SchedulerKwargs};
 
 use crate::TrainError;
 
@@ -68,6 +70,44 @@ pub struct OptimConfig {
     /// pass: less memory for more time, with the same results.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub gradient_checkpointing: bool,
+    /// Options of the schedule, where it has any.
+    #[serde(skip_serializing_if = "is_default")]
+    pub lr_scheduler_kwargs: SchedulerKwargs,
+    /// When held-out records are looked at.
+    #[serde(skip_serializing_if = "is_default")]
+    pub eval_strategy: EvalStrategy,
+    /// Steps between evaluations; 0 for `logging_steps`.
+    #[serde(skip_serializing_if = "is_default")]
+    pub eval_steps: u64,
+    /// Records of one forward pass in evaluation.
+    #[serde(skip_serializing_if = "is_eight")]
+    pub per_device_eval_batch_size: usize,
+    /// Checkpoints that are kept, the newest; the best is kept as well where it is to be loaded.
+    #[serde(skip_serializing_if = "is_one")]
+    pub save_total_limit: usize,
+    /// Saves the best state whenever an evaluation finds one, and ends with it.
+    #[serde(skip_serializing_if = "is_default")]
+    pub load_best_model_at_end: bool,
+    /// The figure of evaluations that says which state is best; `loss` where it is not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metric_for_best_model: Option<String>,
+    /// Whether more of it is better; told by its name where it is not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub greater_is_better: Option<bool>,
+    /// Stops after as many evaluations in a row that brought nothing better; 0 never does.
+    #[serde(skip_serializing_if = "is_default")]
+    pub early_stopping_patience: u64,
+    /// How much better is better.
+    #[serde(skip_serializing_if = "is_default")]
+    pub early_stopping_threshold: f64,
+}
+
+fn is_eight(value: &usize) -> bool {
+    *value == 8
+}
+
+fn is_one(value: &usize) -> bool {
+    *value == 1
 }
 
 impl Default for OptimConfig {
@@ -92,13 +132,23 @@ impl Default for OptimConfig {
             train_sampling_strategy: SamplingStrategy::Random,
             seed: 0,
             gradient_checkpointing: false,
+            lr_scheduler_kwargs: SchedulerKwargs::default(),
+            eval_strategy: EvalStrategy::No,
+            eval_steps: 0,
+            per_device_eval_batch_size: 8,
+            save_total_limit: 1,
+            load_best_model_at_end: false,
+            metric_for_best_model: None,
+            greater_is_better: None,
+            early_stopping_patience: 0,
+            early_stopping_threshold: 0.0,
         }
     }
 }
 
 impl OptimConfig {
     /// Records of one step.
-    pub(crate) fn step_records(&self) -> usize {
+    pub fn step_records(&self) -> usize {
         self.per_device_train_batch_size * self.gradient_accumulation_steps
     }
 
@@ -168,11 +218,20 @@ impl OptimConfig {
                 "must be a positive number",
             );
         }
-        Ok(())
+        self.validate_floor()?;
+        self.validate_evaluation()
+    }
+
+    /// Steps over which the learning rate rises, of `total`.
+    pub(crate) fn warmup(&self, total: u64) -> u64 {
+        match self.warmup_steps {
+            0 => (self.warmup_ratio * total as f64).ceil() as u64,
+            steps => steps,
+        }
     }
 
     /// Steps over `records` records.
-    pub(crate) fn total_steps(&self, records: usize) -> u64 {
+    pub fn total_steps(&self, records: usize) -> u64 {
         if self.max_steps > 0 {
             return self.max_steps;
         }

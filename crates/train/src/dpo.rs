@@ -19,8 +19,8 @@ use serde::{Deserialize, Serialize};
 use self::part::{Outcome, Place, Step, Whole};
 use crate::adapter;
 use crate::sft::{Order, take_finished};
-use crate::steps::{StepOutput, Training, in_parts, part_size};
-use crate::{DpoConfig, TrainError, TrainIo, TrainSummary, Tree};
+use crate::steps::{Hooks, StepOutput, Training, finished_steps, in_batches, in_parts, part_size};
+use crate::{DpoConfig, TrainError, TrainIo, TrainSummary, Tree, checkpoint};
 
 /// Trains on `pairs`. With an adapter (`lora_r` above 0) the folder gets `adapter/`, and the engine holds the
 /// merged weights afterwards, so the next round starts there; without one the caller saves the model.
@@ -30,26 +30,32 @@ pub fn dpo(
     config: &DpoConfig,
     io: &TrainIo<'_>,
 ) -> Result<TrainSummary, TrainError> {
+    dpo_evaluated(engine, pairs, &[], config, io)
+}
+
+/// [`dpo`] that looks at the pairs of `held_out` when `eval_strategy` says so.
+pub fn dpo_evaluated(
+    engine: &mut Engine,
+    pairs: &[Pair],
+    held_out: &[Pair],
+    config: &DpoConfig,
+    io: &TrainIo<'_>,
+) -> Result<TrainSummary, TrainError> {
     config.validate()?;
     if pairs.is_empty() {
         return Err(TrainError::Nothing("pairs"));
     }
     config.check_margins(pairs)?;
+    config.check_margins(held_out)?;
     let total = config.optim.total_steps(pairs.len());
     if take_finished(engine, io)? {
-        return Ok(TrainSummary { steps: total });
+        return Ok(TrainSummary { steps: finished_steps(io.dir, total)? });
     }
-    let trees = pairs
-        .iter()
-        .map(|pair| {
-            let turns =
-                [(pair.prompt.as_slice(), pair.chosen.as_str()), (&pair.prompt, &pair.rejected)];
-            Tree::new(engine, &pair.id, &turns)
-        })
-        .collect::<Result<Vec<_>, _>>()?;
+    let (trees, held_out_trees) = (grow(engine, pairs)?, grow(engine, held_out)?);
     let optim = &config.optim;
-    let mut order = Order::new(pairs.len(), optim.step_records(), optim.seed)
-        .by(optim.train_sampling_strategy);
+    let order = || {
+        Order::new(pairs.len(), optim.step_records(), optim.seed).by(optim.train_sampling_strategy)
+    };
     let lora = config.adapter();
     let (model, params) = (engine.model(), engine.model().params());
     params.forget_reference()?;
@@ -63,22 +69,83 @@ pub fn dpo(
         true => Some(reference::log_probs(engine, pairs, &trees, config, io)?),
         false => None,
     };
-    if lora.is_none() && precomputed.is_none() && config.reads_reference() {
+    if lora.is_none() && config.reads_reference() && (precomputed.is_none() || !held_out.is_empty())
+    {
         params.keep_reference()?;
     }
-    let training =
-        Training { label: "dpo", config: optim, weights: &weights, total, io, device: &device };
+    let records = Some(pairs.len());
+    let training = Training {
+        label: "dpo",
+        config: optim,
+        weights: &weights,
+        total,
+        records,
+        io,
+        device: &device,
+    };
+    let engine_now = &*engine;
+    let precomputed = precomputed.as_deref();
+    let step_of = |chosen: &[Place], baseline: Option<Baseline>, step: u64| {
+        let totals = totals(&trees, chosen);
+        let settings = config.preference(baseline.map_or(0.0, |baseline| baseline.mean));
+        Step {
+            engine: engine_now,
+            pairs,
+            trees: &trees,
+            config,
+            settings,
+            totals,
+            step,
+            precomputed,
+        }
+    };
+    let mut order_again = order();
+    let mut alone = |step: u64, place: usize| {
+        let record = order_again.of_step(step)[place];
+        let chosen = [(0, record)];
+        let outcome = step_of(&chosen, None, step).learn(&chosen, None)?;
+        Ok((outcome.loss, outcome.grads))
+    };
+    let mut evaluate = |carried: &Option<Baseline>| {
+        let places: Vec<usize> = (0..held_out.len()).collect();
+        let size = optim.per_device_eval_batch_size;
+        let batches = in_batches(&device, &places, size, |batch| {
+            if io.interrupt.is_set() {
+                return Err(TrainError::Interrupted);
+            }
+            let chosen: Vec<Place> = batch.iter().copied().enumerate().collect();
+            let (trees, pairs) = (held_out_trees.as_slice(), held_out);
+            let totals = totals(trees, &chosen);
+            let settings = config.preference(carried.map_or(0.0, |baseline| baseline.mean));
+            let at = Step {
+                engine: engine_now,
+                pairs,
+                trees,
+                config,
+                settings,
+                totals,
+                step: 0,
+                precomputed: None,
+            };
+            let (loss, metrics) = at.evaluate(&chosen)?;
+            Ok((loss * chosen.len() as f64, metrics))
+        })?;
+        let (mut loss, mut sums) = (0.0, PreferenceMetrics::default());
+        for (batch, metrics) in batches {
+            loss += batch / held_out.len() as f64;
+            sums.merge(&metrics);
+        }
+        Ok([("loss", loss)].into_iter().chain(sums.named()).collect())
+    };
+    let hooks = Hooks {
+        evaluate: (!held_out.is_empty()).then_some(&mut evaluate),
+        alone: Some(&mut alone),
+    };
+    let mut order = order();
     let mut carried = config.has(PreferenceLoss::BcoPair).then(Baseline::default);
-    let summary = training.run(&mut carried, |step, carried| {
+    let summary = training.run_with(&mut carried, hooks, |step, carried| {
         let chosen: Vec<Place> = order.of_step(step).into_iter().enumerate().collect();
-        let lengths = |tree: &Tree| tree.branches[0].ids.len() - tree.branches[0].targets;
-        let totals = Totals {
-            pairs: chosen.len() as f64,
-            chosen_tokens: chosen.iter().map(|&(_, i)| lengths(&trees[i])).sum::<usize>() as f64,
-        };
-        let settings = config.preference(carried.map_or(0.0, |baseline| baseline.mean));
-        let precomputed = precomputed.as_deref();
-        let at = Step { engine, pairs, trees: &trees, config, settings, totals, step, precomputed };
+        let at = step_of(&chosen, *carried, step);
         let size = optim.per_device_train_batch_size;
         let whole: Option<Whole> = match config.sorts() && chosen.len() > part_size(&device, size) {
             true => Some(in_parts(&device, &chosen, size, |part| at.look(part))?.concat().into()),
@@ -103,6 +170,23 @@ pub fn dpo(
     engine.model().params().forget_reference()?;
     adapter::finish(engine, lora.as_ref(), io.dir)?;
     Ok(summary)
+}
+
+fn grow(engine: &Engine, pairs: &[Pair]) -> Result<Vec<Tree>, TrainError> {
+    let tree = |pair: &Pair| {
+        let turns =
+            [(pair.prompt.as_slice(), pair.chosen.as_str()), (&pair.prompt, &pair.rejected)];
+        Tree::new(engine, &pair.id, &turns)
+    };
+    pairs.iter().map(tree).collect()
+}
+
+fn totals(trees: &[Tree], chosen: &[Place]) -> Totals {
+    let lengths = |tree: &Tree| tree.branches[0].ids.len() - tree.branches[0].targets;
+    Totals {
+        pairs: chosen.len() as f64,
+        chosen_tokens: chosen.iter().map(|&(_, i)| lengths(&trees[i])).sum::<usize>() as f64,
+    }
 }
 
 /// BCO's running mean of rewards, as checkpoints keep it.

@@ -30,13 +30,16 @@ pub enum TrainError {
         reason: String,
     },
     /// The loss or a gradient was not a number; the weights are those of the step before.
-    #[error("step {step}: {what} is not finite; records: {}", ids.join(", "))]
+    #[error(
+        "step {step}: {what}; records: {}; the weights are those of the step before, and a run that \
+         is started again goes on from its last checkpoint", ids.join(", ")
+    )]
     NotFinite {
         /// Which step.
         step: u64,
-        /// Loss or gradient.
+        /// That the loss or which gradient is not finite.
         what: String,
-        /// The step's records.
+        /// The records that give it, each alone; all of the step where none does.
         ids: Vec<String>,
     },
     /// A checkpoint file.
@@ -46,6 +49,19 @@ pub enum TrainError {
         path: PathBuf,
         /// Why.
         reason: String,
+    },
+    /// A checkpoint could not be written; what was saved before is as it was.
+    #[error(
+        "the state after step {step} could not be saved: {reason}; {}, so make room and run again to go on",
+        match last { Some(last) => format!("that of step {last} is kept"), None => "none is kept yet".to_owned() }
+    )]
+    Unsaved {
+        /// The step.
+        step: u64,
+        /// What the file system said, with the file.
+        reason: String,
+        /// The newest step that is saved.
+        last: Option<u64>,
     },
     /// Stopped on request; the state is saved.
     #[error("interrupted")]

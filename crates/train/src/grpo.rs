@@ -82,6 +82,7 @@ pub fn grpo(
         config: &config.optim,
         weights: &weights,
         total,
+        records: Some(records),
         io,
         device: &device,
     };

@@ -17,11 +17,13 @@ mod perception;
 mod sft;
 mod steps;
 
-pub use config::{DpoConfig, OptimConfig, SamplingStrategy, SftConfig};
-pub use dpo::dpo;
+pub use config::{
+    DpoConfig, EvalStrategy, OptimConfig, SamplingStrategy, SchedulerKwargs, SftConfig,
+};
+pub use dpo::{dpo, dpo_evaluated};
 pub use error::TrainError;
 pub use grpo::{GrpoConfig, PolicyPrompt, RatioLevel, Scale, grpo};
 pub use pack::{Branch, Packed, Tree};
 pub use perception::{Head, LabelledFrames, perceive};
-pub use sft::{Sample, sft, sft_stream};
+pub use sft::{Sample, sft, sft_evaluated, sft_stream};
 pub use steps::{TrainIo, TrainSummary};

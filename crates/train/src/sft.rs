@@ -1,5 +1,6 @@
 //! Supervised fine-tuning on packed conversations.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use candle_core::backprop::GradStore;
@@ -13,8 +14,11 @@ use savi_nn::layers::Mode;
 use savi_objectives::nll;
 use savi_schema::{Example, Message, RgbImage};
 
-use crate::steps::{StepOutput, in_parts, run};
-use crate::{Packed, SamplingStrategy, SftConfig, TrainError, TrainIo, TrainSummary, Tree, adapter, checkpoint};
+use crate::steps::{Hooks, StepOutput, Training, finished_steps, in_batches, in_parts};
+use crate::{
+    Packed, SamplingStrategy, SftConfig, TrainError, TrainIo, TrainSummary, Tree, adapter,
+    checkpoint,
+};
 
 /// An example with frames of its own, for data that never was a file.
 #[derive(Debug, Clone)]
@@ -36,27 +40,31 @@ pub fn sft(
     config: &SftConfig,
     io: &TrainIo<'_>,
 ) -> Result<TrainSummary, TrainError> {
+    sft_evaluated(engine, examples, &[], config, io)
+}
+
+/// [`sft`] that looks at the examples of `held_out` when `eval_strategy` says so: `eval_loss` is the mean over
+/// all their targets, weighted as in training.
+pub fn sft_evaluated(
+    engine: &mut Engine,
+    examples: &[Example],
+    held_out: &[Example],
+    config: &SftConfig,
+    io: &TrainIo<'_>,
+) -> Result<TrainSummary, TrainError> {
     config.validate()?;
     if examples.is_empty() {
         return Err(TrainError::Nothing("examples"));
     }
     let total = config.optim.total_steps(examples.len());
     if take_finished(engine, io)? {
-        return Ok(TrainSummary { steps: total });
+        return Ok(TrainSummary { steps: finished_steps(io.dir, total)? });
     }
     let mut order = Order::new(examples.len(), config.optim.step_records(), config.optim.seed)
         .by(config.optim.train_sampling_strategy);
-    train(engine, config, io, total, |engine, step| {
-        order
-            .of_step(step)
-            .into_iter()
-            .map(|i| {
-                let tree = tree(engine, &examples[i])?;
-                let clips = tree.shown().map(|shown| engine.clip(shown));
-                let clips = clips.collect::<Result<Vec<_>, _>>()?;
-                Ok(Work { tree, clips: Clips::Encoded(clips), kinds: Vec::new() })
-            })
-            .collect()
+    let course = Course { total, records: Some(examples.len()), held_out };
+    train(engine, config, io, &course, |engine, step| {
+        order.of_step(step).into_iter().map(|i| Work::encoded(engine, &examples[i])).collect()
     })
 }
 
@@ -77,7 +85,8 @@ pub fn sft_stream(
         });
     }
     let records = config.optim.step_records();
-    train(engine, config, io, config.optim.max_steps, |engine, step| {
+    let course = Course { total: config.optim.max_steps, records: None, held_out: &[] };
+    train(engine, config, io, &course, |engine, step| {
         source(step, records)?
             .into_par_iter()
             .map(|sample| {
@@ -106,12 +115,36 @@ enum Clips {
     Pixels(Vec<Pixels>),
 }
 
+impl Work {
+    /// An example whose clips a frozen tower has seen.
+    fn encoded(engine: &Engine, example: &Example) -> Result<Self, TrainError> {
+        let tree = tree(engine, example)?;
+        let clips = tree.shown().map(|shown| engine.clip(shown)).collect::<Result<Vec<_>, _>>()?;
+        Ok(Self { tree, clips: Clips::Encoded(clips), kinds: Vec::new() })
+    }
+}
+
+/// How long training goes, over what, and what it is held against.
+struct Course<'a> {
+    total: u64,
+    records: Option<usize>,
+    held_out: &'a [Example],
+}
+
+/// What a part of a step gives.
+struct Outcome {
+    loss: f64,
+    tokens: usize,
+    kinds: BTreeMap<&'static str, (f64, f64)>,
+    grads: GradStore,
+}
+
 fn train(
     engine: &mut Engine,
     config: &SftConfig,
     io: &TrainIo<'_>,
-    total: u64,
-    mut batch: impl FnMut(&Engine, u64) -> Result<Vec<Work>, TrainError>,
+    course: &Course<'_>,
+    batch: impl FnMut(&Engine, u64) -> Result<Vec<Work>, TrainError>,
 ) -> Result<TrainSummary, TrainError> {
     let lora = config.adapter();
     match &lora {
@@ -123,45 +156,101 @@ fn train(
     }
     let weights = engine.model().params().trainable();
     let device = engine.model().params().device().clone();
-    let exponent = config.length_exponent;
-    let summary = run("sft", &config.optim, &weights, total, io, &device, |step| {
-        let trees = batch(engine, step)?;
-        let size = trees.len().div_ceil(config.optim.gradient_accumulation_steps.max(1));
-        let total_weight: f64 = trees.iter().map(|work| weight(&work.tree, exponent)).sum();
-        let parts = in_parts(&device, &trees, size, |part| {
-            let mut packed = Packed::new(part.iter().map(|work| &work.tree));
-            if config.lora.lora_dropout > 0.0 {
-                packed = packed.with_dropout(config.optim.seed, step)?;
+    let training = Training {
+        label: "sft",
+        config: &config.optim,
+        weights: &weights,
+        total: course.total,
+        records: course.records,
+        io,
+        device: &device,
+    };
+    let batch = RefCell::new(batch);
+    let (engine_now, exponent) = (&*engine, config.length_exponent);
+    let weight_of =
+        |works: &[Work]| -> f64 { works.iter().map(|work| weight(&work.tree, exponent)).sum() };
+    let mut alone = |step: u64, place: usize| {
+        let works = (batch.borrow_mut())(engine_now, step)?;
+        let work = works.get(place..=place).unwrap_or_default();
+        let outcome = learn(engine_now, config, work, step, weight_of(work))?;
+        Ok((outcome.loss, outcome.grads))
+    };
+    let mut evaluate = |_: &()| {
+        let size = config.optim.per_device_eval_batch_size;
+        let batches = in_batches(&device, course.held_out, size, |examples| {
+            if io.interrupt.is_set() {
+                return Err(TrainError::Interrupted);
             }
-            let tape = Tape::new(config.optim.gradient_checkpointing);
-            let clips = encode(engine, part)?;
-            let logps = packed.logps_on(engine, &clips, Mode::TRAIN, &tape)?;
-            let logps = logps.to_dtype(DType::F32)?;
-            let weights = token_weights(&packed, exponent);
-            let weights = Tensor::from_slice(&weights, weights.len(), logps.device())?;
-            let share = nll(&logps, &weights, total_weight)?;
-            let loss = f64::from(share.to_scalar::<f32>()?);
-            let kinds = kind_losses(part, &packed, &logps)?;
-            Ok((loss, packed.ids.len(), kinds, tape.backward(&share)?))
+            look(engine_now, examples, exponent)
+        })?;
+        let sums =
+            batches.iter().fold((0.0, 0.0), |sums, batch| (sums.0 + batch.0, sums.1 + batch.1));
+        Ok(vec![("loss", sums.0 / sums.1)])
+    };
+    let hooks = Hooks {
+        evaluate: (!course.held_out.is_empty()).then_some(&mut evaluate),
+        alone: Some(&mut alone),
+    };
+    let summary = training.run_with(&mut (), hooks, |step, ()| {
+        let works = (batch.borrow_mut())(engine_now, step)?;
+        let size = works.len().div_ceil(config.optim.gradient_accumulation_steps.max(1));
+        let total_weight = weight_of(&works);
+        let parts = in_parts(&device, &works, size, |part| {
+            learn(engine_now, config, part, step, total_weight)
         })?;
         let mut grads = GradStore::default();
         let (mut loss, mut tokens) = (0.0, 0);
         let mut kinds: BTreeMap<&'static str, (f64, f64)> = BTreeMap::new();
-        for (part_loss, part_tokens, part_kinds, part_grads) in parts {
-            loss += part_loss;
-            tokens += part_tokens;
-            for (kind, (sum, count)) in part_kinds {
+        for part in parts {
+            loss += part.loss;
+            tokens += part.tokens;
+            for (kind, (sum, count)) in part.kinds {
                 let entry = kinds.entry(kind).or_default();
                 *entry = (entry.0 + sum, entry.1 + count);
             }
-            grads.extend(part_grads)?;
+            grads.extend(part.grads)?;
         }
         let figures = kinds.into_iter().map(|(kind, (sum, count))| (kind, sum / count)).collect();
-        let ids = trees.iter().map(|work| work.tree.id.clone()).collect();
+        let ids = works.iter().map(|work| work.tree.id.clone()).collect();
         Ok(StepOutput { grads, loss, tokens, figures, ids })
     })?;
     adapter::finish(engine, lora.as_ref(), io.dir)?;
     Ok(summary)
+}
+
+/// A part's share of a step's loss, and its gradients.
+fn learn(
+    engine: &Engine,
+    config: &SftConfig,
+    part: &[Work],
+    step: u64,
+    total_weight: f64,
+) -> Result<Outcome, TrainError> {
+    let mut packed = Packed::new(part.iter().map(|work| &work.tree));
+    if config.lora.lora_dropout > 0.0 {
+        packed = packed.with_dropout(config.optim.seed, step)?;
+    }
+    let tape = Tape::new(config.optim.gradient_checkpointing);
+    let clips = encode(engine, part)?;
+    let logps = packed.logps_on(engine, &clips, Mode::TRAIN, &tape)?.to_dtype(DType::F32)?;
+    let weights = token_weights(&packed, config.length_exponent);
+    let weights = Tensor::from_slice(&weights, weights.len(), logps.device())?;
+    let share = nll(&logps, &weights, total_weight)?;
+    let loss = f64::from(share.to_scalar::<f32>()?);
+    let kinds = kind_losses(part, &packed, &logps)?;
+    Ok(Outcome { loss, tokens: packed.ids.len(), kinds, grads: tape.backward(&share)? })
+}
+
+/// The weighted sum of held-out targets' losses, and their weights together.
+fn look(engine: &Engine, examples: &[Example], exponent: f64) -> Result<(f64, f64), TrainError> {
+    let works = examples.iter().map(|example| Work::encoded(engine, example));
+    let works = works.collect::<Result<Vec<_>, _>>()?;
+    let packed = Packed::new(works.iter().map(|work| &work.tree));
+    let logps = packed.logps(engine, &encode(engine, &works)?, Mode::INFER)?;
+    let logps = logps.to_dtype(DType::F32)?.to_vec1::<f32>()?;
+    let weighted = logps.iter().zip(token_weights(&packed, exponent));
+    let sum: f64 = weighted.map(|(logp, weight)| -f64::from(*logp) * f64::from(weight)).sum();
+    Ok((sum, works.iter().map(|work| weight(&work.tree, exponent)).sum()))
 }
 
 /// Takes up the result of a finished training, if the folder holds one.

@@ -1,4 +1,6 @@
-//! The loop: steps, clipping, metrics, checkpoints, resume.
+//! The loop: steps, clipping, metrics, evaluations, checkpoints, resume.
+
+mod watch;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -8,13 +10,15 @@ use candle_core::Device;
 use candle_core::backprop::GradStore;
 use rayon::prelude::*;
 use savi_nn::Weight;
-use savi_nn::optim::{AdamW, global_norm};
-use savi_run::{Interrupt, Metrics, Progress};
+use savi_nn::optim::{AdamW, Course, global_norm};
+use savi_run::{Interrupt, Metrics, Progress, TrainerState};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::{Map, Value, json};
+use serde_json::json;
 
-use crate::{OptimConfig, TrainError, checkpoint};
+use self::watch::Window;
+use crate::checkpoint::{self, Snapshot};
+use crate::{OptimConfig, TrainError};
 
 /// Where training writes and when it stops.
 #[derive(Debug, Clone, Copy)]
@@ -56,7 +60,16 @@ pub(crate) fn in_parts<T: Sync, R: Send>(
     size: usize,
     f: impl Fn(&[T]) -> Result<R, TrainError> + Send + Sync,
 ) -> Result<Vec<R>, TrainError> {
-    let size = part_size(device, size);
+    in_batches(device, items, part_size(device, size), f)
+}
+
+/// Runs `f` on `items` in batches of `size`, on the CPU side by side; the results come in order.
+pub(crate) fn in_batches<T: Sync, R: Send>(
+    device: &Device,
+    items: &[T],
+    size: usize,
+    f: impl Fn(&[T]) -> Result<R, TrainError> + Send + Sync,
+) -> Result<Vec<R>, TrainError> {
     if device.is_cpu() {
         items.par_chunks(size).map(f).collect()
     } else {
@@ -79,7 +92,7 @@ pub(crate) fn run(
     device: &Device,
     mut step: impl FnMut(u64) -> Result<StepOutput, TrainError>,
 ) -> Result<TrainSummary, TrainError> {
-    let training = Training { label, config, weights, total, io, device };
+    let training = Training { label, config, weights, total, records: None, io, device };
     training.run(&mut (), |at, ()| step(at))
 }
 
@@ -89,8 +102,25 @@ pub(crate) struct Training<'a> {
     pub(crate) config: &'a OptimConfig,
     pub(crate) weights: &'a [Arc<Weight>],
     pub(crate) total: u64,
+    /// Records of one pass over the data; none where they are without end.
+    pub(crate) records: Option<usize>,
     pub(crate) io: &'a TrainIo<'a>,
     pub(crate) device: &'a Device,
+}
+
+/// Figures of held-out records, given what is carried.
+pub(crate) type Evaluate<'h, C> =
+    dyn FnMut(&C) -> Result<Vec<(&'static str, f64)>, TrainError> + 'h;
+
+/// Loss and gradients of one record of a step, given by its place there, without the others.
+pub(crate) type Alone<'h> = dyn FnMut(u64, usize) -> Result<(f64, GradStore), TrainError> + 'h;
+
+/// What the loop asks for beside steps.
+pub(crate) struct Hooks<'h, C> {
+    /// Makes an evaluation, where there are records for it.
+    pub(crate) evaluate: Option<&'h mut Evaluate<'h, C>>,
+    /// Asked where a step is not finite, to name the records that are at fault.
+    pub(crate) alone: Option<&'h mut Alone<'h>>,
 }
 
 impl Training<'_> {
@@ -99,12 +129,23 @@ impl Training<'_> {
     pub(crate) fn run<C: Serialize + DeserializeOwned>(
         &self,
         carried: &mut C,
+        step: impl FnMut(u64, &mut C) -> Result<StepOutput, TrainError>,
+    ) -> Result<TrainSummary, TrainError> {
+        self.run_with(carried, Hooks { evaluate: None, alone: None }, step)
+    }
+
+    /// [`run`](Self::run) with what evaluates and what finds faults.
+    pub(crate) fn run_with<C: Serialize + DeserializeOwned>(
+        &self,
+        carried: &mut C,
+        mut hooks: Hooks<'_, C>,
         mut step: impl FnMut(u64, &mut C) -> Result<StepOutput, TrainError>,
     ) -> Result<TrainSummary, TrainError> {
-        let &Self { label, config, weights, total, io, device } = self;
+        let &Self { config, weights, total, io, device, .. } = self;
         if weights.is_empty() {
             return Err(TrainError::Nothing("trainable weights"));
         }
+        self.check(&hooks)?;
         let mut optimiser = AdamW::new(config.adamw());
         let failed = |error: serde_json::Error| TrainError::Checkpoint {
             path: io.dir.to_owned(),
@@ -112,98 +153,123 @@ impl Training<'_> {
         };
         let kept = |carried: &C| serde_json::to_value(carried).map_err(failed);
         let mut read = kept(carried)?;
-        let first = checkpoint::restore(io.dir, weights, &mut optimiser, device, &mut read)?;
+        let mut state = checkpoint::restore(io.dir, weights, &mut optimiser, device, &mut read)?;
         *carried = serde_json::from_value(read).map_err(failed)?;
-        io.metrics.cut_after(first)?;
-        let warmup = match config.warmup_steps {
-            0 => (config.warmup_ratio * total as f64).ceil() as u64,
-            steps => steps,
+        io.metrics.cut_after(state.global_step)?;
+        self.describe(&mut state);
+        let save = |state: &TrainerState, optimiser: &AdamW, carried: &C| {
+            let state = io.metrics.note_state(state);
+            let carried = &kept(carried)?;
+            let best = state.best_global_step.filter(|_| config.load_best_model_at_end);
+            let snapshot = Snapshot { weights, optimiser, carried, state: &state };
+            checkpoint::save(io.dir, &snapshot, config.save_total_limit, best)
         };
-        let mut progress = Progress::new(label, total);
-        progress.resume_at(first);
-        let mut window = Window::new();
-        for at in first..total {
+        let course = Course {
+            warmup: config.warmup(total),
+            decay: config.num_decay_steps,
+            total,
+            floor: config.floor(),
+        };
+        let mut progress = Progress::new(self.label, total);
+        progress.resume_at(state.global_step);
+        let mut window = Window::new(device);
+        // The step whose state lies on the disk just as it is.
+        let mut saved = state.global_step;
+        loop {
+            let at = state.global_step;
+            let mut due = at > 0 && (at.is_multiple_of(config.save_steps) || at == total);
+            if state.should_evaluate() {
+                let start = Instant::now();
+                let better = match self.evaluate(&mut state, carried, &mut hooks) {
+                    Err(TrainError::Interrupted) => {
+                        save(&state, &optimiser, carried)?;
+                        return Err(TrainError::Interrupted);
+                    }
+                    better => better?,
+                };
+                window.skip(start.elapsed());
+                saved = 0;
+                due |= better && config.load_best_model_at_end || self.stops(&state);
+            }
+            if due && saved != at {
+                save(&state, &optimiser, carried)?;
+            }
+            progress.set(at);
+            if at >= total || self.stops(&state) {
+                break;
+            }
             if io.interrupt.is_set() {
-                checkpoint::save(io.dir, at, weights, &optimiser, &kept(carried)?)?;
+                save(&state, &optimiser, carried)?;
                 return Err(TrainError::Interrupted);
             }
             let output = match step(at, carried) {
                 Err(TrainError::Interrupted) => {
-                    checkpoint::save(io.dir, at, weights, &optimiser, &kept(carried)?)?;
+                    save(&state, &optimiser, carried)?;
                     return Err(TrainError::Interrupted);
                 }
                 output => output?,
             };
-            let not_finite = |what: String| TrainError::NotFinite {
-                step: at + 1,
-                what,
-                ids: output.ids.clone(),
-            };
             if !output.loss.is_finite() {
-                return Err(not_finite("the loss".to_owned()));
+                return Err(self.blame(
+                    &mut hooks,
+                    at,
+                    "the loss is not finite".to_owned(),
+                    &output.ids,
+                )?);
             }
-            let norm =
-                global_norm(weights, &output.grads).map_err(|e| not_finite(e.to_string()))?;
+            let norm = match global_norm(weights, &output.grads) {
+                Ok(norm) => norm,
+                Err(error) => {
+                    return Err(self.blame(&mut hooks, at, error.to_string(), &output.ids)?);
+                }
+            };
             let clip = if config.max_grad_norm > 0.0 && norm > config.max_grad_norm {
                 config.max_grad_norm / (norm + 1e-6)
             } else {
                 1.0
             };
-            let schedule = config.lr_scheduler_type;
-            let lr =
-                config.learning_rate * schedule.factor(at, warmup, config.num_decay_steps, total);
+            let lr = config.learning_rate * config.lr_scheduler_type.factor(at, &course);
             optimiser.step(weights, &output.grads, lr, clip)?;
             window.add(&output);
             let done = at + 1;
-            if done % config.logging_steps.max(1) == 0 || done == total {
+            state.global_step = done;
+            state.num_input_tokens_seen += output.tokens as u64;
+            state.epoch = self.epoch(done);
+            if done.is_multiple_of(config.logging_steps) || done == total {
                 let mut line = window.take();
                 line.insert("grad_norm".to_owned(), json!(norm));
                 line.insert("learning_rate".to_owned(), json!(lr));
+                line.insert("num_tokens".to_owned(), json!(state.num_input_tokens_seen));
+                if self.records.is_some() {
+                    line.insert("epoch".to_owned(), json!(state.epoch));
+                }
                 progress.note(format!("loss {:.4}", output.loss));
                 io.metrics.log(done, &line)?;
             }
-            if config.save_steps > 0 && (done % config.save_steps == 0 || done == total) {
-                checkpoint::save(io.dir, done, weights, &optimiser, &kept(carried)?)?;
+            if config.evaluates_after(done, self.records) {
+                state.set_control(true, false);
             }
-            progress.set(done);
         }
         progress.finish();
-        Ok(TrainSummary { steps: total })
-    }
-}
-
-/// Means over the steps since the last line of metrics; a figure that a step lacks is the mean of
-/// the other steps.
-struct Window {
-    start: Instant,
-    tokens: usize,
-    sums: Vec<(&'static str, f64, f64)>,
-}
-
-impl Window {
-    fn new() -> Self {
-        Self { start: Instant::now(), tokens: 0, sums: Vec::new() }
-    }
-
-    fn add(&mut self, output: &StepOutput) {
-        self.tokens += output.tokens;
-        for &(name, value) in [("loss", output.loss)].iter().chain(&output.figures) {
-            match self.sums.iter_mut().find(|(known, ..)| *known == name) {
-                Some((_, sum, steps)) => (*sum, *steps) = (*sum + value, *steps + 1.0),
-                None => self.sums.push((name, value, 1.0)),
-            }
+        let steps = state.global_step;
+        if let Some(best) = state.best_global_step
+            && config.load_best_model_at_end
+        {
+            tracing::info!("{} is the best of {steps} steps", checkpoint::name(best));
+            checkpoint::restore_weights(io.dir, best, weights, device)?;
         }
+        // Of a result that is taken up later, this file says how many steps it took.
+        let state = io.metrics.note_state(&state);
+        savi_run::write_json_atomic(&io.dir.join(STATE), &state)?;
+        Ok(TrainSummary { steps })
     }
+}
 
-    fn take(&mut self) -> Map<String, Value> {
-        let mut line: Map<String, Value> = self
-            .sums
-            .iter()
-            .map(|(name, sum, steps)| ((*name).to_owned(), json!(sum / steps)))
-            .collect();
-        let rate = self.tokens as f64 / self.start.elapsed().as_secs_f64().max(1e-9);
-        line.insert("tokens_per_second".to_owned(), json!(rate.round()));
-        *self = Self::new();
-        line
-    }
+/// Where a finished training says where it stands.
+const STATE: &str = "trainer_state.json";
+
+/// Steps of the finished training in `dir`; `planned` where it does not say so.
+pub(crate) fn finished_steps(dir: &Path, planned: u64) -> Result<u64, TrainError> {
+    let state = TrainerState::read(&dir.join(STATE))?;
+    Ok(state.map_or(planned, |state| state.global_step))
 }

@@ -9,9 +9,12 @@ use savi_engine::{Engine, testing::random_engine};
 use savi_models::{LoraConfig, LoraOptions, attach_adapter};
 use savi_nn::check;
 use savi_nn::layers::Mode;
-use savi_run::{Interrupt, Metrics};
+use savi_run::{Interrupt, Metrics, TrainerState};
 use savi_schema::{Example, Generate, Media, Message, Pair, Role, SCHEMA_VERSION};
-use savi_train::{DpoConfig, OptimConfig, Packed, SftConfig, TrainError, TrainIo, Tree, dpo, sft};
+use savi_train::{
+    DpoConfig, EvalStrategy, OptimConfig, Packed, SftConfig, TrainError, TrainIo, Tree, dpo,
+    dpo_evaluated, sft, sft_evaluated,
+};
 
 fn clip(dir: &Path, shade: u8) -> Media {
     let folder = dir.join(format!("clip-{shade}"));
@@ -329,4 +332,107 @@ fn what_cannot_be_learnt_is_refused() {
     let bad = DpoConfig { lora_r: 0, ..dpo_config(2, 1) };
     let refused = dpo(&mut engine, &pairs(data.path()), &bad, &io).unwrap_err().to_string();
     assert!(refused.contains("lora_r"), "{refused}");
+}
+
+/// Evaluated every step, and held to be the better the less it has learnt.
+fn evaluated(patience: u64) -> OptimConfig {
+    OptimConfig {
+        eval_strategy: EvalStrategy::Steps,
+        eval_steps: 1,
+        per_device_eval_batch_size: 4,
+        load_best_model_at_end: true,
+        early_stopping_patience: patience,
+        save_total_limit: 2,
+        greater_is_better: Some(true),
+        ..optim(2, 1)
+    }
+}
+
+fn lines_of(metrics: &Metrics, name: &str) -> Vec<f64> {
+    metrics.lines().iter().filter_map(|line| line.get(name)?.as_f64()).collect()
+}
+
+#[test]
+fn the_best_state_is_taken_and_patience_ends_a_training() {
+    let data = tempfile::tempdir().unwrap();
+    let held_out = &pairs(data.path())[..4];
+    let config = DpoConfig { optim: evaluated(2), ..dpo_config(2, 1) };
+    let run = |dir: &Path, interrupt: &Interrupt| {
+        let mut engine = random_engine(1, 2).unwrap();
+        let metrics = Metrics::open(dir).unwrap();
+        let io = TrainIo { dir, metrics: &metrics, interrupt };
+        let summary = dpo_evaluated(&mut engine, held_out, held_out, &config, &io);
+        (summary, engine.fingerprint(), metrics)
+    };
+    let whole = tempfile::tempdir().unwrap();
+    let (summary, fingerprint, metrics) = run(whole.path(), &Interrupt::new());
+    let steps = summary.unwrap().steps;
+    let losses = lines_of(&metrics, "eval_loss");
+    let best = (0..losses.len()).rev().max_by(|&a, &b| losses[a].total_cmp(&losses[b])).unwrap();
+    let stopped = 6.min(best as u64 + 1 + 2);
+    assert_eq!((steps, losses.len() as u64), (stopped, stopped), "{losses:?}");
+    assert!(stopped < 6, "patience did not end it: {losses:?}");
+    let state = TrainerState::read(&whole.path().join("trainer_state.json")).unwrap().unwrap();
+    assert_eq!(state.best_global_step, Some(best as u64 + 1));
+    assert_eq!((state.best_metric, state.patience_counter()), (Some(losses[best]), 2));
+    assert!(lines_of(&metrics, "num_tokens").windows(2).all(|pair| pair[0] < pair[1]));
+    for name in ["eval_rewards/margins", "epoch", "memory/peak_rss_gib", "tokens_per_second"] {
+        assert!(!lines_of(&metrics, name).is_empty(), "{name}");
+    }
+
+    // Stopped again and again, it ends the same; so does the look at a finished one.
+    let dir = tempfile::tempdir().unwrap();
+    let interrupt = Interrupt::new();
+    for wait in [10, 60] {
+        let flag = interrupt.clone();
+        let stopper = std::thread::spawn(move || {
+            std::thread::sleep(std::time::Duration::from_millis(wait));
+            flag.set();
+        });
+        let (result, ..) = run(dir.path(), &interrupt);
+        stopper.join().unwrap();
+        assert!(matches!(result, Ok(_) | Err(TrainError::Interrupted)), "{result:?}");
+    }
+    for _ in 0..2 {
+        let (summary, again, metrics) = run(dir.path(), &Interrupt::new());
+        assert_eq!((summary.unwrap().steps, again), (steps, fingerprint.clone()));
+        assert_eq!(lines_of(&metrics, "eval_loss"), losses);
+    }
+
+    // What the best state gives is what it was evaluated at.
+    let mut engine = random_engine(1, 2).unwrap();
+    engine.merge_adapter(&whole.path().join("adapter")).unwrap();
+    let again = tempfile::tempdir().unwrap();
+    let metrics = Metrics::open(again.path()).unwrap();
+    let io = TrainIo { dir: again.path(), metrics: &metrics, interrupt: &Interrupt::new() };
+    let examples = examples(data.path());
+    let config =
+        SftConfig { optim: OptimConfig { max_steps: 2, ..evaluated(0) }, ..SftConfig::default() };
+    sft_evaluated(&mut engine, &examples[..4], &examples[4..], &config, &io).unwrap();
+    assert_eq!(lines_of(&metrics, "eval_loss").len(), 2);
+    let missing = sft(&mut engine, &examples, &config, &TrainIo { dir: data.path(), ..io });
+    let missing = missing.unwrap_err().to_string();
+    assert!(missing.contains("eval_strategy"), "{missing}");
+}
+
+/// A pair whose loss is not a number is named, alone; mended, the run goes on to the bytes of an undisturbed one.
+#[test]
+fn a_damaged_record_is_named_and_the_run_goes_on() {
+    let data = tempfile::tempdir().unwrap();
+    let config =
+        DpoConfig { optim: OptimConfig { save_steps: 1, ..optim(2, 1) }, ..dpo_config(2, 1) };
+    let run = |dir: &Path, margin: f64| {
+        let mut engine = random_engine(1, 2).unwrap();
+        let metrics = Metrics::open(dir).unwrap();
+        let io = TrainIo { dir, metrics: &metrics, interrupt: &Interrupt::new() };
+        let mut pairs = pairs(data.path());
+        pairs[3].margin = margin;
+        dpo(&mut engine, &pairs, &config, &io).map(|_| engine.fingerprint())
+    };
+    let (whole, dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let error = run(dir.path(), f64::NAN).unwrap_err();
+    let TrainError::NotFinite { step, ids, .. } = &error else { panic!("{error}") };
+    assert_eq!(ids, &["p3"]);
+    assert_eq!(*step > 1, dir.path().join(format!("checkpoint-{}", step - 1)).exists());
+    assert_eq!(run(dir.path(), 0.0).unwrap(), run(whole.path(), 0.0).unwrap());
 }

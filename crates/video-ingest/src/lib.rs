@@ -24,7 +24,7 @@ mod read;
 mod source;
 
 #[cfg(feature = "video")]
-pub use av::{ClipWriter, WriterOptions};
+pub use av::{ClipWriter, Libraries, WriterOptions, libraries};
 pub use error::IngestError;
 pub use folder::{FOLDER_FPS, read_picture};
 pub use options::{IngestOptions, Limits};

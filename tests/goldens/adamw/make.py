@@ -78,14 +78,18 @@ def schedules() -> list[dict]:
     names = ("constant", "constant_with_warmup", "linear", "cosine")
     cases = [(name, *steps, 0) for name in names for steps in ((0, 10), (3, 20), (10, 10))]
     cases += [("warmup_stable_decay", *steps) for steps in ((0, 10, 4), (3, 20, 5), (3, 20, 17))]
+    cases += [("cosine_with_min_lr", *steps, 0) for steps in ((0, 10), (3, 20))]
     for name, warmup, total, decay in cases:
+        special = {"num_decay_steps": decay} if decay else {}
+        if name == "cosine_with_min_lr":
+            special = {"min_lr_rate": 0.1}
         optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
         schedule = get_scheduler(
             name,
             optimizer,
             num_warmup_steps=warmup,
             num_training_steps=total,
-            scheduler_specific_kwargs={"num_decay_steps": decay} if decay else None,
+            scheduler_specific_kwargs=special or None,
         )
         factors = []
         for _ in range(total + 1):
@@ -93,7 +97,7 @@ def schedules() -> list[dict]:
             optimizer.step()
             schedule.step()
         row = {"lr_scheduler_type": name, "warmup_steps": warmup, "total_steps": total}
-        rows.append(row | {"num_decay_steps": decay, "factors": factors})
+        rows.append(row | {"num_decay_steps": decay} | special | {"factors": factors})
     return rows
 
 

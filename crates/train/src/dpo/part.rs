@@ -7,8 +7,8 @@ use savi_nn::checkpoint::Tape;
 use savi_nn::layers::Mode;
 use savi_nn::ops::LOGP_CHUNK;
 use savi_objectives::{
-    ChosenTokens, PairLogps, Preference, PreferenceMetrics, SideLogps, StepLogps, Totals,
-    ld_weights, preference, sequence_logps, wpo_weights,
+    ChosenTokens, PairLogps, Preference, PreferenceMetrics, PreferenceOutput, SideLogps, StepLogps,
+    Totals, ld_weights, preference, sequence_logps, wpo_weights,
 };
 use savi_schema::Pair;
 
@@ -79,9 +79,14 @@ struct Row {
 }
 
 impl Row {
-    fn new(step: &Step<'_>, part: &[Place], device: &Device) -> Result<Self, TrainError> {
+    fn new(
+        step: &Step<'_>,
+        part: &[Place],
+        device: &Device,
+        trains: bool,
+    ) -> Result<Self, TrainError> {
         let mut packed = Packed::new(part.iter().map(|&(_, i)| &step.trees[i]));
-        if step.config.lora.lora_dropout > 0.0 {
+        if trains && step.config.lora.lora_dropout > 0.0 {
             packed = packed.with_dropout(step.config.optim.seed, step.step)?;
         }
         let clips = packed.clips.iter().map(|shown| step.engine.clip(shown));
@@ -122,10 +127,11 @@ impl Row {
     fn policy<'a>(
         &self,
         engine: &'a Engine,
+        mode: Mode<'a>,
         tape: &Tape<'a>,
     ) -> Result<(Tensor, Tensor), TrainError> {
-        let states = self.packed.states_on(engine, &self.clips, Mode::TRAIN, tape)?;
-        let logps = engine.model().logps(&states, &self.packed.targets, Mode::TRAIN)?;
+        let states = self.packed.states_on(engine, &self.clips, mode, tape)?;
+        let logps = engine.model().logps(&states, &self.packed.targets, mode)?;
         Ok((states, logps.to_dtype(DType::F32)?))
     }
 
@@ -194,10 +200,10 @@ impl Step<'_> {
 
     /// Log-probs of a part's pairs, without gradients.
     pub(super) fn look(&self, part: &[Place]) -> Result<Vec<Numbers>, TrainError> {
-        let row = Row::new(self, part, self.device())?;
+        let row = Row::new(self, part, self.device(), true)?;
         // The pass that learns, dropout and all, of which nothing is kept but its numbers.
         let tape = Tape::new(self.config.optim.gradient_checkpointing);
-        let (_, tokens) = row.policy(self.engine, &tape)?;
+        let (_, tokens) = row.policy(self.engine, Mode::TRAIN, &tape)?;
         let policy = row.sums(&tokens)?;
         let policy = (numbers(&policy.0)?, numbers(&policy.1)?);
         let reference = match self.config.reads_reference() {
@@ -218,10 +224,35 @@ impl Step<'_> {
         part: &[Place],
         whole: Option<&Whole>,
     ) -> Result<Outcome, TrainError> {
+        let row = Row::new(self, part, self.device(), true)?;
+        let tape = Tape::new(self.config.optim.gradient_checkpointing);
+        let output = self.objective(part, whole, &row, Mode::TRAIN, &tape)?;
+        Ok(Outcome {
+            loss: f64::from(output.loss.to_scalar::<f32>()?),
+            tokens: row.packed.ids.len(),
+            grads: tape.backward(&output.loss)?,
+            metrics: output.metrics,
+        })
+    }
+
+    /// The loss of held-out pairs and their figures, without dropout and gradients.
+    pub(super) fn evaluate(&self, part: &[Place]) -> Result<(f64, PreferenceMetrics), TrainError> {
+        let row = Row::new(self, part, self.device(), false)?;
+        let output = self.objective(part, None, &row, Mode::INFER, &Tape::default())?;
+        Ok((f64::from(output.loss.to_scalar::<f32>()?), output.metrics))
+    }
+
+    /// A part's share of the loss.
+    fn objective<'b>(
+        &'b self,
+        part: &[Place],
+        whole: Option<&Whole>,
+        row: &Row,
+        mode: Mode<'b>,
+        tape: &Tape<'b>,
+    ) -> Result<PreferenceOutput, TrainError> {
         let (engine, config) = (self.engine, self.config);
-        let row = Row::new(self, part, self.device())?;
-        let tape = Tape::new(config.optim.gradient_checkpointing);
-        let (states, tokens) = row.policy(engine, &tape)?;
+        let (states, tokens) = row.policy(engine, mode, tape)?;
         let policy = row.sums(&tokens)?;
         let start = part.first().map_or(0, |&(place, _)| place);
         let own = |column: &[f64]| -> Result<Tensor, TrainError> {
@@ -269,12 +300,6 @@ impl Step<'_> {
             }),
         };
         let chosen = ChosenTokens { logps: &tokens, weights: &is_chosen };
-        let output = preference(&logps, Some(&chosen), &self.totals, &self.settings)?;
-        Ok(Outcome {
-            loss: f64::from(output.loss.to_scalar::<f32>()?),
-            tokens: row.packed.ids.len(),
-            grads: tape.backward(&output.loss)?,
-            metrics: output.metrics,
-        })
+        Ok(preference(&logps, Some(&chosen), &self.totals, &self.settings)?)
     }
 }

@@ -36,6 +36,39 @@ fn init() {
     });
 }
 
+/// The FFmpeg that this process runs with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Libraries {
+    /// Names with versions.
+    pub versions: Vec<(&'static str, String)>,
+    /// Decoders of the usual formats, and whether each is there.
+    pub decoders: Vec<(&'static str, bool)>,
+}
+
+/// What this process has of FFmpeg.
+pub fn libraries() -> Libraries {
+    let version = |code: u32| format!("{}.{}.{}", code >> 16, code >> 8 & 0xff, code & 0xff);
+    // SAFETY: these give a number that was compiled into each library.
+    let codes = unsafe {
+        [
+            ("libavformat", ffi::avformat_version()),
+            ("libavcodec", ffi::avcodec_version()),
+            ("libavutil", ffi::avutil_version()),
+            ("libswscale", ffi::swscale_version()),
+        ]
+    };
+    let decoders = [c"h264", c"hevc", c"vp8", c"vp9", c"av1", c"libdav1d", c"mpeg4", c"mjpeg"];
+    let there = |name: &'static CStr| {
+        // SAFETY: the name ends with a zero, and the result is only compared.
+        let found = unsafe { !ffi::avcodec_find_decoder_by_name(name.as_ptr()).is_null() };
+        (name.to_str().unwrap_or_default(), found)
+    };
+    Libraries {
+        versions: codes.into_iter().map(|(name, code)| (name, version(code))).collect(),
+        decoders: decoders.into_iter().map(there).collect(),
+    }
+}
+
 /// FFmpeg's words for an error code.
 fn describe(code: i32) -> String {
     let mut buffer = [0 as std::ffi::c_char; 128];
