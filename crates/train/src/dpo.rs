@@ -165,7 +165,8 @@ pub fn dpo_evaluated(
             *baseline = baseline.after(&sums);
         }
         let ids = chosen.iter().map(|&(_, i)| pairs[i].id.clone()).collect();
-        Ok(StepOutput { grads, loss, tokens, figures: sums.named(), ids })
+        let figures = sums.named().into_iter().map(|(name, value)| (name.into(), value)).collect();
+        Ok(StepOutput { grads, loss, tokens, figures, ids })
     })?;
     engine.model().params().forget_reference()?;
     adapter::finish(engine, lora.as_ref(), io.dir)?;

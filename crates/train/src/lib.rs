@@ -11,7 +11,7 @@ mod checkpoint;
 mod config;
 mod dpo;
 mod error;
-mod grpo;
+mod online;
 mod pack;
 mod perception;
 mod sft;
@@ -22,7 +22,10 @@ pub use config::{
 };
 pub use dpo::{dpo, dpo_evaluated};
 pub use error::TrainError;
-pub use grpo::{GrpoConfig, PolicyPrompt, RatioLevel, Scale, grpo};
+pub use online::{
+    GrpoConfig, KlInReward, MultiObjective, PolicyPrompt, PpoConfig, RatioLevel, Rewards, Scale,
+    grpo, ppo,
+};
 pub use pack::{Branch, Packed, Tree};
 pub use perception::{Head, LabelledFrames, perceive};
 pub use sft::{Sample, sft, sft_evaluated, sft_stream};

@@ -210,7 +210,8 @@ fn train(
             }
             grads.extend(part.grads)?;
         }
-        let figures = kinds.into_iter().map(|(kind, (sum, count))| (kind, sum / count)).collect();
+        let figures =
+            kinds.into_iter().map(|(kind, (sum, count))| (kind.into(), sum / count)).collect();
         let ids = works.iter().map(|work| work.tree.id.clone()).collect();
         Ok(StepOutput { grads, loss, tokens, figures, ids })
     })?;

@@ -2,6 +2,7 @@
 
 mod watch;
 
+use std::borrow::Cow;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
@@ -39,12 +40,15 @@ pub struct TrainSummary {
     pub steps: u64,
 }
 
+/// Figures by their names in the metrics.
+pub(crate) type Figures = Vec<(Cow<'static, str>, f64)>;
+
 /// One step's gradients and figures.
 pub(crate) struct StepOutput {
     pub(crate) grads: GradStore,
     pub(crate) loss: f64,
     pub(crate) tokens: usize,
-    pub(crate) figures: Vec<(&'static str, f64)>,
+    pub(crate) figures: Figures,
     pub(crate) ids: Vec<String>,
 }
 

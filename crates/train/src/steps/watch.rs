@@ -1,6 +1,7 @@
 //! What the loop sees on its way: figures of a few steps together, evaluations with the best among them, and the
 //! records that are at fault where a step is not finite.
 
+use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
 use candle_core::Device;
@@ -169,7 +170,7 @@ pub(super) struct Window {
     device: Device,
     start: Instant,
     tokens: usize,
-    sums: Vec<(&'static str, f64, f64)>,
+    sums: Vec<(Cow<'static, str>, f64, f64)>,
 }
 
 impl Window {
@@ -179,10 +180,10 @@ impl Window {
 
     pub(super) fn add(&mut self, output: &StepOutput) {
         self.tokens += output.tokens;
-        for &(name, value) in [("loss", output.loss)].iter().chain(&output.figures) {
-            match self.sums.iter_mut().find(|(known, ..)| *known == name) {
+        for (name, value) in [("loss".into(), output.loss)].iter().chain(&output.figures) {
+            match self.sums.iter_mut().find(|(known, ..)| known == name) {
                 Some((_, sum, steps)) => (*sum, *steps) = (*sum + value, *steps + 1.0),
-                None => self.sums.push((name, value, 1.0)),
+                None => self.sums.push((name.clone(), *value, 1.0)),
             }
         }
     }
@@ -196,7 +197,7 @@ impl Window {
         let mut line: Map<String, Value> = self
             .sums
             .iter()
-            .map(|(name, sum, steps)| ((*name).to_owned(), json!(sum / steps)))
+            .map(|(name, sum, steps)| (name.clone().into_owned(), json!(sum / steps)))
             .collect();
         let rate = self.tokens as f64 / self.start.elapsed().as_secs_f64().max(1e-9);
         line.insert("tokens_per_second".to_owned(), json!(rate.round()));
