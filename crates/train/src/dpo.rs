@@ -20,7 +20,7 @@ use self::part::{Outcome, Place, Step, Whole};
 use crate::adapter;
 use crate::sft::{Order, take_finished};
 use crate::steps::{Hooks, StepOutput, Training, finished_steps, in_batches, in_parts, part_size};
-use crate::{DpoConfig, TrainError, TrainIo, TrainSummary, Tree, checkpoint};
+use crate::{DpoConfig, TrainError, TrainIo, TrainSummary, Tree};
 
 /// Trains on `pairs`. With an adapter (`lora_r` above 0) the folder gets `adapter/`, and the engine holds the
 /// merged weights afterwards, so the next round starts there; without one the caller saves the model.
