@@ -48,8 +48,8 @@ pub fn dpo(
         })
         .collect::<Result<Vec<_>, _>>()?;
     let optim = &config.optim;
-    let mut order = Order::new(pairs.len(), optim.step_records(), optim.seed)
-        .by(optim.train_sampling_strategy);
+    let mut order =
+        Order::new(pairs.len(), optim.step_records(), optim.seed).by(optim.train_sampling_strategy);
     let lora = config.adapter();
     let (model, params) = (engine.model(), engine.model().params());
     params.forget_reference()?;

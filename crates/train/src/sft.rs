@@ -14,7 +14,10 @@ use savi_objectives::nll;
 use savi_schema::{Example, Message, RgbImage};
 
 use crate::steps::{StepOutput, in_parts, run};
-use crate::{Packed, SamplingStrategy, SftConfig, TrainError, TrainIo, TrainSummary, Tree, adapter, checkpoint};
+use crate::{
+    Packed, SamplingStrategy, SftConfig, TrainError, TrainIo, TrainSummary, Tree, adapter,
+    checkpoint,
+};
 
 /// An example with frames of its own, for data that never was a file.
 #[derive(Debug, Clone)]

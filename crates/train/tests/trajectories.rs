@@ -204,7 +204,8 @@ fn tokens_are_those_of_trl() {
     let golden = Golden::read();
     let engine = golden.engine();
     for (pair, row) in golden.pairs().iter().zip(&golden.dpo) {
-        let turns = [(pair.prompt.as_slice(), pair.chosen.as_str()), (&pair.prompt, &pair.rejected)];
+        let turns =
+            [(pair.prompt.as_slice(), pair.chosen.as_str()), (&pair.prompt, &pair.rejected)];
         let tree = Tree::new(&engine, &pair.id, &turns).unwrap();
         for (branch, answer) in tree.branches.iter().zip([&row.chosen_ids, &row.rejected_ids]) {
             let prompt = [&tree.root.ids, &branch.ids[..branch.targets]].concat();
