@@ -181,11 +181,6 @@ impl Weight {
         Ok(())
     }
 
-    /// What passes with adapters off see in place of the value, where that is something else.
-    pub(crate) fn base(&self) -> Option<Tensor> {
-        self.base.read().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
     /// Lets passes with adapters off see this, or again the value itself.
     pub(crate) fn set_base(&self, base: Option<Tensor>) {
         *self.base.write().unwrap_or_else(PoisonError::into_inner) = base;

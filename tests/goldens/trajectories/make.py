@@ -90,9 +90,6 @@ RUNS["dpo-several"] = SHORT | dict(loss_type=["sigmoid", "ipo", "sft"], loss_wei
 RUNS["dpo-weighted"] = SHORT | dict(use_weighting=True)
 RUNS["dpo-ld"] = SHORT | dict(ld_alpha=0.4)
 RUNS["dpo-js"] = SHORT | dict(f_divergence_type="js_divergence")
-RUNS["dpo-synced"] = dict(
-    trainer="dpo", max_steps=12, sync_ref_model=True, ref_model_mixup_alpha=0.6, ref_model_sync_steps=3,
-)
 
 
 def words(name: str, least: int, most: int) -> str:
