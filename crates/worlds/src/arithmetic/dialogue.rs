@@ -156,7 +156,8 @@ fn turns(kind: DialogueKind, rng: &mut ChaCha8Rng) -> Vec<String> {
                 }
                 _ => "I am a small text model that solves word problems.",
             };
-            let before = if rng.random_bool(0.5) { format!("I am {name}. ") } else { String::new() };
+            let before =
+                if rng.random_bool(0.5) { format!("I am {name}. ") } else { String::new() };
             said(format!("{before}{polite}{asked}"), told.to_owned())
         }
         DialogueKind::Fact => said(format!("{polite}{question}"), sentence.to_owned()),
