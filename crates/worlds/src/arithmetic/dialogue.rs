@@ -4,6 +4,7 @@ use rand::Rng;
 use rand::seq::{IndexedRandom, SliceRandom};
 use rand_chacha::ChaCha8Rng;
 
+use super::problem::{Event, Query, canonical};
 use super::split::{Split, stream};
 use super::wording::{PEOPLE, THINGS, pick};
 
@@ -105,8 +106,16 @@ pub fn dialogue(split: Split, seed: u64, index: u64) -> Dialogue {
     let id = format!("{}-dialogue-{index}", split.name());
     loop {
         let &kind = KINDS.choose(&mut rng).unwrap_or(&DialogueKind::Greeting);
-        let turns = turns(kind, &mut rng);
-        if turns.first().is_some_and(|opening| Split::owner(opening) == split) {
+        // One that opens with a sum belongs where that sum does.
+        let (sum, turns) = match kind {
+            DialogueKind::FollowUp => {
+                let (sum, turns) = follow_up(&mut rng);
+                (Some(sum), turns)
+            }
+            kind => (None, turns(kind, &mut rng)),
+        };
+        let owner = sum.as_deref().or(turns.first().map(String::as_str)).map(Split::owner);
+        if owner == Some(split) {
             return Dialogue { id, kind, turns };
         }
     }
@@ -147,7 +156,9 @@ fn turns(kind: DialogueKind, rng: &mut ChaCha8Rng) -> Vec<String> {
                 }
                 _ => "I am a small text model that solves word problems.",
             };
-            said(format!("I am {name}. {polite}{asked}"), told.to_owned())
+            let before =
+                if rng.random_bool(0.5) { format!("I am {name}. ") } else { String::new() };
+            said(format!("{before}{polite}{asked}"), told.to_owned())
         }
         DialogueKind::Fact => said(format!("{polite}{question}"), sentence.to_owned()),
         DialogueKind::OneWord => {
@@ -188,12 +199,13 @@ fn turns(kind: DialogueKind, rng: &mut ChaCha8Rng) -> Vec<String> {
             let told = format!("I will not help with that. It would do harm to {name}.");
             said(format!("{polite}{user}"), told)
         }
-        DialogueKind::FollowUp => follow_up(name, rng),
+        DialogueKind::FollowUp => follow_up(rng).1,
     }
 }
 
-/// A small sum, and what becomes of it.
-fn follow_up(name: &str, rng: &mut ChaCha8Rng) -> Vec<String> {
+/// A small sum as problems write theirs, and a conversation about it and what becomes of it.
+fn follow_up(rng: &mut ChaCha8Rng) -> (String, Vec<String>) {
+    let name = pick(&PEOPLE, rng);
     let (a, b, c) =
         (rng.random_range(2..=20), rng.random_range(2..=20), rng.random_range(1..=9i64));
     let thing = pick(&THINGS, rng);
@@ -205,5 +217,6 @@ fn follow_up(name: &str, rng: &mut ChaCha8Rng) -> Vec<String> {
         1 if now > c => (format!("And if {name} loses {c} of them?"), '-', now - c),
         _ => (format!("And {c} times as many?"), '*', now * c),
     };
-    vec![opening, told, ask, format!("{now} {sign} {c} = {then}. The answer is {then}.")]
+    let told_then = format!("{now} {sign} {c} = {then}. The answer is {then}.");
+    (canonical(a, &[Event::Gain(b)], Query::End), vec![opening, told, ask, told_then])
 }

@@ -150,7 +150,7 @@ impl Problem {
     }
 }
 
-fn canonical(start: i64, events: &[Event], query: Query) -> String {
+pub(super) fn canonical(start: i64, events: &[Event], query: Query) -> String {
     format!("{start} {events:?} {query:?}")
 }
 
@@ -219,8 +219,8 @@ fn events(
         }
         let kinds = if query == Query::End { 8 } else { 6 };
         let event = match rng.random_range(0..kinds) {
-            0 | 1 => Event::Gain(rng.random_range(1..=operand)),
-            2 | 3 => Event::Lose(rng.random_range(1..=operand.min(now.max(1)))),
+            0 | 1 => Event::Gain(rng.random_range(2..=operand)),
+            2 | 3 => Event::Lose(rng.random_range(2..=operand.min(now.max(2)))),
             4 => Event::GainPacks(rng.random_range(2..=6), rng.random_range(2..=operand.min(12))),
             5 => Event::LosePacks(rng.random_range(2..=5), rng.random_range(2..=operand.min(9))),
             6 => Event::Grow(rng.random_range(2..=4)),
@@ -234,7 +234,7 @@ fn events(
             Event::GainPacks(k, n) => Some(now + k * n),
             Event::LosePacks(k, n) => Some(now - k * n),
         };
-        let Some(next) = next.filter(|next| (1..=most).contains(next)) else { continue };
+        let Some(next) = next.filter(|next| (2..=most).contains(next)) else { continue };
         events.push(event);
         if sums(start, &events, query).map_or(0, |sums| sums.len()) > level || events.len() > 10 {
             events.pop();
