@@ -227,3 +227,6 @@ fn check(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;
