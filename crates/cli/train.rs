@@ -1,5 +1,6 @@
 //! `savi train`: the trainers on their own. Models from scratch are in `recipe`, preferences in `dpo`.
 
+mod common;
 mod dpo;
 mod recipe;
 
@@ -15,7 +16,7 @@ pub(crate) struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     /// Preference training of an adapter on files of pairs.
-    Dpo(dpo::Dpo),
+    Dpo(common::FileArgs),
     /// Supervised fine-tuning of a fresh model on a synthetic world.
     Sft(recipe::Sft),
 }
