@@ -16,5 +16,6 @@ mod serve;
 mod suites;
 mod tidy;
 mod train_dpo;
+mod train_sft;
 mod videosavi;
 mod worlds;

@@ -1,7 +1,9 @@
-//! `savi train`: the trainers on their own. Models from scratch are in `recipe`, preferences in `dpo`.
+//! `savi train`: the trainers on their own. Examples in files are learnt in `files`, models from scratch in `recipe`,
+//! preferences in `dpo`; what trainings on files have in common is in `common`.
 
 mod common;
 mod dpo;
+mod files;
 mod recipe;
 
 use crate::Global;
@@ -17,13 +19,14 @@ pub(crate) struct Args {
 enum Command {
     /// Preference training of an adapter on files of pairs.
     Dpo(common::FileArgs),
-    /// Supervised fine-tuning of a fresh model on a synthetic world.
-    Sft(recipe::Sft),
+    /// Supervised fine-tuning on files of examples, or of a fresh model on a synthetic world.
+    Sft(common::FileArgs),
 }
 
 pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
     match args.command {
         Command::Dpo(dpo) => dpo::run(&dpo, global),
+        Command::Sft(sft) if files::is_meant(&sft) => files::run(&sft, global),
         Command::Sft(sft) => recipe::run(&sft, global),
     }
 }

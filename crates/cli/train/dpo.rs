@@ -39,7 +39,7 @@ impl Recipe {
         common.records("pairs", self.dpo.optim.seed, |source| {
             let layout = self.layout(source.layout.as_deref())?;
             let place = |pair: &mut Pair| common.place(&mut pair.prompt);
-            Ok(read_pairs_with(&source.path, layout, self.bad_rows, place)?)
+            Ok(read_pairs_with(&source.path, layout, common.bad_rows, place)?)
         })
     }
 }

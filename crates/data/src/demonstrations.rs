@@ -145,8 +145,8 @@ fn with(keys: &Keys<'_>, taught: Taught) -> Result<Demonstration, DataError> {
 
 /// What of a demonstration cannot be learnt from.
 fn fault(read: &Demonstration) -> Option<String> {
-    if read.weight < 0.0 || read.weight > 1e6 {
-        return Some(format!("weight is {}, not between 0 and a million", read.weight));
+    if read.weight <= 0.0 || read.weight > 1e6 {
+        return Some(format!("weight is {}: must be above 0, at most a million", read.weight));
     }
     let empty = |text: &str, what: &str| text.trim().is_empty().then(|| format!("{what} is empty"));
     match &read.taught {

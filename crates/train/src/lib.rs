@@ -17,11 +17,11 @@ mod perception;
 mod sft;
 mod steps;
 
-pub use config::{DpoConfig, OptimConfig, SftConfig};
+pub use config::{DpoConfig, OptimConfig, Overlong, SftConfig, Truncation};
 pub use dpo::dpo;
 pub use error::TrainError;
 pub use grpo::{GrpoConfig, PolicyPrompt, RatioLevel, Scale, grpo};
 pub use pack::{Branch, Packed, Tree};
 pub use perception::{Head, LabelledFrames, perceive};
-pub use sft::{Sample, sft, sft_stream};
+pub use sft::{Sample, sft, sft_demonstrations, sft_stream};
 pub use steps::{TrainIo, TrainSummary};

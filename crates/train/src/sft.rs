@@ -11,10 +11,13 @@ use savi_models::{Pixels, Visual};
 use savi_nn::checkpoint::Tape;
 use savi_nn::layers::Mode;
 use savi_objectives::nll;
-use savi_schema::{Example, Message, RgbImage};
+use savi_schema::{Demonstration, Example, RgbImage};
 
+mod plan;
+
+use self::plan::Planned;
 use crate::steps::{StepOutput, in_parts, run};
-use crate::{Packed, SftConfig, TrainError, TrainIo, TrainSummary, Tree, adapter, checkpoint};
+use crate::{Packed, SftConfig, TrainError, TrainIo, TrainSummary, adapter, checkpoint};
 
 /// An example with frames of its own, for data that never was a file.
 #[derive(Debug, Clone)]
@@ -28,32 +31,44 @@ pub struct Sample {
     pub kinds: Vec<&'static str>,
 }
 
-/// Fine-tunes the engine's model on `examples`. With an adapter (`lora_r` above 0) the folder gets
-/// `adapter/` and the engine holds the merged weights afterwards.
+/// [`sft_demonstrations`] on examples.
 pub fn sft(
     engine: &mut Engine,
     examples: &[Example],
     config: &SftConfig,
     io: &TrainIo<'_>,
 ) -> Result<TrainSummary, TrainError> {
+    let all: Vec<Demonstration> = examples.iter().cloned().map(Demonstration::from).collect();
+    sft_demonstrations(engine, &all, config, io)
+}
+
+/// Fine-tunes the engine's model on `demonstrations`. With an adapter (`lora_r` above 0) the folder gets
+/// `adapter/` and the engine holds the merged weights afterwards; else the caller saves the model.
+pub fn sft_demonstrations(
+    engine: &mut Engine,
+    demonstrations: &[Demonstration],
+    config: &SftConfig,
+    io: &TrainIo<'_>,
+) -> Result<TrainSummary, TrainError> {
     config.validate()?;
-    if examples.is_empty() {
+    if demonstrations.is_empty() {
         return Err(TrainError::Nothing("examples"));
     }
-    let total = config.optim.total_steps(examples.len());
+    let planned = plan::plan(engine, demonstrations, config)?;
+    let total = config.optim.total_steps(planned.len());
     if take_finished(engine, io)? {
         return Ok(TrainSummary { steps: total });
     }
-    let mut order = Order::new(examples.len(), config.optim.step_records(), config.optim.seed);
+    let mut order = Order::new(planned.len(), config.optim.step_records(), config.optim.seed);
     train(engine, config, io, total, |engine, step| {
         order
             .of_step(step)
             .into_iter()
             .map(|i| {
-                let tree = tree(engine, &examples[i])?;
-                let clips = tree.shown().map(|shown| engine.clip(shown));
+                let planned = planned[i].clone();
+                let clips = planned.tree.shown().map(|shown| engine.clip(shown));
                 let clips = clips.collect::<Result<Vec<_>, _>>()?;
-                Ok(Work { tree, clips: Clips::Encoded(clips), kinds: Vec::new() })
+                Ok(Work { planned, clips: Clips::Encoded(clips), kinds: Vec::new() })
             })
             .collect()
     })
@@ -80,13 +95,14 @@ pub fn sft_stream(
         source(step, records)?
             .into_par_iter()
             .map(|sample| {
-                let tree = tree(engine, &sample.example)?;
+                let Example { id, conversations, .. } = &sample.example;
+                let planned = Planned::plain(plan::branches(engine, id, conversations)?);
                 let pixels = sample
                     .clips
                     .iter()
                     .map(|frames| engine.model().pixels(&Visual::frames(frames.clone())))
                     .collect::<Result<Vec<_>, _>>()?;
-                Ok(Work { tree, clips: Clips::Pixels(pixels), kinds: sample.kinds })
+                Ok(Work { planned, clips: Clips::Pixels(pixels), kinds: sample.kinds })
             })
             .collect()
     })
@@ -94,7 +110,7 @@ pub fn sft_stream(
 
 /// One record to learn from.
 struct Work {
-    tree: Tree,
+    planned: Planned,
     clips: Clips,
     kinds: Vec<&'static str>,
 }
@@ -126,9 +142,9 @@ fn train(
     let summary = run("sft", &config.optim, &weights, total, io, &device, |step| {
         let trees = batch(engine, step)?;
         let size = trees.len().div_ceil(config.optim.gradient_accumulation_steps.max(1));
-        let total_weight: f64 = trees.iter().map(|work| weight(&work.tree, exponent)).sum();
+        let total_weight: f64 = trees.iter().map(|work| weight(&work.planned, exponent)).sum();
         let parts = in_parts(&device, &trees, size, |part| {
-            let mut packed = Packed::new(part.iter().map(|work| &work.tree));
+            let mut packed = packed(part);
             if config.lora.lora_dropout > 0.0 {
                 packed = packed.with_dropout(config.optim.seed, step)?;
             }
@@ -136,7 +152,7 @@ fn train(
             let clips = encode(engine, part)?;
             let logps = packed.logps_on(engine, &clips, Mode::TRAIN, &tape)?;
             let logps = logps.to_dtype(DType::F32)?;
-            let weights = token_weights(&packed, exponent);
+            let weights = token_weights(part, &packed, exponent);
             let weights = Tensor::from_slice(&weights, weights.len(), logps.device())?;
             let share = nll(&logps, &weights, total_weight)?;
             let loss = f64::from(share.to_scalar::<f32>()?);
@@ -156,7 +172,7 @@ fn train(
             grads.extend(part_grads)?;
         }
         let figures = kinds.into_iter().map(|(kind, (sum, count))| (kind, sum / count)).collect();
-        let ids = trees.iter().map(|work| work.tree.id.clone()).collect();
+        let ids = trees.iter().map(|work| work.planned.tree.id.clone()).collect();
         Ok(StepOutput { grads, loss, tokens, figures, ids })
     })?;
     adapter::finish(engine, lora.as_ref(), io.dir)?;
@@ -212,22 +228,38 @@ impl Order {
     }
 }
 
-fn tree(engine: &Engine, example: &Example) -> Result<Tree, TrainError> {
-    let turns = example
-        .conversations
-        .iter()
-        .map(|conversation| match conversation.split_last() {
-            Some((last, prompt)) if last.role == savi_schema::Role::Assistant => {
-                Ok((prompt, last.words()))
+/// The trees of a part in one pass, with the tokens that each wants to be learnt as targets.
+fn packed(part: &[Work]) -> Packed {
+    let mut packed = Packed::new(part.iter().map(|work| &work.planned.tree));
+    if part.iter().all(|work| work.planned.learnt.is_none()) {
+        return packed;
+    }
+    let (mut start, mut branch, mut known) = (0, 0, 0);
+    let (mut rows, mut targets, mut branch_of) = (Vec::new(), Vec::new(), Vec::new());
+    for Work { planned: Planned { tree, learnt, .. }, .. } in part {
+        let branches = tree.branches.iter();
+        let own: usize = branches.clone().map(|b| b.ids.len() - b.targets).sum();
+        match learnt {
+            Some(learnt) => {
+                let places = learnt.iter().enumerate().filter(|(_, learnt)| **learnt);
+                for (at, _) in places {
+                    rows.push((start + at - 1) as u32);
+                    targets.push(packed.ids[start + at]);
+                    branch_of.push(branch);
+                }
             }
-            _ => Err(TrainError::Record {
-                id: example.id.clone(),
-                reason: "a conversation must end with the assistant's turn".to_owned(),
-            }),
-        })
-        .collect::<Result<Vec<(&[Message], String)>, _>>()?;
-    let turns: Vec<(&[Message], &str)> = turns.iter().map(|(p, t)| (*p, t.as_str())).collect();
-    Tree::new(engine, &example.id, &turns)
+            None => {
+                rows.extend(&packed.rows[known..known + own]);
+                targets.extend(&packed.targets[known..known + own]);
+                branch_of.extend(&packed.branch_of[known..known + own]);
+            }
+        }
+        known += own;
+        branch += branches.len() as u32;
+        start += tree.root.ids.len() + branches.map(|b| b.ids.len()).sum::<usize>();
+    }
+    (packed.rows, packed.targets, packed.branch_of) = (rows, targets, branch_of);
+    packed
 }
 
 /// Sum and number of the targets' losses by kind of conversation, where kinds are named.
@@ -237,7 +269,7 @@ fn kind_losses(
     logps: &Tensor,
 ) -> Result<BTreeMap<&'static str, (f64, f64)>, TrainError> {
     let mut losses = BTreeMap::new();
-    if part.iter().any(|work| work.kinds.len() != work.tree.branches.len()) {
+    if part.iter().any(|work| work.kinds.len() != work.planned.tree.branches.len()) {
         return Ok(losses);
     }
     let kinds: Vec<&'static str> = part.iter().flat_map(|work| work.kinds.clone()).collect();
@@ -249,19 +281,24 @@ fn kind_losses(
     Ok(losses)
 }
 
-/// The weights of a tree's targets together.
-fn weight(tree: &Tree, exponent: f64) -> f64 {
-    let lengths = tree.branches.iter().map(|b| (b.ids.len() - b.targets) as f64);
-    lengths.map(|n| if n > 0.0 { n * f64::from(n.powf(-exponent) as f32) } else { 0.0 }).sum()
+/// The weights of a record's targets together.
+fn weight(planned: &Planned, exponent: f64) -> f64 {
+    let each = |n: f64| if n > 0.0 { n * f64::from(n.powf(-exponent) as f32) } else { 0.0 };
+    let sum: f64 = planned.lengths().into_iter().map(|n| each(n as f64)).sum();
+    sum * planned.weight
 }
 
-fn token_weights(packed: &Packed, exponent: f64) -> Vec<f32> {
-    let lengths = packed.lengths();
-    packed
-        .branch_of
+fn token_weights(part: &[Work], packed: &Packed, exponent: f64) -> Vec<f32> {
+    let of_branches: Vec<f64> = part
         .iter()
-        .map(|&branch| (lengths[branch as usize] as f64).powf(-exponent) as f32)
-        .collect()
+        .flat_map(|work| vec![work.planned.weight; work.planned.tree.branches.len()])
+        .collect();
+    let lengths = packed.lengths();
+    let weight = |&branch: &u32| {
+        let length = lengths[branch as usize] as f64;
+        (f64::from(length.powf(-exponent) as f32) * of_branches[branch as usize]) as f32
+    };
+    packed.branch_of.iter().map(weight).collect()
 }
 
 fn encode(engine: &Engine, part: &[Work]) -> Result<Vec<Tensor>, TrainError> {
