@@ -17,5 +17,6 @@ mod suites;
 mod tidy;
 mod train_dpo;
 mod train_online;
+mod train_sft;
 mod videosavi;
 mod worlds;

@@ -209,7 +209,11 @@ fn mistakes_name_file_row_and_key() {
     refused(dir.path(), &["--set", "dpo.losstype=ipo"], &["did you mean `loss_type`?"]);
     refused(dir.path(), &["--set", "data=none.jsonl"], &["none.jsonl"]);
     refused(dir.path(), &["--set", "eval_data=pairs.jsonl"], &["eval_data", "eval_strategy"]);
-    refused(dir.path(), &["--set", "layout=csv"], &["layout", "llava-hound, ms-swift, trl"]);
+    refused(
+        dir.path(),
+        &["--set", "layout=csv"],
+        &["layout", "llava-hound, llama-factory, ms-swift, trl"],
+    );
     refused(dir.path(), &["--set", "model=no/such/model"], &["no/such/model"]);
     let data = dir.path().join("pairs.jsonl");
     let pairs = std::fs::read_to_string(&data).unwrap();

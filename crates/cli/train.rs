@@ -1,7 +1,10 @@
-//! `savi train`: the trainers on their own. Models from scratch are in `recipe`, preferences in `dpo`, what learns
-//! from its own completions in `grpo` and `ppo`.
+//! `savi train`: the trainers on their own. Examples in files are learnt in `files`, models from scratch in `recipe`,
+//! preferences in `dpo`; what trainings on files have in common is in `common`. What learns from its own completions
+//! is in `grpo` and `ppo`.
 
+mod common;
 mod dpo;
+mod files;
 mod grpo;
 mod online;
 mod ppo;
@@ -19,14 +22,14 @@ pub(crate) struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    /// Preference training of an adapter on files of pairs.
-    Dpo(dpo::Dpo),
+    /// Preference training on files of pairs.
+    Dpo(common::FileArgs),
     /// Group-relative policy optimisation: completions of a prompt are compared by rewards.
     Grpo(online::Args),
     /// Proximal policy optimisation: completions by rewards, with a value head.
     Ppo(online::Args),
-    /// Supervised fine-tuning of a fresh model on a synthetic world.
-    Sft(recipe::Sft),
+    /// Supervised fine-tuning on files of examples, or of a fresh model on a synthetic world.
+    Sft(common::FileArgs),
 }
 
 pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
@@ -34,6 +37,7 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
         Command::Dpo(dpo) => dpo::run(&dpo, global),
         Command::Grpo(args) => grpo::run(&args, global),
         Command::Ppo(args) => ppo::run(&args, global),
+        Command::Sft(sft) if files::is_meant(&sft) => files::run(&sft, global),
         Command::Sft(sft) => recipe::run(&sft, global),
     }
 }

@@ -3,7 +3,7 @@
 mod arithmetic;
 mod shapes;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, anyhow, ensure};
 use rayon::prelude::*;
@@ -20,24 +20,9 @@ use serde_json::{Value, json};
 
 use self::arithmetic::{Decoder, Exercises};
 use self::shapes::{Lessons, Shape, Stage};
+use super::common::{self, FileArgs};
 use crate::Global;
 use crate::exit::{BadInput, Interrupted};
-
-#[derive(Debug, clap::Args)]
-pub(super) struct Sft {
-    /// The run's config.
-    #[arg(long)]
-    config: PathBuf,
-    /// Override a config key: key.sub=value.
-    #[arg(long = "set", value_name = "KEY=VALUE")]
-    set: Vec<String>,
-    /// Where the run goes (default: runs/NAME, NAME being the config's). The model is in its `model` folder.
-    #[arg(long)]
-    run_dir: Option<PathBuf>,
-    /// auto, cpu, cuda or cuda:N.
-    #[arg(long, default_value = "auto")]
-    device: String,
-}
 
 /// A complete recipe of a model from scratch.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -229,7 +214,12 @@ fn length(text: &TextModel, sample: &Sample) -> anyhow::Result<usize> {
     Ok(tokens)
 }
 
-pub(super) fn run(args: &Sft, global: &Global) -> anyhow::Result<()> {
+pub(super) fn run(args: &FileArgs, global: &Global) -> anyhow::Result<()> {
+    if args.fresh || args.dtype.is_some() {
+        let message = "--fresh and --dtype are for trainings on files, whose configs name `data`";
+        return Err(BadInput(anyhow!(message)).into());
+    }
+    let device = args.device.clone().unwrap_or_else(common::auto);
     let loaded =
         savi_run::load::<Recipe>(&args.config, &args.set).map_err(|e| BadInput(e.into()))?;
     let recipe = loaded.value;
@@ -247,7 +237,7 @@ pub(super) fn run(args: &Sft, global: &Global) -> anyhow::Result<()> {
     }
     savi_run::write_atomic(&kept, resolved.as_bytes())?;
     let world = recipe.world()?;
-    let mut engine = recipe.engine(&world, &dir, &args.device)?;
+    let mut engine = recipe.engine(&world, &dir, &device)?;
     let parameters: usize = engine.model().params().weights().iter().map(|w| w.elements()).sum();
     tracing::info!("{parameters} parameters");
     let metrics = Metrics::open(&dir)?;

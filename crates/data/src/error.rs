@@ -65,6 +65,14 @@ pub enum DataError {
         /// Why.
         reason: String,
     },
+    /// A file is not what its name says.
+    #[error("{path}: {reason}")]
+    File {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
     /// A manifest is not as it should be.
     #[error("{path}: {reason}")]
     Manifest {

@@ -10,20 +10,27 @@
 //! JSON array); a *record* is a row with a type of `savi-schema`; a *layout* is the set of keys
 //! that another program gives its rows.
 
+mod demonstrations;
 mod error;
 #[cfg(feature = "http")]
 pub mod http;
 pub mod hub;
+mod layouts;
 mod manifest;
+mod mixture;
 mod pairs;
+mod prompts;
 mod records;
 mod rows;
 mod unique;
 mod write;
 
+pub use demonstrations::{DemonstrationFormat, read_demonstrations};
 pub use error::DataError;
 pub use manifest::{DataFile, Manifest, Source, Split};
-pub use pairs::{PairFormat, read_pairs, write_pairs};
+pub use mixture::{BadRows, Data, Named, Read, Source as DataSource, read_mixture};
+pub use pairs::{PairFormat, read_pairs, read_pairs_with, write_pairs};
+pub use prompts::{PromptFormat, read_prompts};
 pub use records::{Record, read_records};
 pub use rows::{Row, Rows};
 pub use write::RowWriter;

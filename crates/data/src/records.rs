@@ -88,11 +88,7 @@ pub fn read_records<T: Record>(path: &Path) -> Result<Vec<T>, DataError> {
     let mut ids = Ids::default();
     for row in Rows::open(path)? {
         let row = row?;
-        let record: T = row.parse()?;
-        if record.schema() != SCHEMA_VERSION {
-            let (found, known) = (record.schema(), SCHEMA_VERSION);
-            return Err(row.bad(format!("schema {found}, this program reads {known}")));
-        }
+        let record: T = known_version(&row)?;
         ids.take(&row, record.id())?;
         if let Some(fault) = record.fault() {
             return Err(row.bad(fault));
@@ -100,6 +96,16 @@ pub fn read_records<T: Record>(path: &Path) -> Result<Vec<T>, DataError> {
         records.push(record);
     }
     Ok(records)
+}
+
+/// A row as a record of a version that is known.
+pub(crate) fn known_version<T: Record>(row: &Row) -> Result<T, DataError> {
+    let record: T = row.parse()?;
+    if record.schema() != SCHEMA_VERSION {
+        let (found, known) = (record.schema(), SCHEMA_VERSION);
+        return Err(row.bad(format!("schema {found}, this program reads {known}")));
+    }
+    Ok(record)
 }
 
 /// The ids of a file's rows so far.

@@ -1,4 +1,7 @@
-//! A stream of JSON objects out of a JSONL file or a JSON array, one row in memory at a time.
+//! A stream of JSON objects out of a JSONL file, a JSON array, a CSV or a Parquet file, one row in memory at a
+//! time.
+
+mod tables;
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
@@ -17,7 +20,7 @@ const LONGEST_ROW: usize = 256 << 20;
 pub struct Row {
     /// The file.
     pub path: PathBuf,
-    /// Its number, from 1: the line of a JSONL file, the element of a JSON array.
+    /// Its number, from 1: the line of a JSONL file, the element of a JSON array, the record of a table.
     pub number: u64,
     /// The object's text.
     pub text: String,
@@ -58,6 +61,7 @@ enum Layout {
     Unknown,
     Lines,
     Array,
+    Table(tables::Texts),
     Done,
 }
 
@@ -72,10 +76,17 @@ pub struct Rows {
 }
 
 impl Rows {
-    /// Opens a file.
+    /// Opens a file: a table where its name ends with `csv`, `tsv` or `parquet`, else JSON.
     pub fn open(path: &Path) -> Result<Self, DataError> {
         let file = File::open(path).map_err(DataError::io(path))?;
-        Ok(Self::new(path, file))
+        let ending = path.extension().map(|ending| ending.to_ascii_lowercase());
+        let table = match ending.as_ref().and_then(|ending| ending.to_str()) {
+            Some("csv") => tables::csv(file, b','),
+            Some("tsv") => tables::csv(file, b'\t'),
+            Some("parquet") => tables::parquet(path, file)?,
+            _ => return Ok(Self::new(path, file)),
+        };
+        Ok(Self { layout: Layout::Table(table), ..Self::new(path, std::io::empty()) })
     }
 
     /// Reads from anything; `path` is only its name in errors.
@@ -209,6 +220,18 @@ impl Rows {
     }
 }
 
+impl Rows {
+    fn next_of_table(&mut self) -> Option<Result<Row, DataError>> {
+        let Layout::Table(texts) = &mut self.layout else { return None };
+        let text = texts.next()?;
+        self.number += 1;
+        Some(match text {
+            Ok(text) => Ok(Row { path: self.path.clone(), number: self.number, text }),
+            Err(reason) => Err(self.bad(self.number, reason)),
+        })
+    }
+}
+
 fn too_long() -> String {
     format!("longer than {} MiB", LONGEST_ROW >> 20)
 }
@@ -226,6 +249,7 @@ impl Iterator for Rows {
         let next = match self.layout {
             Layout::Lines => self.next_line(),
             Layout::Array => self.next_element(),
+            Layout::Table(_) => self.next_of_table().transpose(),
             Layout::Unknown | Layout::Done => Ok(None),
         };
         // After an error the place in the file is unknown, so the stream ends.

@@ -22,7 +22,7 @@ pub use generate::{
 };
 pub use message::{Media, Message, Part, Role};
 pub use policy::{CountRule, FrameSampling, MediaPolicy, PolicyError};
-pub use record::{Example, Pair, Rollout, Verdict};
+pub use record::{Demonstration, Example, Pair, PromptRecord, Rollout, Taught, Verdict};
 pub use resample::{ResampleError, Resampling, resample, resample_pixels};
 pub use sampling::{Constraint, Sampling};
 pub use serve::{Event, Listener, Serve, Token};

@@ -70,3 +70,55 @@ pub struct Rollout {
     /// Its reward.
     pub reward: f64,
 }
+
+/// What a demonstration shows.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Taught {
+    /// A text as it is, without a chat template; all of it is learnt.
+    Text(String),
+    /// A text and how it goes on, without a chat template.
+    Continuation {
+        /// The text.
+        prompt: String,
+        /// How it goes on.
+        completion: String,
+    },
+    /// A conversation.
+    Turns {
+        /// Its turns.
+        turns: Vec<Message>,
+        /// Where the completion begins, where the record says so.
+        completion: Option<usize>,
+    },
+    /// Conversations that share their start; each ends with the turn to learn.
+    Branches(Vec<Vec<Message>>),
+}
+
+/// One record of supervised fine-tuning, whatever layout it came in.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Demonstration {
+    /// Unique within its data set.
+    pub id: String,
+    /// What is shown.
+    pub taught: Taught,
+    /// How much its tokens count; 1 is usual.
+    pub weight: f64,
+}
+
+impl From<Example> for Demonstration {
+    fn from(example: Example) -> Self {
+        Self { id: example.id, taught: Taught::Branches(example.conversations), weight: 1.0 }
+    }
+}
+
+/// A prompt that a policy is to answer (online methods), with what its row says beside it: the rewards' business.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PromptRecord {
+    /// Unique within its data set.
+    pub id: String,
+    /// The conversation up to the answer.
+    pub prompt: Vec<Message>,
+    /// The row's other columns, untouched.
+    #[serde(default)]
+    pub columns: Map<String, Value>,
+}

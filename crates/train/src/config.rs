@@ -281,8 +281,53 @@ pub struct SftConfig {
     /// A token of a target of n tokens weighs `n^-length_exponent`: 0 treats tokens alike,
     /// 1 treats targets alike.
     pub length_exponent: f64,
+    /// In conversations every turn of the assistant is learnt and nothing else; without it everything is, as far
+    /// as `completion_only_loss` lets it. (TRL's is off by default.)
+    #[serde(skip_serializing_if = "is_true")]
+    pub assistant_only_loss: bool,
+    /// Whether prompts are left unlearnt. Not set: those of records that have a prompt and a completion are, other
+    /// records are learnt whole. Set, the completion of a conversation without one is its last turn.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub completion_only_loss: Option<bool>,
+    /// Most tokens of a record, media included.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_length: Option<usize>,
+    /// What is done with longer records.
+    #[serde(skip_serializing_if = "is_default")]
+    pub overlong: Overlong,
+    /// Which end of a record stays with `overlong = "truncate"`.
+    #[serde(skip_serializing_if = "is_default")]
+    pub truncation_mode: Truncation,
     /// Optimiser and data order.
     pub optim: OptimConfig,
+}
+
+/// What is done with records that are longer than `max_length`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Overlong {
+    /// The run ends before it begins, naming the record.
+    #[default]
+    Error,
+    /// They are left out and counted.
+    Drop,
+    /// One end of them is cut, never a clip.
+    Truncate,
+}
+
+/// Which end of a record stays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Truncation {
+    /// The beginning.
+    #[default]
+    KeepStart,
+    /// The end.
+    KeepEnd,
+}
+
+fn is_true(value: &bool) -> bool {
+    *value
 }
 
 impl Default for SftConfig {
@@ -293,6 +338,11 @@ impl Default for SftConfig {
             lora: LoraOptions::default(),
             freeze_vision_tower: false,
             length_exponent: 0.0,
+            assistant_only_loss: true,
+            completion_only_loss: None,
+            max_length: None,
+            overlong: Overlong::Error,
+            truncation_mode: Truncation::KeepStart,
             optim: OptimConfig::default(),
         }
     }
@@ -303,6 +353,14 @@ impl SftConfig {
     pub fn validate(&self) -> Result<(), TrainError> {
         positive("lora_alpha", self.lora_alpha)?;
         check_adapter(self.adapter().as_ref(), &self.lora)?;
+        if let Some(most @ 0..2) = self.max_length {
+            let (key, value) = ("max_length", most.to_string());
+            return Err(TrainError::Setting { key, value, reason: "must be at least 2" });
+        }
+        if self.max_length.is_none() && self.overlong != Overlong::Error {
+            let (key, value) = ("overlong", format!("{:?}", self.overlong).to_lowercase());
+            return Err(TrainError::Setting { key, value, reason: "goes with max_length" });
+        }
         if !self.length_exponent.is_finite() {
             let (key, value) = ("length_exponent", self.length_exponent.to_string());
             return Err(TrainError::Setting { key, value, reason: "must be a finite number" });

@@ -18,7 +18,8 @@ mod sft;
 mod steps;
 
 pub use config::{
-    DpoConfig, EvalStrategy, OptimConfig, SamplingStrategy, SchedulerKwargs, SftConfig,
+    DpoConfig, EvalStrategy, OptimConfig, Overlong, SamplingStrategy, SchedulerKwargs, SftConfig,
+    Truncation,
 };
 pub use dpo::{dpo, dpo_evaluated};
 pub use error::TrainError;
@@ -28,5 +29,5 @@ pub use online::{
 };
 pub use pack::{Branch, Packed, Tree};
 pub use perception::{Head, LabelledFrames, perceive};
-pub use sft::{Sample, sft, sft_evaluated, sft_stream};
+pub use sft::{Sample, sft, sft_demonstrations, sft_evaluated, sft_stream};
 pub use steps::{TrainIo, TrainSummary};

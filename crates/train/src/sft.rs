@@ -5,20 +5,22 @@ use std::collections::BTreeMap;
 
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Tensor};
-use rand::seq::SliceRandom;
 use rayon::prelude::*;
 use savi_engine::Engine;
 use savi_models::{Pixels, Visual};
 use savi_nn::checkpoint::Tape;
 use savi_nn::layers::Mode;
 use savi_objectives::nll;
-use savi_schema::{Example, Message, RgbImage};
+use savi_schema::{Demonstration, Example, RgbImage};
 
 use crate::steps::{Hooks, StepOutput, Training, finished_steps, in_batches, in_parts};
-use crate::{
-    Packed, SamplingStrategy, SftConfig, TrainError, TrainIo, TrainSummary, Tree, adapter,
-    checkpoint,
-};
+use crate::{Packed, SftConfig, TrainError, TrainIo, TrainSummary, adapter, checkpoint};
+
+mod order;
+mod plan;
+
+pub(crate) use self::order::Order;
+use self::plan::Planned;
 
 /// An example with frames of its own, for data that never was a file.
 #[derive(Debug, Clone)]
@@ -32,8 +34,7 @@ pub struct Sample {
     pub kinds: Vec<&'static str>,
 }
 
-/// Fine-tunes the engine's model on `examples`. With an adapter (`lora_r` above 0) the folder gets
-/// `adapter/` and the engine holds the merged weights afterwards.
+/// [`sft_demonstrations`] on examples.
 pub fn sft(
     engine: &mut Engine,
     examples: &[Example],
@@ -43,8 +44,7 @@ pub fn sft(
     sft_evaluated(engine, examples, &[], config, io)
 }
 
-/// [`sft`] that looks at the examples of `held_out` when `eval_strategy` says so: `eval_loss` is the mean over
-/// all their targets, weighted as in training.
+/// [`sft`] that looks at the examples of `held_out`, as [`sft_demonstrations`] does.
 pub fn sft_evaluated(
     engine: &mut Engine,
     examples: &[Example],
@@ -52,19 +52,42 @@ pub fn sft_evaluated(
     config: &SftConfig,
     io: &TrainIo<'_>,
 ) -> Result<TrainSummary, TrainError> {
+    let demonstrations = |examples: &[Example]| -> Vec<Demonstration> {
+        examples.iter().cloned().map(Demonstration::from).collect()
+    };
+    let (examples, held_out) = (demonstrations(examples), demonstrations(held_out));
+    sft_demonstrations(engine, &examples, &held_out, config, io)
+}
+
+/// Fine-tunes the engine's model on `demonstrations`. With an adapter (`lora_r` above 0) the folder gets
+/// `adapter/` and the engine holds the merged weights afterwards; else the caller saves the model.
+/// Looks at `held_out` when `eval_strategy` says so: `eval_loss` is the mean over all their targets, weighted as
+/// in training.
+pub fn sft_demonstrations(
+    engine: &mut Engine,
+    demonstrations: &[Demonstration],
+    held_out: &[Demonstration],
+    config: &SftConfig,
+    io: &TrainIo<'_>,
+) -> Result<TrainSummary, TrainError> {
     config.validate()?;
-    if examples.is_empty() {
+    if demonstrations.is_empty() {
         return Err(TrainError::Nothing("examples"));
     }
-    let total = config.optim.total_steps(examples.len());
+    let planned = plan::plan(engine, demonstrations, config)?;
+    let total = config.optim.total_steps(planned.len());
     if take_finished(engine, io)? {
         return Ok(TrainSummary { steps: finished_steps(io.dir, total)? });
     }
-    let mut order = Order::new(examples.len(), config.optim.step_records(), config.optim.seed)
+    let held_out = match held_out {
+        [] => Vec::new(),
+        held_out => plan::plan(engine, held_out, config)?,
+    };
+    let mut order = Order::new(planned.len(), config.optim.step_records(), config.optim.seed)
         .by(config.optim.train_sampling_strategy);
-    let course = Course { total, records: Some(examples.len()), held_out };
+    let course = Course { total, records: Some(planned.len()), held_out: &held_out };
     train(engine, config, io, &course, |engine, step| {
-        order.of_step(step).into_iter().map(|i| Work::encoded(engine, &examples[i])).collect()
+        order.of_step(step).into_iter().map(|i| Work::encoded(engine, &planned[i])).collect()
     })
 }
 
@@ -90,13 +113,14 @@ pub fn sft_stream(
         source(step, records)?
             .into_par_iter()
             .map(|sample| {
-                let tree = tree(engine, &sample.example)?;
+                let Example { id, conversations, .. } = &sample.example;
+                let planned = Planned::plain(plan::branches(engine, id, conversations)?);
                 let pixels = sample
                     .clips
                     .iter()
                     .map(|frames| engine.model().pixels(&Visual::frames(frames.clone())))
                     .collect::<Result<Vec<_>, _>>()?;
-                Ok(Work { tree, clips: Clips::Pixels(pixels), kinds: sample.kinds })
+                Ok(Work { planned, clips: Clips::Pixels(pixels), kinds: sample.kinds })
             })
             .collect()
     })
@@ -104,7 +128,7 @@ pub fn sft_stream(
 
 /// One record to learn from.
 struct Work {
-    tree: Tree,
+    planned: Planned,
     clips: Clips,
     kinds: Vec<&'static str>,
 }
@@ -116,11 +140,11 @@ enum Clips {
 }
 
 impl Work {
-    /// An example whose clips a frozen tower has seen.
-    fn encoded(engine: &Engine, example: &Example) -> Result<Self, TrainError> {
-        let tree = tree(engine, example)?;
-        let clips = tree.shown().map(|shown| engine.clip(shown)).collect::<Result<Vec<_>, _>>()?;
-        Ok(Self { tree, clips: Clips::Encoded(clips), kinds: Vec::new() })
+    /// A record whose clips a frozen tower has seen.
+    fn encoded(engine: &Engine, planned: &Planned) -> Result<Self, TrainError> {
+        let clips = planned.tree.shown().map(|shown| engine.clip(shown));
+        let clips = Clips::Encoded(clips.collect::<Result<Vec<_>, _>>()?);
+        Ok(Self { planned: planned.clone(), clips, kinds: Vec::new() })
     }
 }
 
@@ -128,7 +152,7 @@ impl Work {
 struct Course<'a> {
     total: u64,
     records: Option<usize>,
-    held_out: &'a [Example],
+    held_out: &'a [Planned],
 }
 
 /// What a part of a step gives.
@@ -168,7 +192,7 @@ fn train(
     let batch = RefCell::new(batch);
     let (engine_now, exponent) = (&*engine, config.length_exponent);
     let weight_of =
-        |works: &[Work]| -> f64 { works.iter().map(|work| weight(&work.tree, exponent)).sum() };
+        |works: &[Work]| -> f64 { works.iter().map(|work| weight(&work.planned, exponent)).sum() };
     let mut alone = |step: u64, place: usize| {
         let works = (batch.borrow_mut())(engine_now, step)?;
         let work = works.get(place..=place).unwrap_or_default();
@@ -177,11 +201,11 @@ fn train(
     };
     let mut evaluate = |_: &()| {
         let size = config.optim.per_device_eval_batch_size;
-        let batches = in_batches(&device, course.held_out, size, |examples| {
+        let batches = in_batches(&device, course.held_out, size, |planned| {
             if io.interrupt.is_set() {
                 return Err(TrainError::Interrupted);
             }
-            look(engine_now, examples, exponent)
+            look(engine_now, planned, exponent)
         })?;
         let sums =
             batches.iter().fold((0.0, 0.0), |sums, batch| (sums.0 + batch.0, sums.1 + batch.1));
@@ -212,7 +236,7 @@ fn train(
         }
         let figures =
             kinds.into_iter().map(|(kind, (sum, count))| (kind.into(), sum / count)).collect();
-        let ids = works.iter().map(|work| work.tree.id.clone()).collect();
+        let ids = works.iter().map(|work| work.planned.tree.id.clone()).collect();
         Ok(StepOutput { grads, loss, tokens, figures, ids })
     })?;
     adapter::finish(engine, lora.as_ref(), io.dir)?;
@@ -227,14 +251,14 @@ fn learn(
     step: u64,
     total_weight: f64,
 ) -> Result<Outcome, TrainError> {
-    let mut packed = Packed::new(part.iter().map(|work| &work.tree));
+    let mut packed = packed(part);
     if config.lora.lora_dropout > 0.0 {
         packed = packed.with_dropout(config.optim.seed, step)?;
     }
     let tape = Tape::new(config.optim.gradient_checkpointing);
     let clips = encode(engine, part)?;
     let logps = packed.logps_on(engine, &clips, Mode::TRAIN, &tape)?.to_dtype(DType::F32)?;
-    let weights = token_weights(&packed, config.length_exponent);
+    let weights = token_weights(part, &packed, config.length_exponent);
     let weights = Tensor::from_slice(&weights, weights.len(), logps.device())?;
     let share = nll(&logps, &weights, total_weight)?;
     let loss = f64::from(share.to_scalar::<f32>()?);
@@ -243,15 +267,15 @@ fn learn(
 }
 
 /// The weighted sum of held-out targets' losses, and their weights together.
-fn look(engine: &Engine, examples: &[Example], exponent: f64) -> Result<(f64, f64), TrainError> {
-    let works = examples.iter().map(|example| Work::encoded(engine, example));
+fn look(engine: &Engine, planned: &[Planned], exponent: f64) -> Result<(f64, f64), TrainError> {
+    let works = planned.iter().map(|planned| Work::encoded(engine, planned));
     let works = works.collect::<Result<Vec<_>, _>>()?;
-    let packed = Packed::new(works.iter().map(|work| &work.tree));
+    let packed = packed(&works);
     let logps = packed.logps(engine, &encode(engine, &works)?, Mode::INFER)?;
     let logps = logps.to_dtype(DType::F32)?.to_vec1::<f32>()?;
-    let weighted = logps.iter().zip(token_weights(&packed, exponent));
+    let weighted = logps.iter().zip(token_weights(&works, &packed, exponent));
     let sum: f64 = weighted.map(|(logp, weight)| -f64::from(*logp) * f64::from(weight)).sum();
-    Ok((sum, works.iter().map(|work| weight(&work.tree, exponent)).sum()))
+    Ok((sum, planned.iter().map(|planned| weight(planned, exponent)).sum()))
 }
 
 /// Takes up the result of a finished training, if the folder holds one.
@@ -265,69 +289,38 @@ pub(crate) fn take_finished(engine: &mut Engine, io: &TrainIo<'_>) -> Result<boo
     Ok(true)
 }
 
-/// Which records each step takes: all of them, in a fresh order or as they come, again and again.
-pub(crate) struct Order {
-    records: usize,
-    of_step: usize,
-    seed: u64,
-    strategy: SamplingStrategy,
-    /// The order of an epoch, kept while steps stay in it.
-    epoch: Option<(u64, Vec<usize>)>,
-}
-
-impl Order {
-    /// `of_step` of `records` records in each step; both at least 1.
-    pub(crate) fn new(records: usize, of_step: usize, seed: u64) -> Self {
-        Self { records, of_step, seed, strategy: SamplingStrategy::Random, epoch: None }
+/// The trees of a part in one pass, with the tokens that each wants to be learnt as targets.
+fn packed(part: &[Work]) -> Packed {
+    let mut packed = Packed::new(part.iter().map(|work| &work.planned.tree));
+    if part.iter().all(|work| work.planned.learnt.is_none()) {
+        return packed;
     }
-
-    /// In this order.
-    pub(crate) fn by(self, strategy: SamplingStrategy) -> Self {
-        Self { strategy, ..self }
-    }
-
-    /// The places of a step's records.
-    pub(crate) fn of_step(&mut self, step: u64) -> Vec<usize> {
-        let first = step * self.of_step as u64;
-        (first..first + self.of_step as u64).map(|at| self.at(at)).collect()
-    }
-
-    fn at(&mut self, at: u64) -> usize {
-        let (epoch, place) = (at / self.records as u64, at % self.records as u64);
-        if self.strategy == SamplingStrategy::Sequential {
-            return place as usize;
+    let (mut start, mut branch, mut known) = (0, 0, 0);
+    let (mut rows, mut targets, mut branch_of) = (Vec::new(), Vec::new(), Vec::new());
+    for Work { planned: Planned { tree, learnt, .. }, .. } in part {
+        let branches = tree.branches.iter();
+        let own: usize = branches.clone().map(|b| b.ids.len() - b.targets).sum();
+        match learnt {
+            Some(learnt) => {
+                let places = learnt.iter().enumerate().filter(|(_, learnt)| **learnt);
+                for (at, _) in places {
+                    rows.push((start + at - 1) as u32);
+                    targets.push(packed.ids[start + at]);
+                    branch_of.push(branch);
+                }
+            }
+            None => {
+                rows.extend(&packed.rows[known..known + own]);
+                targets.extend(&packed.targets[known..known + own]);
+                branch_of.extend(&packed.branch_of[known..known + own]);
+            }
         }
-        let (records, seed) = (self.records, self.seed);
-        let order = match self.epoch.take() {
-            Some((number, order)) if number == epoch => order,
-            _ => {
-                let mut order: Vec<usize> = (0..records).collect();
-                order.shuffle(&mut savi_nn::rng::stream(seed, &["order", &epoch.to_string()]));
-                order
-            }
-        };
-        let record = order[place as usize];
-        self.epoch = Some((epoch, order));
-        record
+        known += own;
+        branch += branches.len() as u32;
+        start += tree.root.ids.len() + branches.map(|b| b.ids.len()).sum::<usize>();
     }
-}
-
-fn tree(engine: &Engine, example: &Example) -> Result<Tree, TrainError> {
-    let turns = example
-        .conversations
-        .iter()
-        .map(|conversation| match conversation.split_last() {
-            Some((last, prompt)) if last.role == savi_schema::Role::Assistant => {
-                Ok((prompt, last.words()))
-            }
-            _ => Err(TrainError::Record {
-                id: example.id.clone(),
-                reason: "a conversation must end with the assistant's turn".to_owned(),
-            }),
-        })
-        .collect::<Result<Vec<(&[Message], String)>, _>>()?;
-    let turns: Vec<(&[Message], &str)> = turns.iter().map(|(p, t)| (*p, t.as_str())).collect();
-    Tree::new(engine, &example.id, &turns)
+    (packed.rows, packed.targets, packed.branch_of) = (rows, targets, branch_of);
+    packed
 }
 
 /// Sum and number of the targets' losses by kind of conversation, where kinds are named.
@@ -337,7 +330,7 @@ fn kind_losses(
     logps: &Tensor,
 ) -> Result<BTreeMap<&'static str, (f64, f64)>, TrainError> {
     let mut losses = BTreeMap::new();
-    if part.iter().any(|work| work.kinds.len() != work.tree.branches.len()) {
+    if part.iter().any(|work| work.kinds.len() != work.planned.tree.branches.len()) {
         return Ok(losses);
     }
     let kinds: Vec<&'static str> = part.iter().flat_map(|work| work.kinds.clone()).collect();
@@ -349,19 +342,24 @@ fn kind_losses(
     Ok(losses)
 }
 
-/// The weights of a tree's targets together.
-fn weight(tree: &Tree, exponent: f64) -> f64 {
-    let lengths = tree.branches.iter().map(|b| (b.ids.len() - b.targets) as f64);
-    lengths.map(|n| if n > 0.0 { n * f64::from(n.powf(-exponent) as f32) } else { 0.0 }).sum()
+/// The weights of a record's targets together.
+fn weight(planned: &Planned, exponent: f64) -> f64 {
+    let each = |n: f64| if n > 0.0 { n * f64::from(n.powf(-exponent) as f32) } else { 0.0 };
+    let sum: f64 = planned.lengths().into_iter().map(|n| each(n as f64)).sum();
+    sum * planned.weight
 }
 
-fn token_weights(packed: &Packed, exponent: f64) -> Vec<f32> {
-    let lengths = packed.lengths();
-    packed
-        .branch_of
+fn token_weights(part: &[Work], packed: &Packed, exponent: f64) -> Vec<f32> {
+    let of_branches: Vec<f64> = part
         .iter()
-        .map(|&branch| (lengths[branch as usize] as f64).powf(-exponent) as f32)
-        .collect()
+        .flat_map(|work| vec![work.planned.weight; work.planned.tree.branches.len()])
+        .collect();
+    let lengths = packed.lengths();
+    let weight = |&branch: &u32| {
+        let length = lengths[branch as usize] as f64;
+        (f64::from(length.powf(-exponent) as f32) * of_branches[branch as usize]) as f32
+    };
+    packed.branch_of.iter().map(weight).collect()
 }
 
 fn encode(engine: &Engine, part: &[Work]) -> Result<Vec<Tensor>, TrainError> {

@@ -3,7 +3,7 @@
 use savi_schema::{Media, Message, Pair, Part, Role, SCHEMA_VERSION};
 use serde::{Deserialize, Serialize};
 
-use super::turns::{self, VIDEO};
+use crate::layouts::turns::{self, VIDEO};
 use crate::{DataError, Row};
 
 /// One row. The prompt has `<video>` where the clip stands; older files leave it out.

@@ -84,7 +84,9 @@ fn ms_swift_rows() {
         "videos": ["clips/a.mp4"],
     });
     assert_eq!(row, expected);
-    assert!(read(&text, None).unwrap_err().contains("written only"));
+    let back =
+        Pair { id: "row-1".to_owned(), chosen_score: None, rejected_score: None, ..pair.clone() };
+    assert_eq!(read(&text, None).unwrap(), [back]);
     pair.rejected = "a <video> of it".to_owned();
     assert!(written(&[pair], PairFormat::MsSwift).unwrap_err().contains("contain <video>"));
 }
@@ -137,4 +139,50 @@ fn ids_are_unique_and_layouts_known() {
     assert_eq!(error, "row 2: id \"7\" was used in row 1 already");
     assert!(read(r#"{"question": "?"}"#, None).unwrap_err().contains("no known layout"));
     assert!(read("", None).unwrap().is_empty());
+}
+
+#[test]
+fn every_trainer_s_words_for_a_pair_mean_the_same() {
+    let (system, question) = ("Be brief.", "What moves?");
+    let ours = json!([{"role": "user", "content": question}]);
+    let theirs = json!([{"from": "human", "value": question}]);
+    let turn = |text: &str| json!({"from": "gpt", "value": text});
+    for row in [
+        json!({"instruction": question, "chosen": "a", "rejected": "b"}),
+        json!({"conversations": theirs, "chosen": turn("a"), "rejected": turn("b")}),
+        json!({"query": question, "response": "a", "rejected_response": "b"}),
+        json!({"prompt": question, "chosen": "a", "rejected": "b"}),
+        json!({"prompt": ours, "chosen": [{"role": "assistant", "content": "a"}],
+            "rejected": [{"role": "assistant", "content": "b"}]}),
+    ] {
+        let pairs = read(&row.to_string(), None).unwrap_or_else(|error| panic!("{row}: {error}"));
+        assert_eq!(pairs[0].prompt, [Message::text(Role::User, question)], "{row}");
+        assert_eq!((pairs[0].chosen.as_str(), pairs[0].rejected.as_str()), ("a", "b"), "{row}");
+    }
+    let row = json!({"instruction": "What", "input": "moves?", "system": system, "chosen": "a", "rejected": "b",
+        "history": [["<video>Hm", "so"]], "videos": ["v"]});
+    let pair = read(&row.to_string(), None).unwrap().remove(0);
+    let said: Vec<String> = pair.prompt.iter().map(Message::words).collect();
+    assert_eq!(said, [system, "Hm", "so", "What\nmoves?"]);
+    assert!(matches!(&pair.prompt[1].content[0], Part::Video(media) if media.source == "v"));
+    // A prompt that is only the common start of two texts; the blank is the answers'.
+    let row = json!({"chosen": "The sky is blue.", "rejected": "The sky is green."});
+    let pair = read(&row.to_string(), None).unwrap().remove(0);
+    assert_eq!((pair.prompt[0].words().as_str(), pair.chosen.as_str()), ("The sky is", " blue."));
+    let empty = json!({"prompt": "Q", "chosen": " ", "rejected": "b"});
+    assert_eq!(read(&empty.to_string(), None).unwrap_err(), "row 1: chosen is empty");
+}
+
+#[test]
+fn rows_that_cannot_be_used_are_left_out_where_that_is_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("pairs.csv");
+    let text = "prompt,chosen,rejected\nQ,a,b\nQ,,b\n\"Q,\nR\",c,d\n";
+    std::fs::write(&path, text).unwrap();
+    let error = read_pairs(&path, None).unwrap_err().to_string();
+    assert!(error.ends_with("pairs.csv, row 2: missing key \"chosen\""), "{error}");
+    let read = read_pairs_with(&path, None, BadRows::Skip, |_| Ok(())).unwrap();
+    assert_eq!(read.skipped, [error]);
+    assert_eq!(read.records.len(), 2);
+    assert_eq!(read.records[1].prompt[0].words(), "Q,\nR");
 }

@@ -1,41 +1,63 @@
-//! TRL's conversational preference rows, with the prompt of its own or as the common start of both
-//! conversations.
+//! TRL's preference rows, with the prompt of its own or as the common start of both sides: as conversations, or as
+//! strings, of which the prompt is the user's turn here.
 
-use savi_schema::{Message, Pair, Part, Role, SCHEMA_VERSION};
-use serde_json::{Map, Value, json};
+use savi_schema::{Message, Pair, Role};
+use serde_json::{Value, json};
 
-use super::llava_hound::id_text;
-use super::turns::{self, Waiting};
+use super::{answer, of_row};
+use crate::layouts::media::Waiting;
+use crate::layouts::{Keys, turns};
 use crate::{DataError, Row};
 
 pub(super) fn read(row: &Row) -> Result<Pair, DataError> {
-    let object = row.object()?;
-    let mut waiting = Waiting {
-        videos: files(row, &object, "videos", "video")?.into_iter(),
-        images: files(row, &object, "images", "image")?.into_iter(),
+    let keys = Keys::new(row)?;
+    let (chosen, rejected) = (keys.need("chosen")?, keys.need("rejected")?);
+    let mut waiting = Waiting::of(&keys)?;
+    let strings = chosen.is_string() && rejected.is_string();
+    let (mut prompt, chosen, rejected) = match keys.get("prompt") {
+        Some(Value::String(words)) if strings => {
+            let prompt = asked(row, words, &mut waiting)?;
+            (prompt, keys.need_text("chosen")?.to_owned(), keys.need_text("rejected")?.to_owned())
+        }
+        None if strings => {
+            let (chosen, rejected) = (keys.need_text("chosen")?, keys.need_text("rejected")?);
+            let shared = shared_text(chosen, rejected);
+            let prompt = asked(row, &chosen[..shared], &mut waiting)?;
+            (prompt, chosen[shared..].to_owned(), rejected[shared..].to_owned())
+        }
+        prompt => {
+            let (prompt, chosen, rejected) = match prompt {
+                Some(prompt) => (
+                    turns::read_turns(row, "prompt", prompt, &mut waiting)?,
+                    turns::read_turns(row, "chosen", chosen, &mut waiting)?,
+                    turns::read_turns(row, "rejected", rejected, &mut waiting)?,
+                ),
+                None => implicit_prompt(row, chosen, rejected, &mut waiting)?,
+            };
+            (prompt, answer(row, "chosen", &chosen)?, answer(row, "rejected", &rejected)?)
+        }
     };
-    let field = |key: &str| object.get(key).ok_or_else(|| row.missing(key));
-    let (prompt, chosen, rejected) = if let Some(prompt) = object.get("prompt") {
-        let prompt = turns::read_turns(row, "prompt", prompt, &mut waiting)?;
-        let chosen = turns::read_turns(row, "chosen", field("chosen")?, &mut waiting)?;
-        let rejected = turns::read_turns(row, "rejected", field("rejected")?, &mut waiting)?;
-        (prompt, chosen, rejected)
-    } else {
-        implicit_prompt(row, field("chosen")?, field("rejected")?, &mut waiting)?
-    };
-    waiting.finish(row)?;
-    let score = |key: &str| object.get(key).and_then(Value::as_f64);
-    Ok(Pair {
-        schema: SCHEMA_VERSION,
-        id: id_text(object.get("id"), row),
-        prompt,
-        chosen: answer(row, "chosen", &chosen)?,
-        rejected: answer(row, "rejected", &rejected)?,
-        chosen_score: score("score_chosen"),
-        rejected_score: score("score_rejected"),
-        margin: 0.0,
-        provenance: Map::new(),
-    })
+    waiting.finish(row, &mut prompt)?;
+    of_row(&keys, prompt, chosen, rejected)
+}
+
+fn asked(row: &Row, words: &str, waiting: &mut Waiting) -> Result<Vec<Message>, DataError> {
+    if words.is_empty() {
+        return Ok(Vec::new());
+    }
+    let marks = waiting.marks();
+    let content = waiting.marked(row, "prompt", words, &marks)?;
+    Ok(vec![Message { role: Role::User, content }])
+}
+
+/// How much of two texts is the same; a blank at the end of it belongs to what follows, as in TRL.
+fn shared_text(chosen: &str, rejected: &str) -> usize {
+    let same = chosen.bytes().zip(rejected.bytes()).take_while(|(a, b)| a == b).count();
+    let same = chosen.floor_char_boundary(same);
+    match chosen[..same].ends_with(' ') {
+        true => same - 1,
+        false => same,
+    }
 }
 
 type Conversations = (Vec<Message>, Vec<Message>, Vec<Message>);
@@ -60,39 +82,6 @@ fn implicit_prompt(
     };
     let prompt = turns("chosen", &chosen[..shared])?;
     Ok((prompt, turns("chosen", &chosen[shared..])?, turns("rejected", &rejected[shared..])?))
-}
-
-/// Files of a row under `many` (a list) or `one` (a single path).
-fn files(
-    row: &Row,
-    object: &Map<String, Value>,
-    many: &str,
-    one: &str,
-) -> Result<Vec<String>, DataError> {
-    let text = |value: &Value| {
-        let text = value.as_str().map(str::to_owned);
-        text.ok_or_else(|| row.bad(format!("{many} must be paths, {value} is none")))
-    };
-    match (object.get(many), object.get(one)) {
-        (Some(Value::Array(list)), _) => list.iter().map(text).collect(),
-        (Some(Value::Null) | None, Some(value)) if !value.is_null() => Ok(vec![text(value)?]),
-        (Some(Value::Null) | None, _) => Ok(Vec::new()),
-        (Some(other), _) => Err(row.bad(format!("{many} is {other}, not a list"))),
-    }
-}
-
-/// The words of the one assistant turn of `chosen` or `rejected`.
-fn answer(row: &Row, key: &str, turns: &[Message]) -> Result<String, DataError> {
-    let [Message { role: Role::Assistant, content }] = turns else {
-        return Err(row.bad(format!("{key} must be one assistant turn after the prompt")));
-    };
-    content
-        .iter()
-        .map(|part| match part {
-            Part::Text { text } => Ok(text.as_str()),
-            _ => Err(row.bad(format!("{key} has media in the answer"))),
-        })
-        .collect()
 }
 
 pub(super) fn write(pair: &Pair) -> Value {

@@ -194,7 +194,8 @@ impl Step<'_> {
 
     /// Log-probs of a part's pairs under the reference.
     pub(super) fn ask(&self, part: &[Place]) -> Result<Vec<Reference>, TrainError> {
-        let (chosen, rejected) = Row::new(self, part, self.device(), false)?.reference(self, part)?;
+        let (chosen, rejected) =
+            Row::new(self, part, self.device(), false)?.reference(self, part)?;
         Ok(numbers(&chosen)?.into_iter().zip(numbers(&rejected)?).map(|(c, r)| [c, r]).collect())
     }
 

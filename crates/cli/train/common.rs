@@ -1,0 +1,415 @@
+//! What trainings on files have in common: the arguments, the keys of their configs beside the trainer's own,
+//! the run folder, the media of records, resume on the same inputs, and what is written at the end.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, anyhow, ensure};
+use savi_data::{BadRows, Data, DataSource, Named, Read, read_mixture};
+use savi_engine::{Engine, EngineError, EngineOptions, FeatureFolder, StoredDType};
+use savi_run::{FolderOptions, Interrupt, Loaded, Metrics, RunFolder, file_hash};
+use savi_schema::{Generate, Media, MediaPolicy, Message, Part};
+use savi_train::{EvalStrategy, OptimConfig, TrainError, TrainIo};
+use savi_video_ingest::IngestOptions;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::json;
+
+use crate::Global;
+use crate::exit::{BadInput, Interrupted};
+
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct FileArgs {
+    /// The run's config.
+    #[arg(long, value_name = "FILE")]
+    pub(super) config: PathBuf,
+    /// Override a config key: key.sub=value.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(super) set: Vec<String>,
+    /// The run folder [default: runs/NAME, NAME being the config's]. What was learnt is in its `adapter` or
+    /// `model` folder.
+    #[arg(long, value_name = "DIR")]
+    pub(super) run_dir: Option<PathBuf>,
+    /// Discard what an earlier run left in the run folder.
+    #[arg(long)]
+    pub(super) fresh: bool,
+    /// Where to compute: auto, cpu, cuda or cuda:N. Short for --set device=...
+    #[arg(long, value_name = "DEVICE")]
+    pub(super) device: Option<String>,
+    /// What to compute in: f32 or bf16. Short for --set dtype=...
+    #[arg(long, value_name = "DTYPE")]
+    pub(super) dtype: Option<String>,
+}
+
+/// Defines the config of a training: the keys that all have, then its own. (serde's `flatten` would pass
+/// over keys that nobody knows.)
+macro_rules! recipe {
+    ($(#[$about:meta])* struct $name:ident { $($(#[$meta:meta])* $key:ident: $kind:ty,)* }) => {
+        $(#[$about])*
+        #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct $name {
+            /// A Hugging Face directory, a name on the hub, or a built-in model.
+            model: String,
+            /// Files of records: a path, or a list of paths and of tables with `path`, `layout`, `fraction` and
+            /// `max_samples`.
+            data: savi_data::Data,
+            /// Files of held-out records, looked at when `eval_strategy` says so.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            eval_data: Option<savi_data::Data>,
+            /// Their layout; told by their first rows where it is not given.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            layout: Option<String>,
+            /// What is done with rows that cannot be used: `error` or `skip`.
+            #[serde(default, skip_serializing_if = "savi_data::BadRows::is_error")]
+            bad_rows: savi_data::BadRows,
+            /// Where the clips and pictures of records are that have no whole path.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            media_root: Option<std::path::PathBuf>,
+            /// How a clip becomes frames where its record does not say it; the model's own way where it is not
+            /// given.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            frames: Option<savi_schema::MediaPolicy>,
+            /// What reading allows a clip's file: sizes, lengths, time, protocols.
+            #[serde(default)]
+            ingest: savi_video_ingest::IngestOptions,
+            /// Where visual tokens are kept for other runs about the same clips.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            feature_cache: Option<savi_engine::FeatureFolder>,
+            /// `auto`, `cpu`, `cuda` or `cuda:N`.
+            #[serde(default = "crate::train::common::auto")]
+            device: String,
+            /// `f32` or `bf16`.
+            #[serde(default = "crate::train::common::f32")]
+            dtype: String,
+            /// Writes the model with the adapter merged as well, to `model` in the run folder.
+            #[serde(default)]
+            save_merged: bool,
+            $($(#[$meta])* $key: $kind,)*
+        }
+
+        impl $name {
+            /// The keys that all trainings have.
+            fn common(&self) -> $crate::train::common::Common<'_> {
+                $crate::train::common::Common {
+                    model: &self.model,
+                    data: &self.data,
+                    eval_data: self.eval_data.as_ref(),
+                    layout: self.layout.as_deref(),
+                    bad_rows: self.bad_rows,
+                    media_root: self.media_root.as_deref(),
+                    frames: self.frames.as_ref(),
+                    ingest: &self.ingest,
+                    feature_cache: self.feature_cache.as_ref(),
+                    device: &self.device,
+                    dtype: &self.dtype,
+                    save_merged: self.save_merged,
+                }
+            }
+        }
+    };
+}
+pub(super) use recipe;
+
+pub(super) fn auto() -> String {
+    "auto".to_owned()
+}
+
+pub(super) fn f32() -> String {
+    "f32".to_owned()
+}
+
+/// The keys that all trainings have, as [`recipe`] describes them.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Common<'a> {
+    pub(super) model: &'a str,
+    pub(super) data: &'a Data,
+    pub(super) eval_data: Option<&'a Data>,
+    pub(super) layout: Option<&'a str>,
+    pub(super) bad_rows: BadRows,
+    pub(super) media_root: Option<&'a Path>,
+    pub(super) frames: Option<&'a MediaPolicy>,
+    pub(super) ingest: &'a IngestOptions,
+    pub(super) feature_cache: Option<&'a FeatureFolder>,
+    pub(super) device: &'a str,
+    pub(super) dtype: &'a str,
+    pub(super) save_merged: bool,
+}
+
+impl Common<'_> {
+    /// Refuses what cannot be carried out, naming the key. `optim` is the trainer's, of the config's `section`.
+    pub(super) fn validate(&self, section: &str, optim: &OptimConfig) -> anyhow::Result<()> {
+        for (key, data) in [("data", Some(self.data)), ("eval_data", self.eval_data)] {
+            data.map_or(Ok(()), Data::validate).map_err(|reason| anyhow!("{key}: {reason}"))?;
+        }
+        ensure!(
+            (optim.eval_strategy != EvalStrategy::No) == self.eval_data.is_some(),
+            "eval_data goes with {section}.optim.eval_strategy = \"steps\" or \"epoch\": give both or neither"
+        );
+        if let Some(policy) = self.frames {
+            policy.validate().context("frames")?;
+        }
+        Ok(())
+    }
+
+    /// The files of all records, those held out last.
+    pub(super) fn sources(&self) -> impl Iterator<Item = &DataSource> {
+        self.data.sources().iter().chain(self.eval_data.iter().flat_map(|data| data.sources()))
+    }
+
+    /// The layout of all sources that name none, among those called `known`.
+    pub(super) fn layout<L: Copy>(
+        &self,
+        name: Option<&str>,
+        known: &[(&str, L)],
+    ) -> anyhow::Result<Option<L>> {
+        let Some(name) = name.or(self.layout) else { return Ok(None) };
+        let found = known.iter().find(|(known, _)| *known == name).map(|&(_, layout)| layout);
+        let names: Vec<&str> = known.iter().map(|&(name, _)| name).collect();
+        let expected = || format!("layout = {name:?}: expected one of {}", names.join(", "));
+        found.with_context(expected).map(Some)
+    }
+
+    /// Reads all files with `read`, mixes them and says what was left out: the records, and those held out. Where
+    /// there are several files, ids name theirs; those of held-out records always do.
+    pub(super) fn records<T: Named>(
+        &self,
+        what: &str,
+        seed: u64,
+        read: impl Fn(&DataSource) -> anyhow::Result<Read<T>>,
+    ) -> anyhow::Result<(Vec<T>, Vec<T>)> {
+        let records = self.mixture(self.data, what, seed, &read)?;
+        let Some(data) = self.eval_data else { return Ok((records, Vec::new())) };
+        let mut held_out = self.mixture(data, what, seed, &read)?;
+        if let [source] = data.sources() {
+            for record in &mut held_out {
+                let id = record.id_mut();
+                *id = format!("{}: {id}", source.path.display());
+            }
+        }
+        Ok((records, held_out))
+    }
+
+    fn mixture<T: Named>(
+        &self,
+        data: &Data,
+        what: &str,
+        seed: u64,
+        read: impl Fn(&DataSource) -> anyhow::Result<Read<T>>,
+    ) -> anyhow::Result<Vec<T>> {
+        let Read { records, skipped } = read_mixture(data, seed, |source| {
+            let found = read(source)?;
+            let path = source.path.display();
+            for reason in found.skipped.iter().take(SHOWN) {
+                tracing::warn!("left out: {reason}");
+            }
+            if found.skipped.len() > SHOWN {
+                tracing::warn!("{path}: and {} rows more", found.skipped.len() - SHOWN);
+            }
+            ensure!(!found.records.is_empty(), "{path}: holds no {what} that can be used");
+            Ok(found)
+        })?;
+        if !skipped.is_empty() {
+            tracing::warn!("{} rows left out, {} {what} kept", skipped.len(), records.len());
+        }
+        Ok(records)
+    }
+
+    /// Finds the files of a conversation's clips and pictures (better missed now than in the middle of an
+    /// epoch), and gives clips the run's policy where they have none of their own.
+    pub(super) fn place(&self, turns: &mut [Message]) -> Result<(), String> {
+        for part in turns.iter_mut().flat_map(|turn| &mut turn.content) {
+            if let Part::Video(media) | Part::Image(media) = part {
+                self.find(media)?;
+            }
+            if let Part::Video(clip) = part
+                && clip.policy.is_none()
+            {
+                clip.policy = self.frames.cloned();
+            }
+        }
+        Ok(())
+    }
+
+    fn find(&self, media: &mut Media) -> Result<(), String> {
+        if let Some(path) = media.source.strip_prefix("file://") {
+            media.source = path.to_owned();
+        }
+        if let Some(root) = self.media_root {
+            media.source = root.join(&media.source).to_string_lossy().into_owned();
+        }
+        let path = media.source.split_once("#t=").map_or(media.source.as_str(), |(path, _)| path);
+        if Path::new(path).exists() { Ok(()) } else { Err(format!("{path}: no such file")) }
+    }
+
+    /// Opens the run's folder.
+    pub(super) fn open_folder<T>(
+        &self,
+        command: &str,
+        args: &FileArgs,
+        loaded: &Loaded<T>,
+        seed: u64,
+    ) -> anyhow::Result<RunFolder> {
+        let dir = args.run_dir.clone().unwrap_or_else(|| Path::new("runs").join(&loaded.name));
+        let options = FolderOptions {
+            command: command.to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            fresh: args.fresh,
+            seed,
+            device: self.device.to_owned(),
+            dtype: self.dtype.to_owned(),
+        };
+        let folder = RunFolder::open(&dir, &loaded.resolved, &options);
+        folder.map_err(|error| match error.is_bad_input() {
+            true => BadInput(error.into()).into(),
+            false => error.into(),
+        })
+    }
+
+    /// Loads the model, and notes in the folder what the run is made from.
+    pub(super) fn engine(
+        &self,
+        folder: &mut RunFolder,
+        interrupt: &Interrupt,
+    ) -> anyhow::Result<Engine> {
+        let options = EngineOptions {
+            device: self.device.to_owned(),
+            dtype: self.dtype.to_owned(),
+            ingest: self.ingest.clone(),
+            feature_folder: self.feature_cache.cloned(),
+            interrupt: Some(interrupt.flag()),
+            ..EngineOptions::default()
+        };
+        crate::hub::fetch(self.model)?;
+        let engine = Engine::load(self.model, &options).map_err(|e| BadInput(e.into()))?;
+        self.record(folder, &engine.fingerprint())?;
+        Ok(engine)
+    }
+
+    /// Notes what the run is made from. What a checkpoint has learnt from is what the rest has to be learnt
+    /// from: on resume, another model or other records are refused.
+    fn record(&self, folder: &mut RunFolder, fingerprint: &str) -> anyhow::Result<()> {
+        let changed = |name: &str, before: Option<&String>, now: &str| match before {
+            Some(before) if before != now => {
+                let message = format!(
+                    "{name} has changed since the run in {} began; choose another --run-dir, or --fresh \
+                     to discard that run",
+                    folder.dir().display()
+                );
+                Err(anyhow::Error::from(BadInput(anyhow!(message))))
+            }
+            _ => Ok(()),
+        };
+        let (manifest, resumed) = (folder.manifest(), folder.resumed());
+        let mut inputs = Vec::new();
+        for source in self.sources() {
+            let (name, hash) = (source.path.display().to_string(), file_hash(&source.path)?);
+            changed(&name, manifest.inputs.get(&name).filter(|_| resumed), &hash)?;
+            inputs.push((name, hash));
+        }
+        let model = manifest.models.get(self.model).filter(|_| resumed);
+        changed(self.model, model, fingerprint)?;
+        for (name, hash) in inputs {
+            folder.record_input(&name, &hash)?;
+        }
+        Ok(folder.record_model(self.model, fingerprint)?)
+    }
+
+    /// Ends a run: writes the whole model where that is what was trained or is asked for, and says what there is.
+    pub(super) fn finish(
+        &self,
+        engine: &Engine,
+        folder: &RunFolder,
+        told: Told<'_>,
+        global: &Global,
+    ) -> anyhow::Result<()> {
+        let model = (self.save_merged || !told.adapter).then(|| folder.path("model"));
+        // A model's folder is there whole or not at all.
+        if let Some(model) = model.as_ref().filter(|model| !model.exists()) {
+            // In the type that was computed in: nothing of what was learnt is lost.
+            let dtype = if self.dtype == "bf16" { StoredDType::BF16 } else { StoredDType::F32 };
+            engine.save(model, dtype)?;
+        }
+        let adapter = told.adapter.then(|| folder.path("adapter"));
+        let places = [("adapter", &adapter), ("model", &model)];
+        let places = places.into_iter().filter_map(|(name, path)| Some((name, path.as_ref()?)));
+        let Told { steps, count, what, .. } = told;
+        if global.json {
+            let mut line = json!({"steps": steps, what: count});
+            for (name, path) in places {
+                line[name] = json!(path);
+            }
+            println!("{line}");
+        } else {
+            let places = places.map(|(name, path)| format!(", {name} in {}", path.display()));
+            println!("{steps} steps on {count} {what}{}", places.collect::<String>());
+        }
+        Ok(())
+    }
+
+    /// Gives an error of the trainer its exit status; a record is named with its file. `section` is the
+    /// trainer's part of the config.
+    pub(super) fn explain(&self, error: TrainError, section: &'static str) -> anyhow::Error {
+        match error {
+            TrainError::Interrupted => Interrupted.into(),
+            TrainError::Setting { .. } | TrainError::Objective(_) => {
+                BadInput(anyhow::Error::from(error).context(section)).into()
+            }
+            TrainError::Record { .. } | TrainError::Engine(EngineError::Media { .. }) => {
+                let named = |id: &String| {
+                    let held_out = self.eval_data.iter().flat_map(|data| data.sources());
+                    held_out.into_iter().any(|s| id.starts_with(&s.path.display().to_string()))
+                };
+                let told = match &error {
+                    TrainError::Record { id, .. } => named(id),
+                    _ => self.eval_data.is_some(),
+                };
+                let error = anyhow::Error::from(error);
+                match self.data.sources() {
+                    [source] if !told => {
+                        BadInput(error.context(source.path.display().to_string())).into()
+                    }
+                    _ => BadInput(error).into(),
+                }
+            }
+            error => error.into(),
+        }
+    }
+}
+
+/// What a finished run has to tell.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Told<'a> {
+    /// Whether an adapter was trained, or all weights.
+    pub(super) adapter: bool,
+    pub(super) steps: u64,
+    pub(super) count: usize,
+    /// What was learnt from, in the plural.
+    pub(super) what: &'a str,
+}
+
+/// Rows of a file that are told one by one when they are left out.
+const SHOWN: usize = 10;
+
+/// Reads the config with the arguments' overrides.
+pub(super) fn load<T: DeserializeOwned + Serialize>(args: &FileArgs) -> anyhow::Result<Loaded<T>> {
+    let mut overrides = args.set.clone();
+    for (key, value) in [("device", &args.device), ("dtype", &args.dtype)] {
+        overrides.extend(value.iter().map(|value| format!("{key}={value}")));
+    }
+    savi_run::load(&args.config, &overrides).map_err(|error| BadInput(error.into()).into())
+}
+
+/// Says that a run begins, or goes on.
+pub(super) fn announce(folder: &RunFolder, count: usize, records: &str) {
+    let doing = if folder.resumed() { "continuing" } else { "running" };
+    tracing::info!("{doing} in {}, {count} {records}", folder.dir().display());
+}
+
+/// Where a training writes.
+pub(super) fn io<'a>(
+    folder: &'a RunFolder,
+    metrics: &'a Metrics,
+    interrupt: &'a Interrupt,
+) -> TrainIo<'a> {
+    TrainIo { dir: folder.dir(), metrics, interrupt }
+}

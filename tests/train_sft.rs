@@ -1,0 +1,117 @@
+//! `savi train sft` on files, from the outside: what it writes, that it goes on where it was stopped, and what it refuses.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+const CONFIG: &str = r#"
+model = "builtin:tiny"
+data = ["talk.jsonl", {path = "sums.csv", fraction = 0.5}]
+device = "cpu"
+
+[sft]
+lora_r = 2
+lora_alpha = 8.0
+
+[sft.optim]
+learning_rate = 1e-3
+per_device_train_batch_size = 2
+max_steps = 24
+save_steps = 1
+"#;
+
+fn folder() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
+    write("small.toml", CONFIG);
+    let turn = |role: &str, words: &str| json!({"role": role, "content": words});
+    let talk = json!({"weight": 2.0, "messages": [turn("user", "Where does the red circle move?"),
+        turn("assistant", "left"), turn("user", "And then?"), turn("assistant", "It moves up.")]});
+    write("talk.jsonl", &format!("{talk}\n{}\n", json!({"text": "The red circle moves left."})));
+    write("sums.csv", "instruction,output\nWhat moves?,a circle\nWhat is red?,a square\n");
+    dir
+}
+
+fn command(dir: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_savi"));
+    command.args(["train", "sft", "--config", "small.toml"]).args(args).current_dir(dir);
+    command
+}
+
+fn done(dir: &Path, args: &[&str]) -> String {
+    let output = command(dir, args).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn refused(dir: &Path, args: &[&str], words: &[&str]) {
+    let output = command(dir, args).output().unwrap();
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{told}");
+    for word in words {
+        assert!(told.contains(word), "{told:?} lacks {word:?}");
+    }
+}
+
+/// What has to be the same, whatever happened on the way.
+fn results(run: &Path) -> (Vec<u8>, Vec<[Value; 3]>) {
+    let text = std::fs::read_to_string(run.join("metrics.jsonl")).unwrap();
+    let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let figures = lines.map(|line| ["step", "loss", "grad_norm"].map(|name| line[name].clone()));
+    (std::fs::read(run.join("adapter/adapter_model.safetensors")).unwrap(), figures.collect())
+}
+
+#[test]
+fn files_are_learnt_and_a_stopped_run_ends_with_the_same_bytes() {
+    let dir = folder();
+    let told: Value = serde_json::from_str(&done(dir.path(), &["--json"])).unwrap();
+    assert_eq!((&told["steps"], &told["examples"]), (&json!(24), &json!(3)));
+    let finished = results(&dir.path().join("runs/small"));
+    let loss = |at: usize| finished.1[at][1].as_f64().unwrap();
+    assert!(loss(22) + loss(23) < loss(0) + loss(1), "{:?}", finished.1);
+
+    let stopped = dir.path().join("stopped");
+    let args = ["--run-dir", "stopped"];
+    let mut child = command(dir.path(), &args).stderr(Stdio::null()).spawn().unwrap();
+    let begun = Instant::now();
+    while !stopped.join("checkpoint-2").exists() && !stopped.join("checkpoint-3").exists() {
+        assert!(child.try_wait().unwrap().is_none(), "it ended before it was stopped");
+        assert!(begun.elapsed() < Duration::from_secs(120), "no checkpoint came");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let pid = child.id().to_string();
+    assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    done(dir.path(), &args);
+    assert_eq!(results(&stopped), finished);
+}
+
+#[test]
+fn what_is_wrong_with_a_row_is_told_before_anything_is_computed() {
+    let dir = folder();
+    refused(dir.path(), &["--set", "layout=alpaca"], &["savi, trl, llama-factory, ms-swift, qwen"]);
+    refused(
+        dir.path(),
+        &["--set", "sft.max_length=8"],
+        &["record talk.jsonl: row-1", "max_length = 8"],
+    );
+    let user = json!({"role": "user", "content": "Q"});
+    let said = |words: &str| json!({"role": "assistant", "content": words});
+    let clip = json!([user, said("x")]);
+    for (row, words) in [
+        (json!({"messages": [user]}), "there is no turn of the assistant to learn"),
+        (json!({"messages": [user, said("")]}), "answer, is empty"),
+        (json!({"messages": clip, "videos": ["no.mp4"]}), "no.mp4: no such file"),
+    ] {
+        let good = json!({"text": "The red circle moves left."});
+        std::fs::write(dir.path().join("talk.jsonl"), format!("{good}\n{row}\n")).unwrap();
+        refused(dir.path(), &[], &["talk.jsonl, row 2", words]);
+    }
+    // Left out, and what is too long dropped: the run goes on with the others.
+    let args = ["--json", "--set", "bad_rows=skip", "--set", "sft.max_length=24", "--set"];
+    let args = [&args[..], &["sft.overlong=drop", "--set", "sft.optim.max_steps=1"]].concat();
+    let told: Value = serde_json::from_str(&done(dir.path(), &args)).unwrap();
+    assert_eq!((&told["steps"], &told["examples"]), (&json!(1), &json!(2)));
+}
