@@ -3,6 +3,7 @@
 mod dpo;
 mod recipe;
 
+pub(crate) use self::dpo::plan as plan_dpo;
 use crate::Global;
 
 /// Train a model.

@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow, ensure};
 use savi_data::{PairFormat, read_pairs};
-use savi_engine::{Engine, EngineError, EngineOptions, FeatureFolder, StoredDType};
+use savi_engine::{Engine, EngineError, EngineOptions, FeatureFolder, ModelDir, StoredDType};
 use savi_run::{FolderOptions, Interrupt, Loaded, Metrics, RunFolder, file_hash};
 use savi_schema::{Generate, Media, MediaPolicy, Pair, Part};
-use savi_train::{DpoConfig, EvalStrategy, TrainError, TrainIo};
+use savi_train::{DpoConfig, EvalStrategy, Plan, TrainError, TrainIo};
 use savi_video_ingest::IngestOptions;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -126,6 +126,16 @@ impl Recipe {
         format.with_context(|| format!("layout = {name:?}: expected one of {known}")).map(Some)
     }
 
+    fn engine_options(&self) -> EngineOptions {
+        EngineOptions {
+            device: self.device.clone(),
+            dtype: self.dtype.clone(),
+            ingest: self.ingest.clone(),
+            feature_folder: self.feature_cache.clone(),
+            ..EngineOptions::default()
+        }
+    }
+
     fn eval_files(&self) -> &[PathBuf] {
         self.eval_data.as_ref().map_or(&[], Files::all)
     }
@@ -183,14 +193,7 @@ pub(super) fn run(args: &Dpo, global: &Global) -> anyhow::Result<()> {
         dir.display(),
         pairs.len()
     );
-    let options = EngineOptions {
-        device: recipe.device.clone(),
-        dtype: recipe.dtype.clone(),
-        ingest: recipe.ingest.clone(),
-        feature_folder: recipe.feature_cache.clone(),
-        interrupt: Some(interrupt.flag()),
-        ..EngineOptions::default()
-    };
+    let options = EngineOptions { interrupt: Some(interrupt.flag()), ..recipe.engine_options() };
     crate::hub::fetch(&recipe.model)?;
     let mut engine = Engine::load(&recipe.model, &options).map_err(|e| BadInput(e.into()))?;
     record(&mut folder, recipe, &engine.fingerprint())?;
@@ -227,14 +230,46 @@ pub(super) fn run(args: &Dpo, global: &Global) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What the training of a config will take. A model whose weights alone are more than `memory` is not opened.
+pub(crate) fn plan(config: &Path, set: &[String], memory: Option<u64>) -> anyhow::Result<Plan> {
+    let recipe = read(config, set)?.value;
+    let pairs = recipe.pairs(recipe.data.all()).map_err(BadInput)?;
+    crate::hub::fetch(&recipe.model)?;
+    let dir = ModelDir::find(&recipe.model).map_err(|e| BadInput(e.into()))?;
+    let elements = |shape: Vec<usize>| shape.into_iter().map(|n| n as u64).product::<u64>();
+    let values: u64 = dir.files.tensors.shapes().into_iter().map(|(.., s)| elements(s)).sum();
+    let weights = values * if recipe.dtype == "bf16" { 2 } else { 4 };
+    if let Some(memory) = memory.filter(|memory| weights > *memory) {
+        let message = format!(
+            "it cannot fit: the weights of {} take {:.2} GiB in {}, {:.2} GiB of memory are there",
+            recipe.model,
+            weights as f64 / (1u64 << 30) as f64,
+            recipe.dtype,
+            memory as f64 / (1u64 << 30) as f64
+        );
+        return Err(BadInput(anyhow!(message)).into());
+    }
+    let engine = Engine::from_dir(dir, &recipe.engine_options()).map_err(|e| BadInput(e.into()))?;
+    let mut plan = savi_train::plan_dpo(&engine, &pairs, &recipe.dpo)
+        .map_err(|error| explain(error, &recipe))?;
+    if recipe.save_merged {
+        plan.disk_bytes += weights;
+    }
+    Ok(plan)
+}
+
 fn load(args: &Dpo) -> anyhow::Result<Loaded<Recipe>> {
     let mut overrides = args.set.clone();
     for (key, value) in [("device", &args.device), ("dtype", &args.dtype)] {
         overrides.extend(value.iter().map(|value| format!("{key}={value}")));
     }
+    read(&args.config, &overrides)
+}
+
+fn read(config: &Path, overrides: &[String]) -> anyhow::Result<Loaded<Recipe>> {
     let loaded: Loaded<Recipe> =
-        savi_run::load(&args.config, &overrides).map_err(|error| BadInput(error.into()))?;
-    let whose = || format!("config {}", args.config.display());
+        savi_run::load(config, overrides).map_err(|error| BadInput(error.into()))?;
+    let whose = || format!("config {}", config.display());
     loaded.value.validate().with_context(whose).map_err(BadInput)?;
     Ok(loaded)
 }

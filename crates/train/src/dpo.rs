@@ -136,7 +136,8 @@ pub fn dpo_evaluated(
     Ok(summary)
 }
 
-fn grow(engine: &Engine, pairs: &[Pair]) -> Result<Vec<Tree>, TrainError> {
+/// The trees of pairs: the prompt once, chosen and rejected answer after it.
+pub(crate) fn grow(engine: &Engine, pairs: &[Pair]) -> Result<Vec<Tree>, TrainError> {
     let tree = |pair: &Pair| {
         let turns =
             [(pair.prompt.as_slice(), pair.chosen.as_str()), (&pair.prompt, &pair.rejected)];

@@ -14,6 +14,7 @@ mod error;
 mod grpo;
 mod pack;
 mod perception;
+mod plan;
 mod sft;
 mod steps;
 
@@ -23,5 +24,6 @@ pub use error::TrainError;
 pub use grpo::{GrpoConfig, PolicyPrompt, RatioLevel, Scale, grpo};
 pub use pack::{Branch, Packed, Tree};
 pub use perception::{Head, LabelledFrames, perceive};
+pub use plan::{Plan, PlannedMemory, plan_dpo, plan_sft};
 pub use sft::{Sample, sft, sft_evaluated, sft_stream};
 pub use steps::{TrainIo, TrainSummary};
