@@ -24,6 +24,7 @@ mod hub;
 mod ingest;
 mod lessons;
 mod model;
+mod plan;
 mod report;
 mod score;
 mod serve;
@@ -68,6 +69,7 @@ enum Command {
     Generate(generate::Args),
     Ingest(ingest::Args),
     Model(model::Args),
+    Plan(plan::Args),
     Report(report::Args),
     Score(score::Args),
     Serve(serve::Args),
@@ -106,6 +108,7 @@ fn main() -> ExitCode {
         Command::Generate(args) => generate::run(args, &cli.global),
         Command::Ingest(args) => ingest::run(args, &cli.global),
         Command::Model(args) => model::run(args, &cli.global),
+        Command::Plan(args) => plan::run(&args, &cli.global),
         Command::Report(args) => report::run(args, &cli.global),
         Command::Score(args) => score::run(args, &cli.global),
         Command::Serve(args) => serve::run(args, &cli.global),

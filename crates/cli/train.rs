@@ -11,6 +11,7 @@ mod ppo;
 mod prompts;
 mod recipe;
 
+pub(crate) use self::dpo::plan as plan_dpo;
 use crate::Global;
 
 /// Train a model.

@@ -17,7 +17,7 @@ use serde_json::json;
 use crate::Global;
 use crate::exit::{BadInput, Interrupted};
 
-#[derive(Debug, Clone, clap::Args)]
+#[derive(Debug, Clone, Default, clap::Args)]
 pub(super) struct FileArgs {
     /// The run's config.
     #[arg(long, value_name = "FILE")]
@@ -265,20 +265,23 @@ impl Common<'_> {
         })
     }
 
+    pub(super) fn engine_options(&self) -> EngineOptions {
+        EngineOptions {
+            device: self.device.to_owned(),
+            dtype: self.dtype.to_owned(),
+            ingest: self.ingest.clone(),
+            feature_folder: self.feature_cache.cloned(),
+            ..EngineOptions::default()
+        }
+    }
+
     /// Loads the model, and notes in the folder what the run is made from.
     pub(super) fn engine(
         &self,
         folder: &mut RunFolder,
         interrupt: &Interrupt,
     ) -> anyhow::Result<Engine> {
-        let options = EngineOptions {
-            device: self.device.to_owned(),
-            dtype: self.dtype.to_owned(),
-            ingest: self.ingest.clone(),
-            feature_folder: self.feature_cache.cloned(),
-            interrupt: Some(interrupt.flag()),
-            ..EngineOptions::default()
-        };
+        let options = EngineOptions { interrupt: Some(interrupt.flag()), ..self.engine_options() };
         crate::hub::fetch(self.model)?;
         let engine = Engine::load(self.model, &options).map_err(|e| BadInput(e.into()))?;
         self.record(folder, &engine.fingerprint())?;

@@ -12,6 +12,7 @@ mod reference;
 
 use candle_core::backprop::GradStore;
 use savi_engine::Engine;
+use savi_models::LoraConfig;
 use savi_objectives::{PreferenceLoss, PreferenceMetrics, RewardBaseline, Totals};
 use savi_schema::Pair;
 use serde::{Deserialize, Serialize};
@@ -56,13 +57,8 @@ pub fn dpo_evaluated(
     let order = || {
         Order::new(pairs.len(), optim.step_records(), optim.seed).by(optim.train_sampling_strategy)
     };
-    let lora = config.adapter();
-    let (model, params) = (engine.model(), engine.model().params());
-    params.forget_reference()?;
-    match &lora {
-        Some(lora) => adapter::attach(engine, lora, optim.seed)?,
-        None => params.set_trains(|name| model.in_decoder(name) && !model.is_idle(name)),
-    }
+    let lora = prepare(engine, config)?;
+    let params = engine.model().params();
     let weights = params.trainable();
     let device = params.device().clone();
     let precomputed = match config.precompute_ref_log_probs && config.reads_reference() {
@@ -173,7 +169,22 @@ pub fn dpo_evaluated(
     Ok(summary)
 }
 
-fn grow(engine: &Engine, pairs: &[Pair]) -> Result<Vec<Tree>, TrainError> {
+/// Says which weights train: an adapter, which is given back, or the decoder's own.
+pub(crate) fn prepare(
+    engine: &Engine,
+    config: &DpoConfig,
+) -> Result<Option<LoraConfig>, TrainError> {
+    let (model, lora) = (engine.model(), config.adapter());
+    model.params().forget_reference()?;
+    match &lora {
+        Some(lora) => adapter::attach(engine, lora, config.optim.seed)?,
+        None => model.params().set_trains(|name| model.in_decoder(name) && !model.is_idle(name)),
+    }
+    Ok(lora)
+}
+
+/// The trees of pairs: the prompt once, chosen and rejected answer after it.
+pub(crate) fn grow(engine: &Engine, pairs: &[Pair]) -> Result<Vec<Tree>, TrainError> {
     let tree = |pair: &Pair| {
         let turns =
             [(pair.prompt.as_slice(), pair.chosen.as_str()), (&pair.prompt, &pair.rejected)];

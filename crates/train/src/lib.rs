@@ -14,6 +14,7 @@ mod error;
 mod online;
 mod pack;
 mod perception;
+mod plan;
 mod sft;
 mod steps;
 
@@ -29,5 +30,6 @@ pub use online::{
 };
 pub use pack::{Branch, Packed, Tree};
 pub use perception::{Head, LabelledFrames, perceive};
+pub use plan::{Plan, PlannedMemory, plan_dpo, plan_sft};
 pub use sft::{Sample, sft, sft_demonstrations, sft_evaluated, sft_stream};
 pub use steps::{TrainIo, TrainSummary};

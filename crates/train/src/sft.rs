@@ -7,7 +7,7 @@ use candle_core::backprop::GradStore;
 use candle_core::{DType, Tensor};
 use rayon::prelude::*;
 use savi_engine::Engine;
-use savi_models::{Pixels, Visual};
+use savi_models::{LoraConfig, Pixels, Visual};
 use savi_nn::checkpoint::Tape;
 use savi_nn::layers::Mode;
 use savi_objectives::nll;
@@ -21,6 +21,7 @@ mod plan;
 
 pub(crate) use self::order::Order;
 use self::plan::Planned;
+pub(crate) use self::plan::branches;
 
 /// An example with frames of its own, for data that never was a file.
 #[derive(Debug, Clone)]
@@ -163,13 +164,11 @@ struct Outcome {
     grads: GradStore,
 }
 
-fn train(
-    engine: &mut Engine,
+/// Says which weights train: an adapter, which is given back, or the model's own.
+pub(crate) fn prepare(
+    engine: &Engine,
     config: &SftConfig,
-    io: &TrainIo<'_>,
-    course: &Course<'_>,
-    batch: impl FnMut(&Engine, u64) -> Result<Vec<Work>, TrainError>,
-) -> Result<TrainSummary, TrainError> {
+) -> Result<Option<LoraConfig>, TrainError> {
     let lora = config.adapter();
     match &lora {
         Some(lora) => adapter::attach(engine, lora, config.optim.seed)?,
@@ -178,6 +177,17 @@ fn train(
             !(model.is_idle(name) || config.freeze_vision_tower && model.in_tower(name))
         }),
     }
+    Ok(lora)
+}
+
+fn train(
+    engine: &mut Engine,
+    config: &SftConfig,
+    io: &TrainIo<'_>,
+    course: &Course<'_>,
+    batch: impl FnMut(&Engine, u64) -> Result<Vec<Work>, TrainError>,
+) -> Result<TrainSummary, TrainError> {
+    let lora = prepare(engine, config)?;
     let weights = engine.model().params().trainable();
     let device = engine.model().params().device().clone();
     let training = Training {

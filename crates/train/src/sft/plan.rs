@@ -148,7 +148,7 @@ fn planned(
 }
 
 /// Conversations that share their start, of which the last turns are learnt.
-pub(super) fn branches(
+pub(crate) fn branches(
     engine: &Engine,
     id: &str,
     conversations: &[Vec<Message>],
