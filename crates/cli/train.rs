@@ -1,9 +1,12 @@
 //! `savi train`: the trainers on their own. Examples in files are learnt in `files`, models from scratch in `recipe`,
-//! preferences in `dpo`; what trainings on files have in common is in `common`.
+//! preferences in `dpo`, what learns from its own completions in `grpo` and `ppo`; what trainings on files have in common is in `common`.
 
 mod common;
 mod dpo;
 mod files;
+mod grpo;
+mod online;
+mod ppo;
 mod recipe;
 
 use crate::Global;
@@ -19,6 +22,10 @@ pub(crate) struct Args {
 enum Command {
     /// Preference training of an adapter on files of pairs.
     Dpo(common::FileArgs),
+    /// Group-relative policy optimisation: completions of a prompt are compared by rewards.
+    Grpo(common::FileArgs),
+    /// Proximal policy optimisation: completions by rewards, with a value head.
+    Ppo(common::FileArgs),
     /// Supervised fine-tuning on files of examples, or of a fresh model on a synthetic world.
     Sft(common::FileArgs),
 }
@@ -26,6 +33,8 @@ enum Command {
 pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
     match args.command {
         Command::Dpo(dpo) => dpo::run(&dpo, global),
+        Command::Grpo(args) => grpo::run(&args, global),
+        Command::Ppo(args) => ppo::run(&args, global),
         Command::Sft(sft) if files::is_meant(&sft) => files::run(&sft, global),
         Command::Sft(sft) => recipe::run(&sft, global),
     }

@@ -8,7 +8,7 @@ mod weights;
 
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use candle_core::{DType, Tensor};
 use savi_models::{Model, ModelFiles, Plan, Processors, VisualKind};
@@ -90,7 +90,8 @@ pub struct Engine {
     tower: Option<String>,
     options: EngineOptions,
     counts: Mutex<EngineCounts>,
-    fingerprint: String,
+    /// Of the weights as they are; made when it is asked for.
+    fingerprint: OnceLock<String>,
 }
 
 impl Engine {
@@ -146,7 +147,7 @@ impl Engine {
             tower: None,
             options: options.clone(),
             counts: Mutex::default(),
-            fingerprint: String::new(),
+            fingerprint: OnceLock::new(),
         };
         engine.weights_changed()?;
         Ok(engine)

@@ -4,6 +4,7 @@
 //! calls one answer right or wrong ([`critique`]). Both state their evidence first. [`clip`] holds
 //! the check of a pair against the frames in the space of CLIP, [`order`] the seeded order in
 //! which candidates are shown, and [`audit`] the figures that say whether verdicts mean anything.
+//! [`rewards`] has verdicts that need no judge: answers held against known ones, forms, lengths.
 //! [`labels`] has verdicts that are probabilities of labels, through [`savi_schema::Score`].
 //! This crate knows no model and never trains one; it works on texts, vectors, counts and scores.
 
@@ -13,6 +14,7 @@ pub mod critique;
 pub mod labels;
 pub mod listwise;
 pub mod order;
+pub mod rewards;
 mod text;
 
 /// Goes up when a verdict would be read otherwise than before, so that stored readings are made

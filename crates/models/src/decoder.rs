@@ -10,7 +10,7 @@ use savi_nn::attention::{Heads, KvNode, cached, tree};
 use savi_nn::checkpoint::Tape;
 use savi_nn::layers::{Linear, Mode};
 use savi_nn::ops::{
-    RopeTable, gathered_logps, gelu_tanh, linear_transposed, rms_norm, rope, softcap,
+    RopeTable, gathered_logps_at, gelu_tanh, linear_transposed, rms_norm, rope, softcap,
 };
 use savi_nn::{Forest, Fresh, Init, Params, Weight, awake};
 
@@ -453,8 +453,15 @@ impl Decoder {
         softcap(&linear_transposed(hidden, &self.head.value(mode)?)?, self.config.logit_softcap)
     }
 
-    /// Log-probability of `targets[i]` after row i, `[rows]`.
-    pub(crate) fn logps(&self, hidden: &Tensor, targets: &[u32], mode: Mode) -> Result<Tensor> {
-        gathered_logps(hidden, &self.head.value(mode)?, targets, self.config.logit_softcap)
+    /// Log-probability of `targets[i]` after row i at a temperature, `[rows]`.
+    pub(crate) fn logps(
+        &self,
+        hidden: &Tensor,
+        targets: &[u32],
+        temperature: f64,
+        mode: Mode,
+    ) -> Result<Tensor> {
+        let (head, cap) = (self.head.value(mode)?, self.config.logit_softcap);
+        gathered_logps_at(hidden, &head, targets, cap, temperature)
     }
 }

@@ -386,7 +386,18 @@ impl Model {
 
     /// Log-probability of `targets[i]` after row i, `[rows]`.
     pub fn logps(&self, hidden: &Tensor, targets: &[u32], mode: Mode) -> TensorResult<Tensor> {
-        self.decoder.logps(hidden, targets, mode)
+        self.decoder.logps(hidden, targets, 1.0, mode)
+    }
+
+    /// [`logps`](Self::logps) of logits divided by `temperature`: under the distribution that is sampled from.
+    pub fn logps_at(
+        &self,
+        hidden: &Tensor,
+        targets: &[u32],
+        temperature: f64,
+        mode: Mode,
+    ) -> TensorResult<Tensor> {
+        self.decoder.logps(hidden, targets, temperature, mode)
     }
 
     /// All base weights by name, in the checkpoint's layout, as `dtype`.

@@ -1,6 +1,7 @@
 //! The waist of the program: what methods ask of a model, whatever runs it.
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 use thiserror::Error;
 
 use crate::{Message, RgbImage, Sampling, Verdict};
@@ -180,12 +181,23 @@ pub trait Embed {
     fn embed_images(&self, images: &[RgbImage]) -> Result<Vec<Vec<f32>>, GenerateError>;
 }
 
+/// A prompt whose completions are judged.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct RewardPrompt<'a> {
+    /// Whose completions they are.
+    pub id: &'a str,
+    /// The conversation up to the completions.
+    pub messages: &'a [Message],
+    /// What else is known of it, by the names of the data's columns: the right answer, say.
+    pub columns: &'a Map<String, Value>,
+}
+
 /// Anything that judges completions.
 pub trait Reward {
     /// One verdict for each completion of the prompt; `None` where the judge gave no usable answer.
     fn judge(
         &self,
-        prompt: &[Message],
+        prompt: &RewardPrompt<'_>,
         completions: &[Completion],
     ) -> Result<Vec<Option<Verdict>>, GenerateError>;
 }

@@ -82,7 +82,8 @@ pub fn dpo(
             *baseline = baseline.after(&sums);
         }
         let ids = chosen.iter().map(|&(_, i)| pairs[i].id.clone()).collect();
-        Ok(StepOutput { grads, loss, tokens, figures: sums.named(), ids })
+        let figures = sums.named().into_iter().map(|(name, value)| (name.into(), value)).collect();
+        Ok(StepOutput { grads, loss, tokens, figures, ids })
     })?;
     adapter::save_and_merge(engine, &config.adapter(), io.dir)?;
     checkpoint::clear(io.dir)?;

@@ -11,7 +11,7 @@ mod checkpoint;
 mod config;
 mod dpo;
 mod error;
-mod grpo;
+mod online;
 mod pack;
 mod perception;
 mod sft;
@@ -20,7 +20,10 @@ mod steps;
 pub use config::{DpoConfig, OptimConfig, Overlong, SftConfig, Truncation};
 pub use dpo::dpo;
 pub use error::TrainError;
-pub use grpo::{GrpoConfig, PolicyPrompt, RatioLevel, Scale, grpo};
+pub use online::{
+    GrpoConfig, KlInReward, MultiObjective, PolicyPrompt, PpoConfig, RatioLevel, Rewards, Scale,
+    grpo, ppo,
+};
 pub use pack::{Branch, Packed, Tree};
 pub use perception::{Head, LabelledFrames, perceive};
 pub use sft::{Sample, sft, sft_demonstrations, sft_stream};

@@ -148,7 +148,7 @@ pub fn perceive(
             }
             grads.extend(part.grads)?;
         }
-        let figures = heads.heads.iter().map(|head| head.name).zip(figures).collect();
+        let figures = heads.heads.iter().map(|head| head.name.into()).zip(figures).collect();
         let ids = batch.iter().map(|(record, _)| record.id.clone()).collect();
         Ok(StepOutput { grads, loss, tokens, figures, ids })
     })?;

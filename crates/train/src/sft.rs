@@ -171,7 +171,8 @@ fn train(
             }
             grads.extend(part_grads)?;
         }
-        let figures = kinds.into_iter().map(|(kind, (sum, count))| (kind, sum / count)).collect();
+        let figures =
+            kinds.into_iter().map(|(kind, (sum, count))| (kind.into(), sum / count)).collect();
         let ids = trees.iter().map(|work| work.planned.tree.id.clone()).collect();
         Ok(StepOutput { grads, loss, tokens, figures, ids })
     })?;

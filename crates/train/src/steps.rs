@@ -1,5 +1,6 @@
 //! The loop: steps, clipping, metrics, checkpoints, resume.
 
+use std::borrow::Cow;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
@@ -35,12 +36,15 @@ pub struct TrainSummary {
     pub steps: u64,
 }
 
+/// Figures by their names in the metrics.
+pub(crate) type Figures = Vec<(Cow<'static, str>, f64)>;
+
 /// One step's gradients and figures.
 pub(crate) struct StepOutput {
     pub(crate) grads: GradStore,
     pub(crate) loss: f64,
     pub(crate) tokens: usize,
-    pub(crate) figures: Vec<(&'static str, f64)>,
+    pub(crate) figures: Figures,
     pub(crate) ids: Vec<String>,
 }
 
@@ -177,7 +181,7 @@ impl Training<'_> {
 struct Window {
     start: Instant,
     tokens: usize,
-    sums: Vec<(&'static str, f64, f64)>,
+    sums: Vec<(Cow<'static, str>, f64, f64)>,
 }
 
 impl Window {
@@ -187,10 +191,10 @@ impl Window {
 
     fn add(&mut self, output: &StepOutput) {
         self.tokens += output.tokens;
-        for &(name, value) in [("loss", output.loss)].iter().chain(&output.figures) {
-            match self.sums.iter_mut().find(|(known, ..)| *known == name) {
+        for (name, value) in [("loss".into(), output.loss)].iter().chain(&output.figures) {
+            match self.sums.iter_mut().find(|(known, ..)| known == name) {
                 Some((_, sum, steps)) => (*sum, *steps) = (*sum + value, *steps + 1.0),
-                None => self.sums.push((name, value, 1.0)),
+                None => self.sums.push((name.clone(), *value, 1.0)),
             }
         }
     }
@@ -199,7 +203,7 @@ impl Window {
         let mut line: Map<String, Value> = self
             .sums
             .iter()
-            .map(|(name, sum, steps)| ((*name).to_owned(), json!(sum / steps)))
+            .map(|(name, sum, steps)| (name.clone().into_owned(), json!(sum / steps)))
             .collect();
         let rate = self.tokens as f64 / self.start.elapsed().as_secs_f64().max(1e-9);
         line.insert("tokens_per_second".to_owned(), json!(rate.round()));

@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use savi_engine::Engine;
 use savi_engine::testing::random_text_engine;
 use savi_run::{Interrupt, Metrics};
-use savi_schema::{Completion, Generate, GenerateError, Message, Reward, Role, Verdict};
+use savi_schema::{
+    Completion, Generate, GenerateError, Message, Reward, RewardPrompt, Role, Verdict,
+};
 use savi_train::{GrpoConfig, OptimConfig, PolicyPrompt, TrainError, TrainIo, grpo};
 use serde_json::{Value, json};
 
@@ -26,7 +28,7 @@ impl Even {
 impl Reward for Even {
     fn judge(
         &self,
-        _: &[Message],
+        _: &RewardPrompt<'_>,
         completions: &[Completion],
     ) -> Result<Vec<Option<Verdict>>, GenerateError> {
         let call = self.calls.fetch_add(1, Ordering::SeqCst) + 1;
@@ -51,6 +53,7 @@ fn prompts() -> Vec<PolicyPrompt> {
         .map(|(i, words)| PolicyPrompt {
             id: format!("p{i}"),
             messages: vec![Message::text(Role::User, *words)],
+            columns: serde_json::Map::new(),
         })
         .collect()
 }

@@ -221,6 +221,6 @@ impl Generate for Engine {
     }
 
     fn fingerprint(&self) -> String {
-        self.fingerprint.clone()
+        self.fingerprint_now()
     }
 }

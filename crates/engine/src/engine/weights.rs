@@ -2,6 +2,8 @@
 //! engine's fingerprint and empties its caches.
 
 use std::path::Path;
+use std::sync::OnceLock;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use savi_models::{merge_adapters, read_adapter};
 
@@ -10,16 +12,35 @@ use crate::{EngineError, fingerprint};
 
 impl Engine {
     /// Must be called after the weights were changed, or another adapter switched on: forgets what was
-    /// computed with the old ones and names the new ones.
+    /// computed with the old ones.
     pub fn weights_changed(&mut self) -> Result<(), EngineError> {
-        self.tree.clear();
+        self.decoder_changed();
         self.features.clear();
         self.tower = match self.features.keeps() {
             true => Some(fingerprint::of_tower(&self.model, &self.processors)?),
             false => None,
         };
-        self.fingerprint = fingerprint::of(&self.model, &self.files)?;
         Ok(())
+    }
+
+    /// As [`weights_changed`](Self::weights_changed) where what sees is as it was: visual tokens stay, and no weight
+    /// is read. The fingerprint is made when somebody asks for it.
+    pub fn decoder_changed(&mut self) {
+        self.tree.clear();
+        self.fingerprint = OnceLock::new();
+    }
+
+    /// Names the weights as they are.
+    pub(super) fn fingerprint_now(&self) -> String {
+        let made = || {
+            fingerprint::of(&self.model, &self.files).unwrap_or_else(|error| {
+                // A name that no other model has: nothing is mixed with it.
+                let at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                tracing::error!("the model's fingerprint: {error}");
+                format!("unknown-{}", at.as_nanos())
+            })
+        };
+        self.fingerprint.get_or_init(made).clone()
     }
 
     /// Attaches a PEFT adapter under a name and makes it the active one.

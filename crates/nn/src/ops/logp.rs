@@ -24,6 +24,17 @@ pub fn gathered_logps(
     targets: &[u32],
     softcap: Option<f64>,
 ) -> Result<Tensor> {
+    gathered_logps_at(hidden, head, targets, softcap, 1.0)
+}
+
+/// [`gathered_logps`] of logits divided by `temperature` after the cap.
+pub fn gathered_logps_at(
+    hidden: &Tensor,
+    head: &Tensor,
+    targets: &[u32],
+    softcap: Option<f64>,
+    temperature: f64,
+) -> Result<Tensor> {
     let ((rows, width), (vocab, inputs)) = (hidden.dims2()?, head.dims2()?);
     if rows != targets.len() || width != inputs {
         bail!(
@@ -40,7 +51,10 @@ pub fn gathered_logps(
         for start in (0..rows).step_by(LOGP_CHUNK) {
             let len = LOGP_CHUNK.min(rows - start);
             let logits = super::linear_transposed(&hidden.narrow(0, start, len)?, head)?;
-            let logits = super::softcap(&logits.to_dtype(DType::F32)?, softcap)?;
+            let mut logits = super::softcap(&logits.to_dtype(DType::F32)?, softcap)?;
+            if temperature != 1.0 {
+                logits = (logits / temperature)?;
+            }
             let index =
                 Tensor::from_slice(&targets[start..start + len], (len, 1), hidden.device())?;
             parts.push(
@@ -49,8 +63,12 @@ pub fn gathered_logps(
         }
         return Tensor::cat(&parts, 0);
     }
+    // The head is linear: states divided by the temperature give logits divided by it, also under the cap,
+    // `cap tanh(x / cap) / t = (cap / t) tanh((x / t) / (cap / t))`.
+    let scaled = if temperature == 1.0 { hidden.clone() } else { (hidden / temperature)? };
+    let softcap = softcap.map(|cap| cap / temperature);
     let op = GatheredLogps { targets: Arc::from(targets), softcap };
-    hidden.contiguous()?.apply_op2(&head.contiguous()?, op)
+    scaled.contiguous()?.apply_op2(&head.contiguous()?, op)
 }
 
 /// Maximum and log of the sum of exponentials above it: `x - max - log_sum` is the log-probability
@@ -205,14 +223,16 @@ mod tests {
         let w = check::normal(&[19, 6], "w", DType::F64)?;
         let targets = [0, 18, 7, 7, 3];
         let index = Tensor::from_slice(&targets, (5, 1), h.device())?;
-        for cap in [None, Some(2.5)] {
-            let logits = super::super::softcap(&h.matmul(&w.t()?)?, cap)?;
+        for (cap, temperature) in [(None, 1.0), (Some(2.5), 1.0), (None, 0.7), (Some(2.5), 1.3)] {
+            let logits = (super::super::softcap(&h.matmul(&w.t()?)?, cap)? / temperature)?;
             let want =
                 candle_nn::ops::log_softmax(&logits, D::Minus1)?.gather(&index, 1)?.squeeze(1)?;
-            check::close(&gathered_logps(&h, &w, &targets, cap)?, &want, 1e-12)?;
+            let logps = gathered_logps_at(&h, &w, &targets, cap, temperature)?;
+            check::close(&logps, &want, 1e-12)?;
             let weight = check::normal(&[5], "weight", DType::F64)?;
             check::gradient(&[h.clone(), w.clone()], 1e-7, |t| {
-                (gathered_logps(&t[0], &t[1], &targets, cap)? * &weight)?.sum_all()
+                let logps = gathered_logps_at(&t[0], &t[1], &targets, cap, temperature)?;
+                (logps * &weight)?.sum_all()
             })?;
         }
         Ok(())

@@ -9,6 +9,6 @@ mod rope;
 
 pub use activation::{gelu_tanh, softcap, swiglu};
 pub use linear::{add_bias, linear, linear_transposed};
-pub use logp::{LOGP_CHUNK, gathered_logps, log_normaliser};
+pub use logp::{LOGP_CHUNK, gathered_logps, gathered_logps_at, log_normaliser};
 pub use norm::{layer_norm, rms_norm};
 pub use rope::{RopeTable, rope};

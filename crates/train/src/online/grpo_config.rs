@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use savi_models::{LoraConfig, LoraOptions};
-use savi_objectives::policy::{Grpo, Level, PolicyLoss, ScaleRewards, Surrogate};
+use savi_objectives::policy::{self, Grpo, Level, PolicyLoss, ScaleRewards, Surrogate};
 use savi_schema::Sampling;
 use serde::{Deserialize, Serialize};
 
@@ -20,6 +20,17 @@ pub enum Scale {
     Batch,
     /// Nothing: Dr.GRPO.
     None,
+}
+
+/// How several rewards come together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MultiObjective {
+    /// Their weighted sum is the reward.
+    #[default]
+    SumThenNormalize,
+    /// Each is normalised over its group, and the weighted sum over the step (GDPO, arXiv 2601.05242).
+    NormalizeThenSum,
 }
 
 /// Over what the ratio of new to old policy is taken.
@@ -44,8 +55,18 @@ pub struct GrpoConfig {
     pub num_generations: usize,
     /// Most tokens of a completion.
     pub max_completion_length: usize,
-    /// Of sampling. The policy's log-probs are those at temperature 1, so only 1 is taken.
+    /// Of sampling; log-probs are those at this temperature.
     pub temperature: f64,
+    /// Nucleus mass of sampling; 1 keeps every token.
+    pub top_p: f64,
+    /// Sampling keeps the k likeliest tokens; 0 keeps every token.
+    pub top_k: usize,
+    /// Sampling keeps tokens of at least this share of the likeliest one's probability; 0 keeps every token.
+    pub min_p: f64,
+    /// Forward passes whose completions are drawn at once, a multiple of `gradient_accumulation_steps`; as many as
+    /// that where it is not set, which is one step of the optimiser.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub steps_per_generation: Option<usize>,
     /// Steps that learn from the same completions.
     pub num_iterations: u64,
     /// grpo, bnpo, dr_grpo, dapo, luspo, cispo, sapo or vespo.
@@ -64,10 +85,16 @@ pub struct GrpoConfig {
     pub importance_sampling_level: RatioLevel,
     /// What advantages are divided by.
     pub scale_rewards: Scale,
+    /// How several rewards come together.
+    pub multi_objective_aggregation: MultiObjective,
+    /// Whether the KL term is multiplied by the ratio (DeepSeek-V3.2, arXiv 2512.02556).
+    pub use_bias_correction_kl: bool,
     /// How much each reward counts; empty: all the same.
     pub reward_weights: Vec<f64>,
     /// Whether completions that were cut off teach nothing.
     pub mask_truncated_completions: bool,
+    /// Writes completions and rewards to `completions.jsonl`.
+    pub log_completions: bool,
     /// Adapter rank; 0 trains all weights of the decoder.
     pub lora_r: usize,
     /// Adapter scale is `lora_alpha / lora_r`.
@@ -85,6 +112,10 @@ impl Default for GrpoConfig {
             num_generations: 8,
             max_completion_length: 256,
             temperature: 1.0,
+            top_p: 1.0,
+            top_k: 0,
+            min_p: 0.0,
+            steps_per_generation: None,
             num_iterations: 1,
             loss_type: "dapo".to_owned(),
             beta: 0.0,
@@ -93,8 +124,11 @@ impl Default for GrpoConfig {
             delta: None,
             importance_sampling_level: RatioLevel::Token,
             scale_rewards: Scale::Group,
+            multi_objective_aggregation: MultiObjective::SumThenNormalize,
+            use_bias_correction_kl: false,
             reward_weights: Vec::new(),
             mask_truncated_completions: false,
+            log_completions: true,
             lora_r: 8,
             lora_alpha: 32.0,
             lora: LoraOptions::default(),
@@ -118,9 +152,22 @@ impl GrpoConfig {
         if self.max_completion_length == 0 {
             return refuse("max_completion_length", "0".to_owned(), "at least 1");
         }
-        if self.temperature != 1.0 {
-            let reason = "the log-probs that are learnt from are those at temperature 1: only 1";
+        if !(self.temperature.is_finite() && self.temperature > 0.0) {
+            let reason = "a number above 0: without it all completions of a prompt are the same";
             return refuse("temperature", self.temperature.to_string(), reason);
+        }
+        if !(self.top_p > 0.0 && self.top_p <= 1.0) {
+            return refuse("top_p", self.top_p.to_string(), "above 0 and at most 1");
+        }
+        if !(0.0..1.0).contains(&self.min_p) {
+            return refuse("min_p", self.min_p.to_string(), "from 0 to below 1");
+        }
+        let passes = self.optim.gradient_accumulation_steps;
+        if let Some(steps) = self.steps_per_generation
+            && (steps == 0 || !steps.is_multiple_of(passes))
+        {
+            let reason = "a multiple of gradient_accumulation_steps";
+            return refuse("steps_per_generation", steps.to_string(), reason);
         }
         if self.num_iterations == 0 {
             return refuse("num_iterations", "0".to_owned(), "at least 1");
@@ -145,7 +192,11 @@ impl GrpoConfig {
             RatioLevel::Sequence => Level::Sequence,
             RatioLevel::SequenceToken => Level::SequenceToken,
         };
-        let mut loss = PolicyLoss { beta: self.beta, ..named };
+        let mut loss = PolicyLoss {
+            beta: self.beta,
+            use_bias_correction_kl: self.use_bias_correction_kl,
+            ..named
+        };
         match &mut loss.surrogate {
             Surrogate::Clip { importance_sampling_level, epsilon, epsilon_high, delta, .. } => {
                 if level != Level::Token {
@@ -172,14 +223,25 @@ impl GrpoConfig {
             Scale::Batch => ScaleRewards::Batch,
             Scale::None => ScaleRewards::None,
         };
-        Grpo { scale_rewards, ..Grpo::default() }
+        let multi_objective_aggregation = match self.multi_objective_aggregation {
+            MultiObjective::SumThenNormalize => policy::MultiObjective::SumThenNormalize,
+            MultiObjective::NormalizeThenSum => policy::MultiObjective::NormalizeThenSum,
+        };
+        Grpo { scale_rewards, multi_objective_aggregation, ..Grpo::default() }
+    }
+
+    /// Steps of the optimiser that a pass over a generation takes.
+    pub(super) fn slices(&self) -> u64 {
+        let passes = self.optim.gradient_accumulation_steps.max(1);
+        (self.steps_per_generation.unwrap_or(passes) / passes).max(1) as u64
     }
 
     pub(super) fn sampling(&self) -> Sampling {
         Sampling {
             temperature: self.temperature,
-            top_p: 1.0,
-            top_k: 0,
+            top_p: self.top_p,
+            top_k: self.top_k,
+            min_p: self.min_p,
             max_tokens: self.max_completion_length,
             ..Sampling::default()
         }

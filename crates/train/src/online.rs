@@ -1,0 +1,228 @@
+//! Training on what the policy writes itself: prompts are drawn, completed with the weights as they are, judged, and
+//! learnt from for some steps. What is learnt is the objective's affair: [`grpo`](grpo::grpo) compares the completions
+//! of a prompt with each other, [`ppo`](ppo::ppo) with what a value head expected.
+//!
+//! A *generation* is what is drawn at once. Its completions are learnt from in `passes` passes, each cut into
+//! `slices` steps of the optimiser. The weights that train are those that sample. A group, the completions of one
+//! prompt, is one packed tree: its prompt is computed once, in sampling and in learning. Rewards come in through
+//! [`Reward`].
+
+mod figures;
+mod grpo;
+mod grpo_config;
+mod log;
+mod pass;
+mod ppo;
+mod ppo_config;
+mod rollout;
+mod value_head;
+
+use std::sync::Arc;
+
+use rand::seq::SliceRandom;
+use savi_engine::Engine;
+use savi_models::LoraConfig;
+use savi_nn::Weight;
+use savi_schema::{Message, Reward, Sampling};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+pub use self::grpo::grpo;
+pub use self::grpo_config::{GrpoConfig, MultiObjective, RatioLevel, Scale};
+use self::log::CompletionLog;
+pub use self::ppo::ppo;
+pub use self::ppo_config::{KlInReward, PpoConfig};
+use self::rollout::{Group, Rollout};
+use crate::sft::{Order, take_finished};
+use crate::steps::{StepOutput, Training};
+use crate::{OptimConfig, TrainError, TrainIo, TrainSummary, adapter};
+
+/// A prompt to learn from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PolicyPrompt {
+    /// Unique among the prompts.
+    pub id: String,
+    /// The conversation up to the answer.
+    pub messages: Vec<Message>,
+    /// What else its row of the data says, for the rewards.
+    pub columns: Map<String, Value>,
+}
+
+/// Rewards under their names.
+pub type Rewards<'a> = [(String, &'a (dyn Reward + Sync))];
+
+/// What both objectives are told.
+struct Settings<'a> {
+    label: &'static str,
+    optim: &'a OptimConfig,
+    lora: Option<LoraConfig>,
+    sampling: Sampling,
+    num_generations: usize,
+    /// Steps that a pass over a generation's completions is cut into.
+    slices: u64,
+    /// Passes over them.
+    passes: u64,
+    /// Whether each pass takes the groups in an order of its own.
+    shuffles: bool,
+    /// Whether completions that were cut off teach nothing.
+    masks_truncated: bool,
+    /// How much each reward counts; empty: all the same.
+    reward_weights: &'a [f64],
+    log_completions: bool,
+}
+
+/// What stays the same from step to step.
+struct Session<'a> {
+    prompts: &'a [PolicyPrompt],
+    rewards: &'a Rewards<'a>,
+    /// How much each reward counts.
+    reward_weights: Vec<f64>,
+    settings: Settings<'a>,
+}
+
+/// What completions are worth, and what is learnt from that.
+trait Objective {
+    /// Weights that train beside the policy's.
+    fn weights(&self) -> Vec<Arc<Weight>>;
+
+    /// Says what each completion of a fresh rollout, or each of its tokens, is worth.
+    fn credit(
+        &self,
+        engine: &Engine,
+        session: &Session<'_>,
+        rollout: &mut Rollout,
+    ) -> Result<(), TrainError>;
+
+    /// The gradients of one step on these groups.
+    fn learn(
+        &self,
+        engine: &Engine,
+        session: &Session<'_>,
+        groups: &[&Group],
+        step: u64,
+    ) -> Result<StepOutput, TrainError>;
+}
+
+/// What goes from step to step.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Carried {
+    rollout: Option<Rollout>,
+}
+
+impl Settings<'_> {
+    /// Steps that learn from one generation.
+    fn steps(&self) -> u64 {
+        self.slices * self.passes
+    }
+
+    /// The groups of a step, by their places in its generation.
+    fn places(&self, groups: usize, step: u64) -> Vec<usize> {
+        let (generation, within) = (step / self.steps(), step % self.steps());
+        let (pass, slice) = (within / self.slices, (within % self.slices) as usize);
+        let mut places: Vec<usize> = (0..groups).collect();
+        if self.shuffles {
+            let names = ["mini-batches", &generation.to_string(), &pass.to_string()];
+            places.shuffle(&mut savi_nn::rng::stream(self.optim.seed, &names));
+        }
+        let size = groups / self.slices as usize;
+        places.into_iter().skip(slice * size).take(size).collect()
+    }
+}
+
+/// Trains the engine's model. With an adapter the folder gets `adapter/` and the engine holds the merged weights
+/// afterwards; else the caller saves the model.
+fn train(
+    engine: &mut Engine,
+    objective: &impl Objective,
+    prompts: &[PolicyPrompt],
+    rewards: &Rewards<'_>,
+    settings: Settings<'_>,
+    total: u64,
+    io: &TrainIo<'_>,
+) -> Result<TrainSummary, TrainError> {
+    let (optim, lora) = (settings.optim, settings.lora.clone());
+    if take_finished(engine, io)? {
+        return Ok(TrainSummary { steps: total });
+    }
+    let of_generation = optim.step_records() / settings.num_generations * settings.slices as usize;
+    match &lora {
+        Some(lora) => adapter::attach(engine, lora, optim.seed)?,
+        None => engine
+            .model()
+            .params()
+            .set_trains(|name| engine.model().in_decoder(name) && !engine.model().is_idle(name)),
+    }
+    let mut weights = engine.model().params().trainable();
+    weights.extend(objective.weights());
+    let device = engine.model().params().device().clone();
+    let mut order = Order::new(prompts.len(), of_generation, optim.seed);
+    let training = Training {
+        label: settings.label,
+        config: optim,
+        weights: &weights,
+        total,
+        io,
+        device: &device,
+    };
+    let equal = vec![1.0; rewards.len()];
+    let reward_weights =
+        if settings.reward_weights.is_empty() { equal } else { settings.reward_weights.to_vec() };
+    let mut log = CompletionLog::new(io.dir, settings.log_completions);
+    let session = Session { prompts, rewards, reward_weights, settings };
+    let steps = session.settings.steps();
+    // What several steps learn from goes with the checkpoints between them: the weights that drew it are gone.
+    let mut carried = Carried::default();
+    let summary = training.run(&mut carried, |step, carried| {
+        log.resume_at(step)?;
+        let (generation, within) = (step / steps, step % steps);
+        let rollout = match carried.rollout.take() {
+            Some(rollout) if rollout.generation == generation => rollout,
+            _ if within == 0 => {
+                engine.decoder_changed();
+                let chosen = order.of_step(generation);
+                let mut rollout = Rollout::draw(engine, &session, &chosen, generation)?;
+                objective.credit(engine, &session, &mut rollout)?;
+                log.write(step + 1, &session, &rollout)?;
+                rollout
+            }
+            _ => {
+                let reason = format!("its completions of generation {generation} are missing");
+                return Err(TrainError::Checkpoint { path: io.dir.to_owned(), reason });
+            }
+        };
+        let places = session.settings.places(rollout.groups.len(), step);
+        let groups: Vec<&Group> = places.iter().map(|&place| &rollout.groups[place]).collect();
+        let mut output = objective.learn(engine, &session, &groups, step)?;
+        for weight in &weights {
+            // Where all completions were cut off nothing is learnt, and moments decay.
+            let value = weight.tensor(true);
+            if output.grads.get(&value).is_none() {
+                output.grads.insert(&value, value.zeros_like()?);
+            }
+        }
+        carried.rollout = (within + 1 < steps).then_some(rollout);
+        Ok(output)
+    })?;
+    adapter::finish(engine, lora.as_ref(), io.dir)?;
+    Ok(summary)
+}
+
+/// Refuses what no objective can learn from.
+fn check(
+    prompts: &[PolicyPrompt],
+    rewards: &Rewards<'_>,
+    reward_weights: &[f64],
+) -> Result<(), TrainError> {
+    if prompts.is_empty() {
+        return Err(TrainError::Nothing("prompts"));
+    }
+    if rewards.is_empty() {
+        return Err(TrainError::Nothing("rewards"));
+    }
+    if !reward_weights.is_empty() && reward_weights.len() != rewards.len() {
+        let value = format!("{reward_weights:?}");
+        let reason = "there has to be one for each reward";
+        return Err(TrainError::Setting { key: "reward_weights", value, reason });
+    }
+    Ok(())
+}

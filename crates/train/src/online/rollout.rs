@@ -1,0 +1,196 @@
+//! Completions that a policy is trained on, with what they are worth.
+
+use savi_engine::Engine;
+use savi_schema::{Completion, FinishReason, Generate, Request, RewardPrompt};
+use serde::{Deserialize, Serialize};
+
+use super::pass::Pass;
+use super::{PolicyPrompt, Session};
+use crate::TrainError;
+use crate::pack::{Branch, Tree};
+use crate::steps::in_parts;
+
+/// The completions of one prompt.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Group {
+    /// Index of the prompt.
+    pub(super) prompt: usize,
+    pub(super) completions: Vec<Completion>,
+    /// Whether each completion is learnt from.
+    pub(super) counts: Vec<bool>,
+    /// Rewards of each completion, function by function; `None` where it gave none.
+    pub(super) rewards: Vec<Vec<Option<f64>>>,
+    /// Log-probs of all tokens, completion after completion, under the policy that drew them.
+    pub(super) old_logps: Vec<f32>,
+    /// Whether they are the sampler's own, and not computed again.
+    pub(super) old_are_sampled: bool,
+    /// GRPO: one for each completion.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) advantages: Vec<f64>,
+    /// PPO: of all tokens, completion after completion.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) estimates: Option<TokenEstimates>,
+}
+
+/// What PPO knows of tokens before it learns.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(super) struct TokenEstimates {
+    pub(super) values: Vec<f32>,
+    pub(super) advantages: Vec<f32>,
+    pub(super) returns: Vec<f32>,
+    pub(super) reference_logps: Vec<f32>,
+}
+
+/// One generation: what several steps may learn from.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Rollout {
+    /// Its number, from 0.
+    pub(super) generation: u64,
+    pub(super) groups: Vec<Group>,
+}
+
+impl Rollout {
+    /// Samples and judges completions of these prompts with the weights as they are.
+    pub(super) fn draw(
+        engine: &Engine,
+        session: &Session<'_>,
+        chosen: &[usize],
+        generation: u64,
+    ) -> Result<Self, TrainError> {
+        let settings = &session.settings;
+        let seed = rand::Rng::random(&mut savi_nn::rng::stream(
+            settings.optim.seed,
+            &["rollout", &generation.to_string()],
+        ));
+        let requests: Vec<Request> = chosen
+            .iter()
+            .enumerate()
+            .map(|(at, &prompt)| Request {
+                // A prompt may come twice where an epoch ends: its completions have streams of their own.
+                id: format!("{}#{at}", session.prompts[prompt].id),
+                messages: session.prompts[prompt].messages.clone(),
+                raw: None,
+                samplings: vec![settings.sampling.clone(); settings.num_generations],
+                seed,
+            })
+            .collect();
+        let drawn = engine.generate(&requests)?;
+        let mut groups: Vec<Group> = Vec::with_capacity(chosen.len());
+        for (&prompt, completions) in chosen.iter().zip(drawn) {
+            let rewards = judged(session, &session.prompts[prompt], &completions)?;
+            let cut = |c: &Completion| c.finish_reason == FinishReason::Length;
+            let counts = completions.iter().map(|c| !(settings.masks_truncated && cut(c)));
+            let counts = counts.collect();
+            groups.push(Group {
+                prompt,
+                completions,
+                counts,
+                rewards,
+                old_logps: Vec::new(),
+                old_are_sampled: true,
+                advantages: Vec::new(),
+                estimates: None,
+            });
+        }
+        let mut rollout = Self { generation, groups };
+        rollout.note_logps(engine, session)?;
+        Ok(rollout)
+    }
+
+    /// Log-probs of the drawn tokens at the temperature of sampling, over all tokens: cuts (`top_p` and its kin) are no
+    /// part of the policy. Most often the sampler has them; with both a temperature and cuts they are computed again.
+    fn note_logps(&mut self, engine: &Engine, session: &Session<'_>) -> Result<(), TrainError> {
+        let sampling = &session.settings.sampling;
+        let at_one = sampling.temperature == 1.0;
+        if at_one || !cuts(sampling) {
+            for group in &mut self.groups {
+                let of = |c: &Completion| {
+                    if at_one { c.logps.clone() } else { c.sampling_logps.clone() }
+                };
+                group.old_logps = group.completions.iter().flat_map(of).collect();
+            }
+            return Ok(());
+        }
+        let device = engine.model().params().device();
+        let groups: Vec<&Group> = self.groups.iter().collect();
+        let size = session.settings.optim.per_device_train_batch_size;
+        let size = (size / session.settings.num_generations).max(1);
+        let parts = in_parts(device, &groups, size, |part| {
+            let pass = Pass::pack(engine, session, part)?;
+            Ok(pass.look(engine, session)?.to_vec1::<f32>()?)
+        })?;
+        let mut logps = parts.into_iter().flatten();
+        for group in &mut self.groups {
+            group.old_logps = logps.by_ref().take(group.tokens()).collect();
+            group.old_are_sampled = false;
+        }
+        Ok(())
+    }
+
+    /// Rewards of all completions, row by row.
+    pub(super) fn rewards<'a>(groups: &[&'a Group]) -> Vec<Option<f64>> {
+        groups
+            .iter()
+            .flat_map(|group: &&'a Group| group.rewards.iter().flatten().copied())
+            .collect()
+    }
+}
+
+/// Whether tokens are left out before the draw.
+fn cuts(sampling: &savi_schema::Sampling) -> bool {
+    sampling.top_p < 1.0 || sampling.top_k > 0 || sampling.min_p > 0.0
+}
+
+/// What every reward says of every completion.
+fn judged(
+    session: &Session<'_>,
+    prompt: &PolicyPrompt,
+    completions: &[Completion],
+) -> Result<Vec<Vec<Option<f64>>>, TrainError> {
+    let asked =
+        RewardPrompt { id: &prompt.id, messages: &prompt.messages, columns: &prompt.columns };
+    let mut rows = vec![Vec::with_capacity(session.rewards.len()); completions.len()];
+    for (name, reward) in session.rewards {
+        let verdicts = reward.judge(&asked, completions)?;
+        if verdicts.len() != completions.len() {
+            let (given, count) = (verdicts.len(), completions.len());
+            let reason = format!("the reward {name} gave {given} verdicts on {count} completions");
+            return Err(TrainError::Record { id: prompt.id.clone(), reason });
+        }
+        for (row, verdict) in rows.iter_mut().zip(verdicts) {
+            row.push(verdict.map(|verdict| verdict.score));
+        }
+    }
+    Ok(rows)
+}
+
+impl Group {
+    /// The prompt once, its completions as branches, with the very tokens that were drawn.
+    pub(super) fn tree(&self, engine: &Engine, prompt: &PolicyPrompt) -> Result<Tree, TrainError> {
+        let tokens = engine.prompt(&prompt.messages)?;
+        let Some(shared) = tokens.ids.len().checked_sub(1) else {
+            let reason = "has an empty prompt".to_owned();
+            return Err(TrainError::Record { id: prompt.id.clone(), reason });
+        };
+        let branch = |completion: &Completion| Branch {
+            ids: [&tokens.ids[shared..], &completion.token_ids].concat(),
+            targets: 1,
+        };
+        Ok(Tree {
+            id: prompt.id.clone(),
+            root: tokens.start(shared),
+            branches: self.completions.iter().map(branch).collect(),
+        })
+    }
+
+    /// Number of tokens of its completions.
+    pub(super) fn tokens(&self) -> usize {
+        self.completions.iter().map(|c| c.token_ids.len()).sum()
+    }
+
+    /// 1 for each token that counts and 0 for others.
+    pub(super) fn weights(&self) -> impl Iterator<Item = f64> {
+        let both = self.completions.iter().zip(&self.counts);
+        both.flat_map(|(c, &counts)| vec![f64::from(counts); c.token_ids.len()])
+    }
+}
