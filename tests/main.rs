@@ -16,6 +16,7 @@ mod serve;
 mod suites;
 mod tidy;
 mod train_dpo;
+mod train_online;
 mod train_sft;
 mod videosavi;
 mod worlds;

@@ -226,3 +226,6 @@ fn check(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,5 @@
-//! Group-relative policy optimisation on a tiny model: what is rewarded comes oftener, a stopped training goes on to
-//! the same bytes, and the trainer sees the log-probs that the sampler saw.
+//! Group-relative and proximal policy optimisation on a tiny model: what is rewarded comes oftener, a stopped training
+//! goes on to the same bytes, and the trainer sees the log-probs that the sampler saw.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,7 +10,10 @@ use savi_run::{Interrupt, Metrics};
 use savi_schema::{
     Completion, Generate, GenerateError, Message, Reward, RewardPrompt, Role, Verdict,
 };
-use savi_train::{GrpoConfig, OptimConfig, PolicyPrompt, TrainError, TrainIo, grpo};
+use savi_train::{
+    GrpoConfig, OptimConfig, PolicyPrompt, PpoConfig, Rewards, TrainError, TrainIo, TrainSummary,
+    grpo, ppo,
+};
 use serde_json::{Value, json};
 
 /// Share of a completion's tokens that are even; stops the training at a call.
@@ -76,20 +79,65 @@ fn config(steps: u64) -> GrpoConfig {
     }
 }
 
+/// Either objective.
+trait Config {
+    fn train(
+        &self,
+        engine: &mut Engine,
+        rewards: &Rewards<'_>,
+        io: &TrainIo<'_>,
+    ) -> Result<TrainSummary, TrainError>;
+}
+
+impl Config for GrpoConfig {
+    fn train(
+        &self,
+        engine: &mut Engine,
+        rewards: &Rewards<'_>,
+        io: &TrainIo<'_>,
+    ) -> Result<TrainSummary, TrainError> {
+        grpo(engine, &prompts(), rewards, self, io)
+    }
+}
+
+impl Config for PpoConfig {
+    fn train(
+        &self,
+        engine: &mut Engine,
+        rewards: &Rewards<'_>,
+        io: &TrainIo<'_>,
+    ) -> Result<TrainSummary, TrainError> {
+        ppo(engine, &prompts(), rewards, self, io)
+    }
+}
+
+fn ppo_config(steps: u64) -> PpoConfig {
+    PpoConfig {
+        response_length: 6,
+        num_ppo_epochs: 2,
+        num_mini_batches: 2,
+        missing_eos_penalty: Some(0.5),
+        lora_r: 4,
+        lora_alpha: 16.0,
+        optim: OptimConfig { per_device_train_batch_size: 4, ..config(steps).optim },
+        ..PpoConfig::default()
+    }
+}
+
 fn run(
     dir: &Path,
-    config: &GrpoConfig,
+    config: &impl Config,
     reward: &Even,
     interrupt: &Interrupt,
 ) -> Result<(Engine, Vec<Value>), TrainError> {
     let mut engine = random_text_engine(3, &json!({})).unwrap();
     let metrics = Metrics::open(dir).unwrap();
     let io = TrainIo { dir, metrics: &metrics, interrupt };
-    grpo(&mut engine, &prompts(), &[("even".to_owned(), reward)], config, &io)?;
+    config.train(&mut engine, &[("even".to_owned(), reward)], &io)?;
     Ok((engine, metrics.lines().iter().map(|line| json!(line)).collect()))
 }
 
-fn whole(config: &GrpoConfig) -> (Engine, Vec<Value>) {
+fn whole(config: &impl Config) -> (Engine, Vec<Value>) {
     let dir = tempfile::tempdir().unwrap();
     run(dir.path(), config, &Even::new(None), &Interrupt::new()).unwrap()
 }
@@ -100,7 +148,7 @@ fn figure(line: &Value, name: &str) -> f64 {
 
 #[test]
 fn what_is_rewarded_comes_oftener() {
-    // All weights: an adapter of queries and values alone hardly moves a random model's words.
+    // All weights: without its head, whose rows are short, a random model's words hardly move.
     for loss_type in ["dapo", "dr_grpo", "cispo"] {
         let config = GrpoConfig { lora_r: 0, loss_type: loss_type.to_owned(), ..config(40) };
         let (_, lines) = whole(&config);
@@ -113,13 +161,35 @@ fn what_is_rewarded_comes_oftener() {
 }
 
 #[test]
+fn a_value_head_learns_what_a_completion_is_worth() {
+    let config = PpoConfig { lora_r: 0, kl_coef: 0.0, missing_eos_penalty: None, ..ppo_config(80) };
+    let mut config = PpoConfig { temperature: 1.0, vf_coef: 0.5, ..config };
+    config.optim.per_device_train_batch_size = 16;
+    let (_, lines) = whole(&config);
+    let mean = |name: &str, lines: &[Value]| {
+        lines.iter().map(|line| figure(line, name)).sum::<f64>() / lines.len() as f64
+    };
+    for name in ["objective/scores", "critic/values/mean"] {
+        let (first, last) = (mean(name, &lines[..4]), mean(name, &lines[76..]));
+        assert!(last > first + 0.15, "{name}: {first} to {last}");
+    }
+    // With nothing paid for divergence, the policy is asked alone.
+    assert!(lines.iter().all(|line| figure(line, "objective/kl") == 0.0));
+}
+
+#[test]
 fn the_sampler_is_the_policy() {
-    let (_, lines) = whole(&config(3));
-    for line in &lines {
+    let cold = GrpoConfig { temperature: 0.7, ..config(3) };
+    for line in whole(&config(3)).1.iter().chain(&whole(&cold).1) {
         assert!(figure(line, "sampling/sampling_logp_difference/max") < 1e-5, "{line}");
         // All ratios are 1 where a step learns from what it has drawn.
         assert_eq!(figure(line, "clip_ratio/region_mean"), 0.0);
     }
+    // Behind a cut the sampler's log-probs are not those of the policy: they are computed again.
+    let cut = GrpoConfig { top_p: 0.9, num_iterations: 2, ..cold };
+    let (_, lines) = whole(&cut);
+    assert_eq!(lines[0].get("sampling/sampling_logp_difference/max"), None);
+    assert!((figure(&lines[0], "val/ratio") - 1.0).abs() < 1e-6, "{}", lines[0]);
     // With the policy as it was for reference nothing is apart at first.
     let (_, lines) = whole(&GrpoConfig { beta: 0.1, ..config(3) });
     assert!(figure(&lines[0], "kl").abs() < 1e-9, "{}", lines[0]);
@@ -129,20 +199,28 @@ fn the_sampler_is_the_policy() {
 #[test]
 fn a_stopped_training_goes_on_to_the_same_bytes() {
     // The second step of a generation learns from completions whose weights are gone.
-    let config = GrpoConfig { num_iterations: 2, beta: 0.02, ..config(6) };
-    let (engine, lines) = whole(&config);
-    for stop in [1, 6, 9] {
+    let mut iterated = GrpoConfig { num_iterations: 2, beta: 0.02, ..config(6) };
+    iterated.optim.per_device_train_batch_size = 16;
+    iterated.steps_per_generation = Some(2);
+    goes_on(&iterated, &[1, 6]);
+    goes_on(&ppo_config(6), &[3, 10]);
+}
+
+fn goes_on(config: &impl Config, stops: &[usize]) {
+    let (engine, lines) = whole(config);
+    for &stop in stops {
         let dir = tempfile::tempdir().unwrap();
         let interrupt = Interrupt::new();
         let reward = Even::new(Some((stop, interrupt.clone())));
-        let stopped = run(dir.path(), &config, &reward, &interrupt);
+        let stopped = run(dir.path(), config, &reward, &interrupt);
         assert!(matches!(stopped, Err(TrainError::Interrupted)), "{:?}", stopped.err());
         let (again, resumed) =
-            run(dir.path(), &config, &Even::new(None), &Interrupt::new()).unwrap();
+            run(dir.path(), config, &Even::new(None), &Interrupt::new()).unwrap();
         assert_eq!(again.fingerprint(), engine.fingerprint(), "stopped at {stop}");
         for (a, b) in resumed.iter().zip(&lines) {
             assert_eq!(a["loss"], b["loss"]);
             assert_eq!(a["reward"], b["reward"]);
+            assert_eq!(a["grad_norm"], b["grad_norm"]);
         }
     }
 }
@@ -181,7 +259,11 @@ fn settings_that_make_no_sense_are_named() {
         refused(GrpoConfig { num_generations: 1, ..config(1) }).contains("num_generations = 1")
     );
     assert!(refused(GrpoConfig { num_generations: 5, ..config(1) }).contains("multiple"));
-    assert!(refused(GrpoConfig { temperature: 0.7, ..config(1) }).contains("temperature = 0.7"));
+    assert!(refused(GrpoConfig { temperature: 0.0, ..config(1) }).contains("temperature = 0"));
+    let sliced = GrpoConfig { steps_per_generation: Some(0), ..config(1) };
+    assert!(refused(sliced).contains("steps_per_generation = 0"));
+    let whole = PpoConfig { lora_r: 0, ..ppo_config(1) }.validate().unwrap_err().to_string();
+    assert!(whole.contains("kl_coef = 0.05"), "{whole}");
     assert!(refused(GrpoConfig { lora_r: 0, beta: 0.1, ..config(1) }).contains("lora_r"));
     let unknown = refused(GrpoConfig { loss_type: "gspo".to_owned(), ..config(1) });
     assert!(unknown.contains("gspo") && unknown.contains("dr_grpo"), "{unknown}");

@@ -31,26 +31,31 @@ pub fn grpo(
 ) -> Result<TrainSummary, TrainError> {
     config.validate()?;
     check(prompts, rewards, &config.reward_weights)?;
-    let settings = Settings {
-        label: "grpo",
-        optim: &config.optim,
-        lora: config.adapter(),
-        sampling: config.sampling(),
-        num_generations: config.num_generations,
-        slices: config.slices(),
-        passes: config.num_iterations,
-        shuffles: false,
-        masks_truncated: config.mask_truncated_completions,
-        reward_weights: &config.reward_weights,
-        log_completions: config.log_completions,
-    };
     let records = prompts.len() * config.num_generations * config.num_iterations as usize;
     let total = config.optim.total_steps(records);
-    train(engine, &GroupRelative { config }, prompts, rewards, settings, total, io)
+    train(engine, &GroupRelative { config }, prompts, rewards, config.settings(), total, io)
 }
 
-struct GroupRelative<'a> {
-    config: &'a GrpoConfig,
+impl GrpoConfig {
+    pub(super) fn settings(&self) -> Settings<'_> {
+        Settings {
+            label: "grpo",
+            optim: &self.optim,
+            lora: self.adapter(),
+            sampling: self.sampling(),
+            num_generations: self.num_generations,
+            slices: self.slices(),
+            passes: self.num_iterations,
+            shuffles: false,
+            masks_truncated: self.mask_truncated_completions,
+            reward_weights: &self.reward_weights,
+            log_completions: self.log_completions,
+        }
+    }
+}
+
+pub(super) struct GroupRelative<'a> {
+    pub(super) config: &'a GrpoConfig,
 }
 
 /// What a micro-batch gives.

@@ -43,27 +43,30 @@ pub fn ppo(
 ) -> Result<TrainSummary, TrainError> {
     config.validate()?;
     check(prompts, rewards, &config.reward_weights)?;
-    let settings = Settings {
-        label: "ppo",
-        optim: &config.optim,
-        lora: config.adapter(),
-        sampling: config.sampling(),
-        num_generations: 1,
-        slices: config.num_mini_batches,
-        passes: config.num_ppo_epochs,
-        shuffles: true,
-        masks_truncated: false,
-        reward_weights: &config.reward_weights,
-        log_completions: config.log_completions,
-    };
     let total = config.optim.total_steps(prompts.len() * config.num_ppo_epochs as usize);
-    let model = engine.model();
-    let (width, device) = (model.config().hidden_size, model.params().device().clone());
-    let head = ValueHead::new(width, config.optim.seed, &device)?;
-    train(engine, &ActorCritic { config, head }, prompts, rewards, settings, total, io)
+    let objective = ActorCritic::new(engine, config)?;
+    train(engine, &objective, prompts, rewards, config.settings(), total, io)
 }
 
-struct ActorCritic<'a> {
+impl PpoConfig {
+    pub(super) fn settings(&self) -> Settings<'_> {
+        Settings {
+            label: "ppo",
+            optim: &self.optim,
+            lora: self.adapter(),
+            sampling: self.sampling(),
+            num_generations: 1,
+            slices: self.num_mini_batches,
+            passes: self.num_ppo_epochs,
+            shuffles: true,
+            masks_truncated: false,
+            reward_weights: &self.reward_weights,
+            log_completions: self.log_completions,
+        }
+    }
+}
+
+pub(super) struct ActorCritic<'a> {
     config: &'a PpoConfig,
     head: ValueHead,
 }
@@ -218,7 +221,14 @@ impl Objective for ActorCritic<'_> {
     }
 }
 
-impl ActorCritic<'_> {
+impl<'a> ActorCritic<'a> {
+    /// The config with a fresh head on the engine's model.
+    pub(super) fn new(engine: &Engine, config: &'a PpoConfig) -> Result<Self, TrainError> {
+        let model = engine.model();
+        let (width, device) = (model.config().hidden_size, model.params().device());
+        Ok(Self { config, head: ValueHead::new(width, config.optim.seed, device)? })
+    }
+
     /// Values and the reference's log-probs of all tokens.
     fn look(
         &self,
