@@ -62,6 +62,7 @@ pub(super) struct Common<'a> {
     pub(super) model: &'a str,
     pub(super) data: &'a Files,
     pub(super) rewards: &'a [RewardFunction],
+    pub(super) reward_weights: &'a [f64],
     pub(super) device: &'a str,
     pub(super) dtype: &'a str,
     pub(super) save_merged: bool,
@@ -103,6 +104,12 @@ pub(super) fn validate<R: Recipe>(recipe: &R) -> anyhow::Result<()> {
     ensure!(!common.data.all().is_empty(), "data: give at least one file of prompts");
     ensure!(!common.rewards.is_empty(), "rewards: give at least one");
     built(common.rewards)?;
+    let (weights, count) = (common.reward_weights, common.rewards.len());
+    ensure!(
+        weights.is_empty() || weights.len() == count,
+        "{}: reward_weights = {weights:?}: there has to be one for each of {count} rewards",
+        R::NAME
+    );
     recipe.validate().context(R::NAME)
 }
 

@@ -42,6 +42,7 @@ impl online::Recipe for Recipe {
             model: &self.model,
             data: &self.data,
             rewards: &self.rewards,
+            reward_weights: &self.ppo.reward_weights,
             device: &self.device,
             dtype: &self.dtype,
             save_merged: self.save_merged,

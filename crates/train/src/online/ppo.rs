@@ -278,12 +278,14 @@ impl<'a> ActorCritic<'a> {
             scores(session, groups.iter().copied())?.into_iter().flatten().collect();
         let score = scores.iter().sum::<f64>() / scores.len().max(1) as f64;
         let mut figures: Figures = vec![
-            ("objective/kl".into(), kl / count),
-            ("objective/non_score_reward".into(), paid / count),
             ("objective/scores".into(), score),
+            ("objective/non_score_reward".into(), paid / count),
             ("objective/rlhf_reward".into(), score + paid / count),
             ("val/num_eos_tokens".into(), ended),
         ];
+        if self.config.kl_coef != 0.0 {
+            figures.push(("objective/kl".into(), kl / count));
+        }
         if weights.iter().sum::<f64>() > 1.0 {
             let explained = explained_variance(&values, &returns, &weights)?;
             figures.push(("critic/vf_explained_var".into(), explained));
