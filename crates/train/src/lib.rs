@@ -21,8 +21,7 @@ pub use config::{DpoConfig, OptimConfig, Overlong, SftConfig, Truncation};
 pub use dpo::dpo;
 pub use error::TrainError;
 pub use online::{
-    GrpoConfig, KlInReward, MultiObjective, PolicyPrompt, PpoConfig, RatioLevel, Rewards, Scale,
-    grpo, ppo,
+    GrpoConfig, KlInReward, MultiObjective, PpoConfig, RatioLevel, Rewards, Scale, grpo, ppo,
 };
 pub use pack::{Branch, Packed, Tree};
 pub use perception::{Head, LabelledFrames, perceive};
