@@ -150,6 +150,6 @@ fn mistakes_name_file_row_and_key() {
     .unwrap();
     refused("grpo", &[], &["prompts.jsonl, row 2", "missing key \"prompt\""]);
     std::fs::write(dir.path().join("prompts.jsonl"), "{\"prompt\": \"a\"}\n").unwrap();
-    refused("ppo", &[], &["exact_match", "column \"answer\""]);
+    refused("ppo", &[], &["exact_match", "no prompt has an answer"]);
     assert!(!dir.path().join("runs").exists());
 }

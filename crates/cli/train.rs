@@ -8,7 +8,6 @@ mod files;
 mod grpo;
 mod online;
 mod ppo;
-mod prompts;
 mod recipe;
 
 pub(crate) use self::dpo::plan as plan_dpo;
@@ -26,9 +25,9 @@ enum Command {
     /// Preference training on files of pairs.
     Dpo(common::FileArgs),
     /// Group-relative policy optimisation: completions of a prompt are compared by rewards.
-    Grpo(online::Args),
+    Grpo(common::FileArgs),
     /// Proximal policy optimisation: completions by rewards, with a value head.
-    Ppo(online::Args),
+    Ppo(common::FileArgs),
     /// Supervised fine-tuning on files of examples, or of a fresh model on a synthetic world.
     Sft(common::FileArgs),
 }

@@ -2,63 +2,50 @@
 
 use savi_engine::Engine;
 use savi_judge::rewards::RewardFunction;
-use savi_train::{GrpoConfig, PolicyPrompt, Rewards, TrainError, TrainIo, TrainSummary};
-use serde::{Deserialize, Serialize};
+use savi_schema::PromptRecord;
+use savi_train::{GrpoConfig, Rewards, TrainError, TrainIo, TrainSummary};
 
-use super::online::{self, Common, Files, auto, f32};
+use super::common::{Common, FileArgs, recipe};
+use super::online::{self, Online, Own};
 use crate::Global;
 
-/// One complete training.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Recipe {
-    /// A Hugging Face directory, a name on the hub, or `builtin:tiny`.
-    model: String,
-    /// Files of prompts, JSONL or JSON.
-    data: Files,
-    /// What judges completions.
-    #[serde(default)]
-    rewards: Vec<RewardFunction>,
-    /// `auto`, `cpu`, `cuda` or `cuda:N`.
-    #[serde(default = "auto")]
-    device: String,
-    /// `f32` or `bf16`.
-    #[serde(default = "f32")]
-    dtype: String,
-    /// Writes the model with the adapter merged as well, to `model` in the run folder. Without an adapter it is always
-    /// written.
-    #[serde(default)]
-    save_merged: bool,
-    /// The trainer.
-    #[serde(default)]
-    grpo: GrpoConfig,
+recipe! {
+    /// One complete training.
+    struct Recipe {
+        /// What judges completions.
+        #[serde(default)]
+        rewards: Vec<RewardFunction>,
+        /// The trainer.
+        #[serde(default)]
+        grpo: GrpoConfig,
+    }
 }
 
-impl online::Recipe for Recipe {
-    const NAME: &'static str = "grpo";
+impl Online for Recipe {
+    const SECTION: &'static str = "grpo";
+    const COMMAND: &'static str = "train grpo";
 
-    fn common(&self) -> Common<'_> {
-        Common {
-            model: &self.model,
-            data: &self.data,
+    fn keys(&self) -> Common<'_> {
+        self.common()
+    }
+
+    fn own(&self) -> Own<'_> {
+        Own {
             rewards: &self.rewards,
             reward_weights: &self.grpo.reward_weights,
-            device: &self.device,
-            dtype: &self.dtype,
-            save_merged: self.save_merged,
-            seed: self.grpo.optim.seed,
+            optim: &self.grpo.optim,
             adapter: self.grpo.lora_r > 0,
         }
     }
 
-    fn validate(&self) -> Result<(), TrainError> {
+    fn check(&self) -> Result<(), TrainError> {
         self.grpo.validate()
     }
 
     fn train(
         &self,
         engine: &mut Engine,
-        prompts: &[PolicyPrompt],
+        prompts: &[PromptRecord],
         rewards: &Rewards<'_>,
         io: &TrainIo<'_>,
     ) -> Result<TrainSummary, TrainError> {
@@ -66,7 +53,7 @@ impl online::Recipe for Recipe {
     }
 }
 
-pub(super) fn run(args: &online::Args, global: &Global) -> anyhow::Result<()> {
+pub(super) fn run(args: &FileArgs, global: &Global) -> anyhow::Result<()> {
     online::run::<Recipe>(args, global)
 }
 
@@ -80,7 +67,7 @@ mod tests {
     fn the_config_of_the_tree_loads_and_mistakes_are_refused_by_key() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/train/grpo.toml");
         let loaded = savi_run::load::<Recipe>(&path, &[]).unwrap();
-        online::validate(&loaded.value).unwrap();
+        loaded.value.validate().unwrap();
         // What is saved is what was loaded.
         let saved = toml::to_string(&loaded.resolved).unwrap();
         let again = savi_run::load_str::<Recipe>(&saved, &path, &[]).unwrap();
@@ -97,7 +84,7 @@ mod tests {
             let text = format!("{start}{text}");
             let loaded = savi_run::load_str::<Recipe>(&text, Path::new("x.toml"), &[]);
             let refused = match loaded {
-                Ok(loaded) => online::validate(&loaded.value).map_err(|e| format!("{e:#}")),
+                Ok(loaded) => loaded.value.validate().map_err(|error| format!("{error:#}")),
                 Err(error) => Err(error.to_string()),
             };
             let message = refused.unwrap_err();

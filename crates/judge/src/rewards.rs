@@ -7,7 +7,7 @@ mod answers;
 mod form;
 
 use fancy_regex::Regex;
-use savi_schema::{Completion, GenerateError, Reward, RewardPrompt, Verdict};
+use savi_schema::{Completion, GenerateError, PromptRecord, Reward, Verdict};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use thiserror::Error;
@@ -27,16 +27,18 @@ pub struct RewardError {
 pub enum RewardFunction {
     /// 1 where the completion is the known answer, spaces around them aside, else 0.
     ExactMatch {
-        /// The column with the answer.
-        #[serde(default = "answer")]
-        column: String,
+        /// The column with the answer, a dot between a column and a key in it. Where it is not given, `answer` or verl's
+        /// `reward_model.ground_truth`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        column: Option<String>,
     },
     /// 1 where the last number of the completion is the last number of the known answer, else 0. Separators of
     /// thousands are passed over.
     NumberMatch {
-        /// The column with the answer.
-        #[serde(default = "answer")]
-        column: String,
+        /// The column with the answer, a dot between a column and a key in it. Where it is not given, `answer` or verl's
+        /// `reward_model.ground_truth`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        column: Option<String>,
     },
     /// 1 where the expression is found in the completion, else 0. `^` and `$` are the whole text's ends.
     Format {
@@ -55,9 +57,8 @@ pub enum RewardFunction {
     },
 }
 
-fn answer() -> String {
-    "answer".to_owned()
-}
+/// Where known answers are looked for, unless it is said.
+const ANSWERS: [&str; 2] = ["answer", "reward_model.ground_truth"];
 
 fn one() -> f64 {
     1.0
@@ -74,12 +75,21 @@ impl RewardFunction {
         }
     }
 
-    /// The column that it reads, if any.
-    pub fn column(&self) -> Option<&str> {
+    /// The columns in which it looks for a known answer; none where it needs none.
+    pub fn columns(&self) -> Vec<&str> {
         match self {
-            Self::ExactMatch { column } | Self::NumberMatch { column } => Some(column),
-            Self::Format { .. } | Self::Overlong { .. } => None,
+            Self::ExactMatch { column } | Self::NumberMatch { column } => match column {
+                Some(column) => vec![column],
+                None => ANSWERS.to_vec(),
+            },
+            Self::Format { .. } | Self::Overlong { .. } => Vec::new(),
         }
+    }
+
+    /// Whether a prompt has what it needs to judge.
+    pub fn can_judge(&self, prompt: &PromptRecord) -> bool {
+        let columns = self.columns();
+        columns.is_empty() || answers::known(prompt, &columns).is_some()
     }
 
     /// The reward, ready to judge.
@@ -114,14 +124,15 @@ pub struct Ready {
 }
 
 impl Ready {
-    fn score(&self, prompt: &RewardPrompt<'_>, completion: &Completion) -> Option<f64> {
+    fn score(&self, prompt: &PromptRecord, completion: &Completion) -> Option<f64> {
         match &self.function {
-            RewardFunction::ExactMatch { column } => {
-                let known = answers::known(prompt.columns.get(column)?)?;
+            RewardFunction::ExactMatch { .. } => {
+                let known = answers::known(prompt, &self.function.columns())?;
                 Some(f64::from(answers::same_text(&completion.text, &known)))
             }
-            RewardFunction::NumberMatch { column } => {
-                let known = answers::last_number(&answers::known(prompt.columns.get(column)?)?)?;
+            RewardFunction::NumberMatch { .. } => {
+                let known = answers::known(prompt, &self.function.columns())?;
+                let known = answers::last_number(&known)?;
                 let given = answers::last_number(&completion.text);
                 Some(f64::from(given.is_some_and(|given| answers::same_number(given, known))))
             }
@@ -141,7 +152,7 @@ impl Ready {
 impl Reward for Ready {
     fn judge(
         &self,
-        prompt: &RewardPrompt<'_>,
+        prompt: &PromptRecord,
         completions: &[Completion],
     ) -> Result<Vec<Option<Verdict>>, GenerateError> {
         let verdict =
@@ -163,7 +174,7 @@ mod tests {
     fn scores(function: Value, answer: Value, texts: &[&str]) -> Vec<Option<f64>> {
         let function: RewardFunction = serde_json::from_value(function).unwrap();
         let columns = Map::from_iter([("answer".to_owned(), answer)]);
-        let prompt = RewardPrompt { id: "p", messages: &[], columns: &columns };
+        let prompt = PromptRecord { id: "p".to_owned(), prompt: Vec::new(), columns };
         let completion = |text: &&str| Completion {
             text: (*text).to_owned(),
             token_ids: vec![0; text.len()],
@@ -185,7 +196,13 @@ mod tests {
             [1.0, 0.0, 0.0].map(Some)
         );
         assert_eq!(scores(exact.clone(), json!(7), &["7", "8"]), [1.0, 0.0].map(Some));
-        assert_eq!(scores(exact, Value::Null, &["7"]), [None]);
+        assert_eq!(scores(exact.clone(), Value::Null, &["7"]), [None]);
+        let verl = json!({"answer": null, "reward_model": {"ground_truth": "7"}});
+        let columns = verl.as_object().unwrap().clone();
+        let verl = PromptRecord { id: "p".to_owned(), prompt: Vec::new(), columns };
+        let function: RewardFunction = serde_json::from_value(exact).unwrap();
+        assert!(function.can_judge(&verl));
+        assert_eq!(answers::known(&verl, &["reward_model.style"]), None);
         let number = json!({"func": "number_match"});
         let texts = ["5 and 3 make 8, so 1,234.", "It is 1234.0", "1234 of 2", "none", "-1234"];
         let want = [1.0, 1.0, 0.0, 0.0, 0.0].map(Some);

@@ -1,10 +1,9 @@
 //! The waist of the program: what methods ask of a model, whatever runs it.
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 use thiserror::Error;
 
-use crate::{Message, RgbImage, Sampling, Verdict};
+use crate::{Message, PromptRecord, RgbImage, Sampling, Verdict};
 
 /// A prompt as it is, without a chat template.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -181,23 +180,12 @@ pub trait Embed {
     fn embed_images(&self, images: &[RgbImage]) -> Result<Vec<Vec<f32>>, GenerateError>;
 }
 
-/// A prompt whose completions are judged.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct RewardPrompt<'a> {
-    /// Whose completions they are.
-    pub id: &'a str,
-    /// The conversation up to the completions.
-    pub messages: &'a [Message],
-    /// What else is known of it, by the names of the data's columns: the right answer, say.
-    pub columns: &'a Map<String, Value>,
-}
-
 /// Anything that judges completions.
 pub trait Reward {
     /// One verdict for each completion of the prompt; `None` where the judge gave no usable answer.
     fn judge(
         &self,
-        prompt: &RewardPrompt<'_>,
+        prompt: &PromptRecord,
         completions: &[Completion],
     ) -> Result<Vec<Option<Verdict>>, GenerateError>;
 }

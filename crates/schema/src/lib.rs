@@ -18,7 +18,7 @@ mod serve;
 pub use clip::{Clip, ClipMetadata, Frame, RgbImage};
 pub use generate::{
     Alternative, Completion, Embed, FinishReason, Generate, GenerateError, RawPrompt, Request,
-    Reward, RewardPrompt, Score, ScoreRequest, TokenScore,
+    Reward, Score, ScoreRequest, TokenScore,
 };
 pub use message::{Media, Message, Part, Role};
 pub use policy::{CountRule, FrameSampling, MediaPolicy, PolicyError};

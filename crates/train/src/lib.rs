@@ -25,8 +25,7 @@ pub use config::{
 pub use dpo::{dpo, dpo_evaluated};
 pub use error::TrainError;
 pub use online::{
-    GrpoConfig, KlInReward, MultiObjective, PolicyPrompt, PpoConfig, RatioLevel, Rewards, Scale,
-    grpo, ppo,
+    GrpoConfig, KlInReward, MultiObjective, PpoConfig, RatioLevel, Rewards, Scale, grpo, ppo,
 };
 pub use pack::{Branch, Packed, Tree};
 pub use perception::{Head, LabelledFrames, perceive};

@@ -23,9 +23,8 @@ use rand::seq::SliceRandom;
 use savi_engine::Engine;
 use savi_models::LoraConfig;
 use savi_nn::Weight;
-use savi_schema::{Message, Reward, Sampling};
+use savi_schema::{PromptRecord, Reward, Sampling};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 
 pub use self::grpo::grpo;
 pub use self::grpo_config::{GrpoConfig, MultiObjective, RatioLevel, Scale};
@@ -36,17 +35,6 @@ use self::rollout::{Group, Rollout};
 use crate::sft::{Order, take_finished};
 use crate::steps::{StepOutput, Training};
 use crate::{OptimConfig, TrainError, TrainIo, TrainSummary, adapter};
-
-/// A prompt to learn from.
-#[derive(Debug, Clone, PartialEq)]
-pub struct PolicyPrompt {
-    /// Unique among the prompts.
-    pub id: String,
-    /// The conversation up to the answer.
-    pub messages: Vec<Message>,
-    /// What else its row of the data says, for the rewards.
-    pub columns: Map<String, Value>,
-}
 
 /// Rewards under their names.
 pub type Rewards<'a> = [(String, &'a (dyn Reward + Sync))];
@@ -73,7 +61,7 @@ struct Settings<'a> {
 
 /// What stays the same from step to step.
 struct Session<'a> {
-    prompts: &'a [PolicyPrompt],
+    prompts: &'a [PromptRecord],
     rewards: &'a Rewards<'a>,
     /// How much each reward counts.
     reward_weights: Vec<f64>,
@@ -134,7 +122,7 @@ impl Settings<'_> {
 fn train(
     engine: &mut Engine,
     objective: &impl Objective,
-    prompts: &[PolicyPrompt],
+    prompts: &[PromptRecord],
     rewards: &Rewards<'_>,
     settings: Settings<'_>,
     total: u64,
@@ -210,7 +198,7 @@ fn train(
 
 /// Refuses what no objective can learn from.
 fn check(
-    prompts: &[PolicyPrompt],
+    prompts: &[PromptRecord],
     rewards: &Rewards<'_>,
     reward_weights: &[f64],
 ) -> Result<(), TrainError> {

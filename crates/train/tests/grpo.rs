@@ -8,11 +8,10 @@ use savi_engine::Engine;
 use savi_engine::testing::random_text_engine;
 use savi_run::{Interrupt, Metrics};
 use savi_schema::{
-    Completion, Generate, GenerateError, Message, Reward, RewardPrompt, Role, Verdict,
+    Completion, Generate, GenerateError, Message, PromptRecord, Reward, Role, Verdict,
 };
 use savi_train::{
-    GrpoConfig, OptimConfig, PolicyPrompt, PpoConfig, Rewards, TrainError, TrainIo, TrainSummary,
-    grpo, ppo,
+    GrpoConfig, OptimConfig, PpoConfig, Rewards, TrainError, TrainIo, TrainSummary, grpo, ppo,
 };
 use serde_json::{Value, json};
 
@@ -31,7 +30,7 @@ impl Even {
 impl Reward for Even {
     fn judge(
         &self,
-        _: &RewardPrompt<'_>,
+        _: &PromptRecord,
         completions: &[Completion],
     ) -> Result<Vec<Option<Verdict>>, GenerateError> {
         let call = self.calls.fetch_add(1, Ordering::SeqCst) + 1;
@@ -49,13 +48,13 @@ impl Reward for Even {
     }
 }
 
-fn prompts() -> Vec<PolicyPrompt> {
+fn prompts() -> Vec<PromptRecord> {
     ["left right", "up", "which way", "down down"]
         .iter()
         .enumerate()
-        .map(|(i, words)| PolicyPrompt {
+        .map(|(i, words)| PromptRecord {
             id: format!("p{i}"),
-            messages: vec![Message::text(Role::User, *words)],
+            prompt: vec![Message::text(Role::User, *words)],
             columns: serde_json::Map::new(),
         })
         .collect()

@@ -1,15 +1,25 @@
 //! Answers in a text, and whether two are the same.
 
+use savi_schema::PromptRecord;
 use serde_json::Value;
 
-/// A known answer as a column of the data has it; none where the column is empty.
-pub(super) fn known(value: &Value) -> Option<String> {
-    match value {
+/// The known answer to a prompt in the first of these columns that has one, a dot standing between a column and a key
+/// in it.
+pub(super) fn known(prompt: &PromptRecord, columns: &[&str]) -> Option<String> {
+    let text = |value: &Value| match value {
         Value::String(text) => Some(text.clone()),
         Value::Number(number) => Some(number.to_string()),
         Value::Bool(truth) => Some(truth.to_string()),
         Value::Null | Value::Array(_) | Value::Object(_) => None,
-    }
+    };
+    columns.iter().find_map(|name| {
+        let whole = prompt.columns.get(*name);
+        let inside = || {
+            let (column, key) = name.split_once('.')?;
+            prompt.columns.get(column)?.get(key)
+        };
+        text(whole.or_else(inside)?)
+    })
 }
 
 /// Whether two texts are the same, spaces around them aside.

@@ -13,10 +13,12 @@ use savi_objectives::policy::{
     self, Advantages, PolicyMetrics, PolicyTokens, RewardTable, Totals, policy_loss,
 };
 
+use savi_schema::PromptRecord;
+
 use super::figures::figures;
 use super::pass::Pass;
 use super::rollout::{Group, Rollout};
-use super::{GrpoConfig, Objective, PolicyPrompt, Rewards, Session, Settings, check, train};
+use super::{GrpoConfig, Objective, Rewards, Session, Settings, check, train};
 use crate::steps::{StepOutput, in_parts, part_size};
 use crate::{TrainError, TrainIo, TrainSummary};
 
@@ -24,7 +26,7 @@ use crate::{TrainError, TrainIo, TrainSummary};
 /// folder gets `adapter/` and the engine holds the merged weights afterwards; else the caller saves the model.
 pub fn grpo(
     engine: &mut Engine,
-    prompts: &[PolicyPrompt],
+    prompts: &[PromptRecord],
     rewards: &Rewards<'_>,
     config: &GrpoConfig,
     io: &TrainIo<'_>,

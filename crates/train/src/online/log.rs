@@ -65,7 +65,7 @@ impl CompletionLog {
                 let rewards: Map<String, Value> = names.zip(scores).collect();
                 let mut row = json!({
                     "step": step, "id": prompt.id,
-                    "prompt": prompt.messages.last().map(Message::words),
+                    "prompt": prompt.prompt.last().map(Message::words),
                     "completion": completion.text, "tokens": completion.token_ids.len(),
                     "cut_off": completion.finish_reason == FinishReason::Length,
                     "rewards": rewards,

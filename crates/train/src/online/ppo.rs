@@ -21,13 +21,13 @@ use savi_objectives::policy::{
     Advantages, Gae, PolicyMetrics, PolicyTokens, RewardTable, Totals, Trajectory, ValueMetrics,
     ValueTokens, explained_variance, gae, kl_in_reward, policy_loss, value_loss, whiten,
 };
-use savi_schema::FinishReason;
+use savi_schema::{FinishReason, PromptRecord};
 
 use super::figures::figures;
 use super::pass::Pass;
 use super::rollout::{Group, Rollout, TokenEstimates};
 use super::value_head::ValueHead;
-use super::{Objective, PolicyPrompt, PpoConfig, Rewards, Session, Settings, check, train};
+use super::{Objective, PpoConfig, Rewards, Session, Settings, check, train};
 use crate::steps::{Figures, StepOutput, in_parts, part_size};
 use crate::{TrainError, TrainIo, TrainSummary};
 
@@ -36,7 +36,7 @@ use crate::{TrainError, TrainIo, TrainSummary};
 /// model.
 pub fn ppo(
     engine: &mut Engine,
-    prompts: &[PolicyPrompt],
+    prompts: &[PromptRecord],
     rewards: &Rewards<'_>,
     config: &PpoConfig,
     io: &TrainIo<'_>,

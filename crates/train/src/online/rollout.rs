@@ -1,11 +1,11 @@
 //! Completions that a policy is trained on, with what they are worth.
 
 use savi_engine::Engine;
-use savi_schema::{Completion, FinishReason, Generate, Request, RewardPrompt};
+use savi_schema::{Completion, FinishReason, Generate, PromptRecord, Request};
 use serde::{Deserialize, Serialize};
 
+use super::Session;
 use super::pass::Pass;
-use super::{PolicyPrompt, Session};
 use crate::TrainError;
 use crate::pack::{Branch, Tree};
 use crate::steps::in_parts;
@@ -68,7 +68,7 @@ impl Rollout {
             .map(|(at, &prompt)| Request {
                 // A prompt may come twice where an epoch ends: its completions have streams of their own.
                 id: format!("{}#{at}", session.prompts[prompt].id),
-                messages: session.prompts[prompt].messages.clone(),
+                messages: session.prompts[prompt].prompt.clone(),
                 raw: None,
                 samplings: vec![settings.sampling.clone(); settings.num_generations],
                 seed,
@@ -144,14 +144,12 @@ fn cuts(sampling: &savi_schema::Sampling) -> bool {
 /// What every reward says of every completion.
 fn judged(
     session: &Session<'_>,
-    prompt: &PolicyPrompt,
+    prompt: &PromptRecord,
     completions: &[Completion],
 ) -> Result<Vec<Vec<Option<f64>>>, TrainError> {
-    let asked =
-        RewardPrompt { id: &prompt.id, messages: &prompt.messages, columns: &prompt.columns };
     let mut rows = vec![Vec::with_capacity(session.rewards.len()); completions.len()];
     for (name, reward) in session.rewards {
-        let verdicts = reward.judge(&asked, completions)?;
+        let verdicts = reward.judge(prompt, completions)?;
         if verdicts.len() != completions.len() {
             let (given, count) = (verdicts.len(), completions.len());
             let reason = format!("the reward {name} gave {given} verdicts on {count} completions");
@@ -166,8 +164,8 @@ fn judged(
 
 impl Group {
     /// The prompt once, its completions as branches, with the very tokens that were drawn.
-    pub(super) fn tree(&self, engine: &Engine, prompt: &PolicyPrompt) -> Result<Tree, TrainError> {
-        let tokens = engine.prompt(&prompt.messages)?;
+    pub(super) fn tree(&self, engine: &Engine, prompt: &PromptRecord) -> Result<Tree, TrainError> {
+        let tokens = engine.prompt(&prompt.prompt)?;
         let Some(shared) = tokens.ids.len().checked_sub(1) else {
             let reason = "has an empty prompt".to_owned();
             return Err(TrainError::Record { id: prompt.id.clone(), reason });

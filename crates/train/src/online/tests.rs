@@ -17,23 +17,23 @@ struct Even;
 impl Reward for Even {
     fn judge(
         &self,
-        _: &savi_schema::RewardPrompt<'_>,
+        _: &PromptRecord,
         completions: &[Completion],
     ) -> Result<Vec<Option<Verdict>>, GenerateError> {
         let score = |c: &Completion| {
             let even = c.token_ids.iter().filter(|&&id| id % 2 == 0).count();
             let score = even as f64 / c.token_ids.len() as f64;
-            Some(Verdict { score, criteria: Map::new(), raw: String::new() })
+            Some(Verdict { score, criteria: serde_json::Map::new(), raw: String::new() })
         };
         Ok(completions.iter().map(score).collect())
     }
 }
 
-fn prompts() -> Vec<PolicyPrompt> {
-    let prompt = |(i, words): (usize, &&str)| PolicyPrompt {
+fn prompts() -> Vec<PromptRecord> {
+    let prompt = |(i, words): (usize, &&str)| PromptRecord {
         id: format!("p{i}"),
-        messages: vec![Message::text(Role::User, *words)],
-        columns: Map::new(),
+        prompt: vec![Message::text(Role::User, *words)],
+        columns: serde_json::Map::new(),
     };
     ["left right", "up", "which way", "down down"].iter().enumerate().map(prompt).collect()
 }
