@@ -355,12 +355,12 @@ impl Common<'_> {
                 BadInput(anyhow::Error::from(error).context(section)).into()
             }
             TrainError::Record { .. } | TrainError::Engine(EngineError::Media { .. }) => {
-                let named = |id: &String| {
-                    let held_out = self.eval_data.iter().flat_map(|data| data.sources());
-                    held_out.into_iter().any(|s| id.starts_with(&s.path.display().to_string()))
-                };
+                let mut held_out = self.eval_data.iter().flat_map(|data| data.sources());
+                // A held-out record names its file; of media it is not known whose they are.
                 let told = match &error {
-                    TrainError::Record { id, .. } => named(id),
+                    TrainError::Record { id, .. } => {
+                        held_out.any(|source| id.starts_with(&*source.path.to_string_lossy()))
+                    }
                     _ => self.eval_data.is_some(),
                 };
                 let error = anyhow::Error::from(error);
