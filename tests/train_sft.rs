@@ -115,3 +115,19 @@ fn what_is_wrong_with_a_row_is_told_before_anything_is_computed() {
     let told: Value = serde_json::from_str(&done(dir.path(), &args)).unwrap();
     assert_eq!((&told["steps"], &told["examples"]), (&json!(1), &json!(2)));
 }
+
+#[test]
+fn held_out_files_are_looked_at() {
+    let dir = folder();
+    let text = json!({"text": "The blue circle moves left."});
+    std::fs::write(dir.path().join("held.jsonl"), format!("{text}\n")).unwrap();
+    let held_out = ["--set", "eval_data=held.jsonl", "--set"];
+    refused(dir.path(), &held_out[..2], &["eval_data goes with sft.optim.eval_strategy"]);
+    let args = ["sft.optim.eval_strategy=steps", "--set", "sft.optim.max_steps=2"];
+    done(dir.path(), &[&held_out[..], &args].concat());
+    let run = dir.path().join("runs/small");
+    let text = std::fs::read_to_string(run.join("metrics.jsonl")).unwrap();
+    assert_eq!(text.matches("\"eval_loss\"").count(), 2, "{text}");
+    let manifest = std::fs::read_to_string(run.join("manifest.json")).unwrap();
+    assert!(manifest.contains("held.jsonl"), "{manifest}");
+}

@@ -177,9 +177,9 @@ impl Common<'_> {
         seed: u64,
         read: impl Fn(&DataSource) -> anyhow::Result<Read<T>>,
     ) -> anyhow::Result<(Vec<T>, Vec<T>)> {
-        let records = self.mixture(self.data, what, seed, &read)?;
+        let records = mixture(self.data, what, seed, &read)?;
         let Some(data) = self.eval_data else { return Ok((records, Vec::new())) };
-        let mut held_out = self.mixture(data, what, seed, &read)?;
+        let mut held_out = mixture(data, what, seed, &read)?;
         if let [source] = data.sources() {
             for record in &mut held_out {
                 let id = record.id_mut();
@@ -187,31 +187,6 @@ impl Common<'_> {
             }
         }
         Ok((records, held_out))
-    }
-
-    fn mixture<T: Named>(
-        &self,
-        data: &Data,
-        what: &str,
-        seed: u64,
-        read: impl Fn(&DataSource) -> anyhow::Result<Read<T>>,
-    ) -> anyhow::Result<Vec<T>> {
-        let Read { records, skipped } = read_mixture(data, seed, |source| {
-            let found = read(source)?;
-            let path = source.path.display();
-            for reason in found.skipped.iter().take(SHOWN) {
-                tracing::warn!("left out: {reason}");
-            }
-            if found.skipped.len() > SHOWN {
-                tracing::warn!("{path}: and {} rows more", found.skipped.len() - SHOWN);
-            }
-            ensure!(!found.records.is_empty(), "{path}: holds no {what} that can be used");
-            Ok(found)
-        })?;
-        if !skipped.is_empty() {
-            tracing::warn!("{} rows left out, {} {what} kept", skipped.len(), records.len());
-        }
-        Ok(records)
     }
 
     /// Finds the files of a conversation's clips and pictures (better missed now than in the middle of an
@@ -358,12 +333,12 @@ impl Common<'_> {
                 BadInput(anyhow::Error::from(error).context(section)).into()
             }
             TrainError::Record { .. } | TrainError::Engine(EngineError::Media { .. }) => {
-                let named = |id: &String| {
-                    let held_out = self.eval_data.iter().flat_map(|data| data.sources());
-                    held_out.into_iter().any(|s| id.starts_with(&s.path.display().to_string()))
-                };
+                let mut held_out = self.eval_data.iter().flat_map(|data| data.sources());
+                // A held-out record names its file; of media it is not known whose they are.
                 let told = match &error {
-                    TrainError::Record { id, .. } => named(id),
+                    TrainError::Record { id, .. } => {
+                        held_out.any(|source| id.starts_with(&*source.path.to_string_lossy()))
+                    }
                     _ => self.eval_data.is_some(),
                 };
                 let error = anyhow::Error::from(error);
@@ -388,6 +363,31 @@ pub(super) struct Told<'a> {
     pub(super) count: usize,
     /// What was learnt from, in the plural.
     pub(super) what: &'a str,
+}
+
+/// One data set of several files.
+fn mixture<T: Named>(
+    data: &Data,
+    what: &str,
+    seed: u64,
+    read: impl Fn(&DataSource) -> anyhow::Result<Read<T>>,
+) -> anyhow::Result<Vec<T>> {
+    let Read { records, skipped } = read_mixture(data, seed, |source| {
+        let found = read(source)?;
+        let path = source.path.display();
+        for reason in found.skipped.iter().take(SHOWN) {
+            tracing::warn!("left out: {reason}");
+        }
+        if found.skipped.len() > SHOWN {
+            tracing::warn!("{path}: and {} rows more", found.skipped.len() - SHOWN);
+        }
+        ensure!(!found.records.is_empty(), "{path}: holds no {what} that can be used");
+        Ok(found)
+    })?;
+    if !skipped.is_empty() {
+        tracing::warn!("{} rows left out, {} {what} kept", skipped.len(), records.len());
+    }
+    Ok(records)
 }
 
 /// Rows of a file that are told one by one when they are left out.
