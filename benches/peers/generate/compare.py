@@ -79,20 +79,21 @@ def main():
     for other in workers.values():
         other.close()
     if only in "memory":
-        peaks = {}
-        for name, tasks in (("savi", ["branches", "prefill"]), ("transformers", ["branches", "prefill"]), ("llamacpp", ["single", "prefill"])):
-            try:
-                alone = Worker(commands[name])
-            except (RuntimeError, json.JSONDecodeError, OSError):
-                continue
-            for task in tasks:
-                alone.ask(task, next(seeds))
-            peaks[name] = alone.peak / 1024
-            alone.close()
-        print("peak resident MiB: " + ", ".join(f"{name} {peak:.0f}" for name, peak in peaks.items()))
-        for name, peak in peaks.items():
-            if name != "savi":
-                ratios.append(("memory" if name == "transformers" else f"{name}-memory", peaks["savi"] / peak))
+        # The same tasks on both sides.
+        for name, tasks in (("transformers", ["branches", "prefill"]), ("llamacpp", ["single", "prefill"])):
+            peaks = {}
+            for who in ("savi", name):
+                try:
+                    alone = Worker(commands[who])
+                except (RuntimeError, json.JSONDecodeError, OSError):
+                    continue
+                for task in tasks:
+                    alone.ask(task, next(seeds))
+                peaks[who] = alone.peak / 1024
+                alone.close()
+            if len(peaks) == 2:
+                print(f"peak resident MiB of {' and '.join(tasks)}: savi {peaks['savi']:.0f}, {name} {peaks[name]:.0f}", flush=True)
+                ratios.append(("memory" if name == "transformers" else f"{name}-memory", peaks["savi"] / peaks[name]))
     if only in "sharing-speedup":
         clips = Worker([worker, "-"])
         seconds = {"sharing": [], "alone": []}
