@@ -114,6 +114,10 @@ fn assert_same(actual: &Path, expected: &BTreeMap<PathBuf, Vec<u8>>, what: &str)
     let names = |files: &BTreeMap<PathBuf, Vec<u8>>| files.keys().cloned().collect::<Vec<_>>();
     assert_eq!(names(&actual), names(expected), "{what}");
     for (name, bytes) in expected {
+        // It tells times and rates.
+        if name.ends_with("trainer_state.json") {
+            continue;
+        }
         assert!(actual[name] == *bytes, "{what}: {} differs", name.display());
     }
 }

@@ -329,9 +329,9 @@ fn what_cannot_be_learnt_is_refused() {
     let io = TrainIo { dir: dir.path(), metrics: &metrics, interrupt: &Interrupt::new() };
     let nothing = dpo(&mut engine, &[], &dpo_config(2, 1), &io).unwrap_err().to_string();
     assert!(nothing.contains("pairs"), "{nothing}");
-    let bad = DpoConfig { lora_r: 0, ..dpo_config(2, 1) };
+    let bad = DpoConfig { lora_alpha: -1.0, ..dpo_config(2, 1) };
     let refused = dpo(&mut engine, &pairs(data.path()), &bad, &io).unwrap_err().to_string();
-    assert!(refused.contains("lora_r"), "{refused}");
+    assert!(refused.contains("lora_alpha"), "{refused}");
 }
 
 /// Evaluated every step, and held to be the better the less it has learnt.

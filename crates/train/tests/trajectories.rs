@@ -141,6 +141,8 @@ fn begin(engine: &Engine, adapter: &LoraConfig, warm: bool, dir: &Path) {
     candle_core::safetensors::save(&values, folder.join("trainable.safetensors")).unwrap();
     let none = std::collections::HashMap::<String, Tensor>::new();
     candle_core::safetensors::save(&none, folder.join("optimizer.safetensors")).unwrap();
+    // Of a training that carries a mean of rewards: none yet.
+    std::fs::write(folder.join("carried.json"), r#"{"mean": 0.0, "count": 0.0}"#).unwrap();
     params.remove_adapter("default").unwrap();
 }
 
