@@ -200,9 +200,6 @@ fn distances(golden: &Golden, name: &str, lines: &[Value]) -> BTreeMap<String, f
 fn follows(golden: &Golden, name: &str, more: &Value) {
     let lines = replay(golden, name, more);
     let off = distances(golden, name, &lines);
-    if std::env::var_os("SAVI_TRAJECTORIES").is_some() {
-        eprintln!("{name}: {off:?}");
-    }
     for (figure, off) in off {
         let most = if figure == "grad_norm" { NORM } else { LOSS };
         assert!(off < most, "{name} {more}: {figure} is {off:e} off");

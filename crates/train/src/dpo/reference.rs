@@ -21,7 +21,8 @@ const NAME: &str = "reference";
 struct Line {
     /// The pair's place: ids of pairs may be there twice.
     place: String,
-    id: String,
+    /// Its id.
+    pair: String,
     chosen: f64,
     rejected: f64,
 }
@@ -66,8 +67,8 @@ pub(super) fn log_probs(
             let missing: Vec<Place> = missing.iter().map(|&at| (at, batch * size + at)).collect();
             let told = in_parts(device, &missing, size, |part| asked.ask(part))?.concat();
             let line = |(&(_, at), [chosen, rejected]): (&Place, Reference)| {
-                let (place, id) = (places[at].clone(), pairs[at].id.clone());
-                vec![Line { place, id, chosen, rejected }]
+                let (place, pair) = (places[at].clone(), pairs[at].id.clone());
+                vec![Line { place, pair, chosen, rejected }]
             };
             Ok::<_, TrainError>(missing.iter().zip(told).map(line).collect())
         })?;
