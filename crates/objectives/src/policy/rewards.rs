@@ -42,7 +42,8 @@ pub fn reward_figures(
             // A group of one does not vary; one with too few rewards to tell does not count (TRL).
             None => *size == 1.0,
         });
-    let still: f64 = still.map(|(_, size)| size).sum();
+    // From 0: the sum of nothing is minus zero.
+    let still = still.fold(0.0, |sum: f64, (_, size)| sum + size);
     let completions = table.groups.len().max(1) as f64;
     rows.push(("frac_reward_zero_std".to_string(), still / completions));
     Ok(rows)

@@ -21,6 +21,9 @@ pub(super) fn figures(session: &Session<'_>, groups: &[&Group]) -> Result<Figure
         .into_iter()
         .map(|(name, value)| (name.into(), value))
         .collect();
+    // Groups of one never vary: nothing follows from that.
+    let compared = session.settings.num_generations > 1;
+    figures.retain(|(name, _)| compared || &**name != "frac_reward_zero_std");
     let completions: Vec<_> = groups.iter().flat_map(|group| &group.completions).collect();
     let cut = completions.iter().filter(|c| c.finish_reason == FinishReason::Length).count();
     figures

@@ -12,7 +12,6 @@ use savi_nn::layers::Mode;
 use savi_objectives::policy::{
     self, Advantages, PolicyMetrics, PolicyTokens, RewardTable, Totals, policy_loss,
 };
-
 use savi_schema::PromptRecord;
 
 use super::figures::figures;
