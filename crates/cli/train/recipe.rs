@@ -70,7 +70,7 @@ const TEMPLATE: &str = include_str!("chat_template.jinja");
 
 /// Where a recipe's records come from.
 enum World<'a> {
-    Shapes { lessons: &'a Lessons, prompts: Prompts },
+    Shapes { lessons: &'a Lessons, prompts: Box<Prompts> },
     Arithmetic(&'a Exercises),
 }
 
@@ -106,7 +106,9 @@ impl Recipe {
 
     fn world(&self) -> anyhow::Result<World<'_>> {
         match (&self.lessons, &self.exercises) {
-            (Some(lessons), _) => Ok(World::Shapes { lessons, prompts: Prompts::builtin()? }),
+            (Some(lessons), _) => {
+                Ok(World::Shapes { lessons, prompts: Box::new(Prompts::builtin()?) })
+            }
             (None, Some(exercises)) => Ok(World::Arithmetic(exercises)),
             (None, None) => Err(anyhow!("a recipe has either [lessons] or [exercises]")),
         }

@@ -118,7 +118,8 @@ fn parquet_rows_are_read_as_they_were_written() {
     let mut writer = SerializedFileWriter::new(file, schema, packed.build().into()).unwrap();
     let mut group = writer.next_row_group().unwrap();
     // Two rows: one with a system's turn before the user's, the other with the user's alone and no style.
-    let columns: [(&[&str], Option<&[i16]>, Option<&[i16]>); 5] = [
+    type Column<'a> = (&'a [&'a str], Option<&'a [i16]>, Option<&'a [i16]>);
+    let columns: [Column<'_>; 5] = [
         (&["sums", "sums"], None, None),
         (&["system", "user", "user"], Some(&[1, 1, 1]), Some(&[0, 1, 0])),
         (&["Count.", "1 + 1?", "2 + 2?"], Some(&[1, 1, 1]), Some(&[0, 1, 0])),
