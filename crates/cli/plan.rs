@@ -14,7 +14,7 @@ use crate::train;
 /// Tokens, steps, memory, time and disk of a training, before it begins.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// A config of `savi train dpo`.
+    /// A config of `savi train dpo`, or of `savi train sft` on files.
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
     /// Override a config key, for example dpo.optim.max_steps=10.
@@ -34,7 +34,7 @@ pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
         Some(gib) => return Err(BadInput(anyhow!("--memory {gib}: a positive number")).into()),
         None => machine_memory().map(|(all, _)| all),
     };
-    let plan = train::plan_dpo(&args.config, &args.set, memory)?;
+    let plan = train::plan(&args.config, &args.set, memory)?;
     let disk = disk_space(&args.dir).map(|(free, _)| free);
     if global.json {
         let mut told = serde_json::to_value(&plan)?;

@@ -10,8 +10,12 @@ mod online;
 mod ppo;
 mod recipe;
 
-pub(crate) use self::dpo::plan as plan_dpo;
+use std::path::Path;
+
+use savi_train::Plan;
+
 use crate::Global;
+use crate::exit::BadInput;
 
 /// Train a model.
 #[derive(Debug, clap::Args)]
@@ -40,4 +44,22 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
         Command::Sft(sft) if files::is_meant(&sft) => files::run(&sft, global),
         Command::Sft(sft) => recipe::run(&sft, global),
     }
+}
+
+/// What the training of a config will take: of pairs, or of examples in files.
+pub(crate) fn plan(config: &Path, set: &[String], memory: Option<u64>) -> anyhow::Result<Plan> {
+    let args =
+        common::FileArgs { config: config.to_owned(), set: set.to_owned(), ..Default::default() };
+    let text = std::fs::read_to_string(config).unwrap_or_default();
+    let table = toml::from_str::<toml::Table>(&text).unwrap_or_default();
+    let other = ["grpo", "ppo"].into_iter().find(|key| table.contains_key(*key));
+    let other = other.or_else(|| table.contains_key("lessons").then_some("a model from scratch"));
+    if let Some(other) = other {
+        let message = anyhow::anyhow!(
+            "config {}: {other}: only trainings of dpo and sft on files are planned",
+            config.display()
+        );
+        return Err(BadInput(message).into());
+    }
+    if table.contains_key("sft") { files::plan(&args, memory) } else { dpo::plan(&args, memory) }
 }

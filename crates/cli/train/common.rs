@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow, ensure};
 use savi_data::{BadRows, Data, DataSource, Named, Read, read_mixture};
-use savi_engine::{Engine, EngineError, EngineOptions, FeatureFolder, StoredDType};
+use savi_engine::{Engine, EngineError, EngineOptions, FeatureFolder, ModelDir, StoredDType};
 use savi_run::{FolderOptions, Interrupt, Loaded, Metrics, RunFolder, file_hash};
 use savi_schema::{Generate, Media, MediaPolicy, Message, Part};
-use savi_train::{EvalStrategy, OptimConfig, TrainError, TrainIo};
+use savi_train::{EvalStrategy, OptimConfig, Plan, TrainError, TrainIo};
 use savi_video_ingest::IngestOptions;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -248,6 +248,38 @@ impl Common<'_> {
             feature_folder: self.feature_cache.cloned(),
             ..EngineOptions::default()
         }
+    }
+
+    /// Loads the model for a look at what training on it takes. One whose weights alone are more than `memory` is
+    /// not opened.
+    pub(super) fn plan(
+        &self,
+        trainer: &'static str,
+        memory: Option<u64>,
+        plan: impl FnOnce(&Engine) -> Result<Plan, TrainError>,
+    ) -> anyhow::Result<Plan> {
+        crate::hub::fetch(self.model)?;
+        let dir = ModelDir::find(self.model).map_err(|e| BadInput(e.into()))?;
+        let values = |shape: Vec<usize>| shape.into_iter().map(|n| n as u64).product::<u64>();
+        let values: u64 = dir.files.tensors.shapes().into_iter().map(|(.., s)| values(s)).sum();
+        let weights = values * if self.dtype == "bf16" { 2 } else { 4 };
+        if let Some(memory) = memory.filter(|memory| weights > *memory) {
+            let gib = |bytes: u64| bytes as f64 / (1u64 << 30) as f64;
+            let (model, dtype) = (self.model, self.dtype);
+            let message = format!(
+                "it cannot fit: the weights of {model} take {:.2} GiB in {dtype}, {:.2} GiB of memory are there",
+                gib(weights),
+                gib(memory)
+            );
+            return Err(BadInput(anyhow!(message)).into());
+        }
+        let engine =
+            Engine::from_dir(dir, &self.engine_options()).map_err(|e| BadInput(e.into()))?;
+        let mut plan = plan(&engine).map_err(|error| self.explain(error, trainer))?;
+        if self.save_merged {
+            plan.disk_bytes += weights;
+        }
+        Ok(plan)
     }
 
     /// Loads the model, and notes in the folder what the run is made from.

@@ -1,10 +1,7 @@
 //! `savi train dpo`: preference training on files of pairs.
 
-use std::path::Path;
-
-use anyhow::{Context, anyhow};
+use anyhow::Context;
 use savi_data::{PairFormat, read_pairs_with};
-use savi_engine::{Engine, ModelDir};
 use savi_run::{Interrupt, Metrics};
 use savi_schema::Pair;
 use savi_train::{DpoConfig, Plan};
@@ -69,37 +66,13 @@ pub(super) fn run(args: &FileArgs, global: &Global) -> anyhow::Result<()> {
     common.finish(&engine, &folder, told, global)
 }
 
-/// What the training of a config will take. A model whose weights alone are more than `memory` is not opened.
-pub(crate) fn plan(config: &Path, set: &[String], memory: Option<u64>) -> anyhow::Result<Plan> {
-    let args = FileArgs { config: config.to_owned(), set: set.to_owned(), ..FileArgs::default() };
-    let recipe = common::load::<Recipe>(&args)?.value;
-    let whose = || format!("config {}", config.display());
+/// What the training of a config will take.
+pub(super) fn plan(args: &FileArgs, memory: Option<u64>) -> anyhow::Result<Plan> {
+    let recipe = common::load::<Recipe>(args)?.value;
+    let whose = || format!("config {}", args.config.display());
     recipe.validate().with_context(whose).map_err(BadInput)?;
     let (pairs, _) = recipe.pairs().map_err(BadInput)?;
-    let common = recipe.common();
-    crate::hub::fetch(common.model)?;
-    let dir = ModelDir::find(common.model).map_err(|e| BadInput(e.into()))?;
-    let elements = |shape: Vec<usize>| shape.into_iter().map(|n| n as u64).product::<u64>();
-    let values: u64 = dir.files.tensors.shapes().into_iter().map(|(.., s)| elements(s)).sum();
-    let weights = values * if common.dtype == "bf16" { 2 } else { 4 };
-    if let Some(memory) = memory.filter(|memory| weights > *memory) {
-        let gib = |bytes: u64| bytes as f64 / (1u64 << 30) as f64;
-        let message = format!(
-            "it cannot fit: the weights of {} take {:.2} GiB in {}, {:.2} GiB of memory are there",
-            common.model,
-            gib(weights),
-            common.dtype,
-            gib(memory)
-        );
-        return Err(BadInput(anyhow!(message)).into());
-    }
-    let engine = Engine::from_dir(dir, &common.engine_options()).map_err(|e| BadInput(e.into()))?;
-    let mut plan = savi_train::plan_dpo(&engine, &pairs, &recipe.dpo)
-        .map_err(|error| common.explain(error, "dpo"))?;
-    if common.save_merged {
-        plan.disk_bytes += weights;
-    }
-    Ok(plan)
+    recipe.common().plan("dpo", memory, |engine| savi_train::plan_dpo(engine, &pairs, &recipe.dpo))
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use anyhow::Context;
 use savi_data::{DemonstrationFormat, read_demonstrations};
 use savi_run::{Interrupt, Metrics};
 use savi_schema::{Demonstration, Taught};
-use savi_train::SftConfig;
+use savi_train::{Plan, SftConfig};
 
 use super::common::{self, FileArgs, Told, recipe};
 use crate::Global;
@@ -78,6 +78,17 @@ pub(super) fn run(args: &FileArgs, global: &Global) -> anyhow::Result<()> {
     let adapter = recipe.sft.lora_r > 0;
     let told = Told { adapter, steps: summary.steps, count: records.len(), what: "examples" };
     common.finish(&engine, &folder, told, global)
+}
+
+/// What the training of a config will take.
+pub(super) fn plan(args: &FileArgs, memory: Option<u64>) -> anyhow::Result<Plan> {
+    let recipe = common::load::<Recipe>(args)?.value;
+    let whose = || format!("config {}", args.config.display());
+    recipe.validate().with_context(whose).map_err(BadInput)?;
+    let (records, _) = recipe.demonstrations().map_err(BadInput)?;
+    recipe
+        .common()
+        .plan("sft", memory, |engine| savi_train::plan_sft(engine, &records, &recipe.sft))
 }
 
 #[cfg(test)]

@@ -69,7 +69,9 @@ impl<'a> Tape<'a> {
         Ok(output)
     }
 
-    /// All gradients of `loss`, a scalar that was computed from what the segments gave.
+    /// All gradients of `loss`, a scalar that was computed from what the segments gave. They are numbers alone: one
+    /// that remembered what it comes from would keep the whole pass in memory for as long as it is kept itself, and
+    /// candle's products give such ones (to constants, for example).
     pub fn backward(self, loss: &Tensor) -> Result<GradStore> {
         let mut grads = loss.backward()?;
         let mut segments = self.segments.into_inner();
@@ -83,7 +85,13 @@ impl<'a> Tape<'a> {
                 grads.extend(pull(&segment.source, &grad)?)?;
             }
         }
-        Ok(grads)
+        let mut alone = GradStore::default();
+        for id in grads.get_ids() {
+            if let Some(grad) = grads.get_id(*id) {
+                alone.insert_id(*id, grad.detach());
+            }
+        }
+        Ok(alone)
     }
 }
 
@@ -125,6 +133,20 @@ mod tests {
         for var in weights.iter().chain([&start]) {
             let (got, want) = (got.get(var).expect("got"), want.get(var).expect("wanted"));
             check::close(got, want, 1e-6)?;
+        }
+        Ok(())
+    }
+
+    /// A constant that is multiplied gets a gradient as well, which must not keep the pass alive.
+    #[test]
+    fn gradients_do_not_remember_the_pass() -> Result<()> {
+        let weight = Var::from_tensor(&check::normal(&[6, 6], "w", DType::F32)?)?;
+        let x = check::normal(&[4, 6], "x", DType::F32)?;
+        let constant = check::normal(&[4, 6], "c", DType::F32)?;
+        let loss = (x.matmul(&weight)? * &constant)?.sum_all()?;
+        let grads = Tape::new(false).backward(&loss)?;
+        for of in [weight.as_tensor(), &constant] {
+            assert!(!grads.get(of).expect("a gradient").track_op());
         }
         Ok(())
     }

@@ -11,7 +11,7 @@ use savi_models::{DecoderConfig, LoraConfig};
 use savi_nn::layers::Mode;
 use savi_nn::ops::LOGP_CHUNK;
 use savi_run::resident_memory;
-use savi_schema::{Example, Pair};
+use savi_schema::{Demonstration, Pair};
 use serde::Serialize;
 
 use crate::dpo::grow;
@@ -65,6 +65,10 @@ pub struct PlannedMemory {
     pub total: u64,
 }
 
+/// What the allocator keeps back of large blocks that come and go, on top of what is asked of it: measured, see
+/// `benches/plan.sh`.
+const SLACK: f64 = 1.06;
+
 /// What kind of training it is.
 struct Kind<'a> {
     optim: &'a OptimConfig,
@@ -81,18 +85,15 @@ pub fn plan_dpo(engine: &Engine, pairs: &[Pair], config: &DpoConfig) -> Result<P
     plan(engine, &grow(engine, pairs)?, &Kind { optim: &config.optim, lora, reference })
 }
 
-/// Plans [`sft`](crate::sft()). The engine is set up as training would set it up.
+/// Plans [`sft_demonstrations`](crate::sft_demonstrations()). The engine is set up as training would set it up.
 pub fn plan_sft(
     engine: &Engine,
-    examples: &[Example],
+    demonstrations: &[Demonstration],
     config: &SftConfig,
 ) -> Result<Plan, TrainError> {
     config.validate()?;
     let lora = crate::sft::prepare(engine, config)?;
-    let trees = examples
-        .iter()
-        .map(|example| crate::sft::branches(engine, &example.id, &example.conversations));
-    let trees = trees.collect::<Result<Vec<_>, _>>()?;
+    let trees = crate::sft::trees(engine, demonstrations, config)?;
     plan(engine, &trees, &Kind { optim: &config.optim, lora, reference: false })
 }
 
@@ -107,7 +108,8 @@ fn plan(engine: &Engine, trees: &[Tree], kind: &Kind<'_>) -> Result<Plan, TrainE
     let targets: Vec<usize> = trees.iter().map(answers).collect();
     let of_part = part_size(device, optim.per_device_train_batch_size);
     let at_once = if device.is_cpu() { rayon::current_num_threads() } else { 1 };
-    let mut order = Order::new(trees.len(), optim.step_records(), optim.seed);
+    let mut order =
+        Order::new(trees.len(), optim.step_records(), optim.seed).by(optim.train_sampling_strategy);
     let (mut tokens, mut widest, mut widest_targets) = (0, 0, 0);
     for step in 0..steps {
         let chosen = order.of_step(step);
@@ -135,14 +137,18 @@ fn plan(engine: &Engine, trees: &[Tree], kind: &Kind<'_>) -> Result<Plan, TrainE
         // All of every layer, and about one more for the gradients on their way.
         false => (layers + 1) * per_layer,
     };
+    // A layer of the reference, whose pass comes while the policy's waits for its loss.
+    let of_token = of_token + if kind.reference { per_layer } else { 0 };
     let ends = 3 * decoder.hidden_size;
     let value = decoder_bytes(engine);
     let chunk = LOGP_CHUNK.min(widest_targets.div_ceil(at_once.max(1)).max(1));
+    // Measured first: a pass also brings in what of the program was not yet there.
+    let forward = seconds_per_token(engine, trees, &sizes)?;
     let memory = PlannedMemory {
         loaded: resident_memory().unwrap_or(parameters * value),
         optimiser: trainable * 8,
         gradients: trainable * width as u64 * parts as u64,
-        activations: (widest * (of_token + ends)) as u64 * value,
+        activations: ((widest * (of_token + ends)) as f64 * SLACK) as u64 * value,
         logits: (at_once.min(parts) * chunk * decoder.vocab_size) as u64 * value,
         total: 0,
     };
@@ -163,7 +169,7 @@ fn plan(engine: &Engine, trees: &[Tree], kind: &Kind<'_>) -> Result<Plan, TrainE
         parameters,
         trainable,
         memory: PlannedMemory { total, ..memory },
-        seconds: tokens as f64 * passes * seconds_per_token(engine, trees, &sizes)?,
+        seconds: tokens as f64 * passes * forward,
         checkpoint_bytes,
         disk_bytes: checkpoint_bytes * (kept + 1) + trainable * width as u64,
     })

@@ -21,7 +21,6 @@ mod plan;
 
 pub(crate) use self::order::Order;
 use self::plan::Planned;
-pub(crate) use self::plan::branches;
 
 /// An example with frames of its own, for data that never was a file.
 #[derive(Debug, Clone)]
@@ -125,6 +124,16 @@ pub fn sft_stream(
             })
             .collect()
     })
+}
+
+/// The trees of what is learnt, overlong records treated as the config says.
+pub(crate) fn trees(
+    engine: &Engine,
+    demonstrations: &[Demonstration],
+    config: &SftConfig,
+) -> Result<Vec<crate::Tree>, TrainError> {
+    let planned = plan::plan(engine, demonstrations, config)?;
+    Ok(planned.into_iter().map(|planned| planned.tree).collect())
 }
 
 /// One record to learn from.
