@@ -72,7 +72,7 @@ pub(crate) struct EngineArgs {
     #[arg(long, value_name = "N", default_value_t = 192)]
     pub(crate) max_rows: usize,
     /// Tokens of prompts that one pass takes in.
-    #[arg(long, value_name = "N", default_value_t = 1024)]
+    #[arg(long, value_name = "N", default_value_t = 2048)]
     pub(crate) prefill_chunk: usize,
     /// Keep visual tokens of pictures and clips in this folder.
     #[arg(long, value_name = "DIR")]

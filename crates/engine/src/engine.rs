@@ -65,7 +65,7 @@ impl Default for EngineOptions {
             kv_budget: 1 << 30,
             prefix_sharing: true,
             max_rows: 192,
-            prefill_chunk: 1024,
+            prefill_chunk: 2048,
             feature_budget: 1 << 30,
             feature_folder: None,
             ingest: IngestOptions::default(),

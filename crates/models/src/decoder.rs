@@ -440,8 +440,8 @@ impl Decoder {
             y = norm.forward(&y, mode)?;
         }
         let x = (x + y)?;
-        let y = block.mlp_norm.forward(&x, mode)?;
-        let mut y = block.gate_up.mlp(&y, &block.down, &self.config, mode)?;
+        let y = block.gate_up.forward(&block.mlp_norm.forward(&x, mode)?, &self.config, mode)?;
+        let mut y = block.down.forward(&y, mode)?;
         if let Some((_, norm)) = &block.after {
             y = norm.forward(&y, mode)?;
         }

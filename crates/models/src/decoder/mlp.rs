@@ -1,4 +1,4 @@
-//! The MLP of a block: gate and up, their product, down.
+//! What goes into the last projection of a block's MLP.
 
 use std::sync::Arc;
 
@@ -8,10 +8,6 @@ use savi_nn::layers::{Linear, Mode};
 use savi_nn::ops::swiglu;
 
 use super::{Activation, DecoderConfig, Projections};
-
-/// Rows of a part, where nothing has to be kept for a backward pass: gate, up and their product are the widest
-/// tensors of a long prompt, and rows do not depend on one another.
-const ROWS: usize = 512;
 
 #[derive(Debug)]
 pub(super) enum GateUp {
@@ -38,30 +34,7 @@ impl GateUp {
         })
     }
 
-    /// The MLP of normed rows `[tokens, width]`.
-    pub(super) fn mlp(
-        &self,
-        x: &Tensor,
-        down: &Linear,
-        config: &DecoderConfig,
-        mode: Mode,
-    ) -> Result<Tensor> {
-        let tokens = x.dim(0)?;
-        if mode.train || x.track_op() || !x.device().is_cpu() || tokens <= ROWS {
-            return down.forward(&self.inner(x, config, mode)?, mode);
-        }
-        let parts = (0..tokens)
-            .step_by(ROWS)
-            .map(|at| {
-                let x = x.narrow(0, at, ROWS.min(tokens - at))?;
-                down.forward(&self.inner(&x, config, mode)?, mode)
-            })
-            .collect::<Result<Vec<_>>>()?;
-        Tensor::cat(&parts, 0)
-    }
-
-    /// What goes into the MLP's last projection.
-    fn inner(&self, x: &Tensor, config: &DecoderConfig, mode: Mode) -> Result<Tensor> {
+    pub(super) fn forward(&self, x: &Tensor, config: &DecoderConfig, mode: Mode) -> Result<Tensor> {
         let (gate, up) = match self {
             Self::Separate { gate, up } => (gate.forward(x, mode)?, up.forward(x, mode)?),
             Self::Fused(both) => {
