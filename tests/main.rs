@@ -18,5 +18,6 @@ mod tidy;
 mod train_dpo;
 mod train_online;
 mod train_sft;
+mod training;
 mod videosavi;
 mod worlds;

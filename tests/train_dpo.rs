@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::training;
+
 const CONFIG: &str = r#"
 model = "builtin:tiny"
 data = "pairs.jsonl"
@@ -44,29 +46,19 @@ fn folder() -> tempfile::TempDir {
 }
 
 fn command(dir: &Path, args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_savi"));
-    command.args(["train", "dpo", "--config", "small.toml"]).args(args).current_dir(dir);
-    command
+    training::command(dir, "dpo", "small.toml", args)
 }
 
 fn done(dir: &Path, args: &[&str]) -> String {
-    let output = command(dir, args).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
+    training::done(command(dir, args))
 }
 
 fn refused(dir: &Path, args: &[&str], words: &[&str]) {
-    let output: Output = command(dir, args).output().unwrap();
-    let told = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(2), "{told}");
-    for word in words {
-        assert!(told.contains(word), "{told:?} lacks {word:?}");
-    }
+    training::refused(command(dir, args), words);
 }
 
 fn metrics(run: &Path) -> Vec<Value> {
-    let text = std::fs::read_to_string(run.join("metrics.jsonl")).unwrap();
-    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    training::rows(&run.join("metrics.jsonl"))
 }
 
 /// What has to be the same, whatever happened on the way.
@@ -115,17 +107,7 @@ fn pairs_are_learnt_and_a_stopped_run_ends_with_the_same_bytes() {
 
     let stopped = dir.path().join("stopped");
     let args = ["--run-dir", "stopped"];
-    let mut child = command(dir.path(), &args).stderr(Stdio::null()).spawn().unwrap();
-    let begun = Instant::now();
-    while !stopped.join("checkpoint-2").exists() && !stopped.join("checkpoint-3").exists() {
-        assert!(child.try_wait().unwrap().is_none(), "it ended before it was stopped");
-        assert!(begun.elapsed() < Duration::from_secs(120), "no checkpoint came");
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    let pid = child.id().to_string();
-    assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
-    assert_eq!(child.wait().unwrap().code(), Some(130));
-    assert!(!stopped.join("adapter").exists());
+    training::interrupt(command(dir.path(), &args), &stopped, 2..4);
     let data: PathBuf = dir.path().join("pairs.jsonl");
     let pairs = std::fs::read_to_string(&data).unwrap();
     std::fs::write(&data, pairs.replace("nowhere", "somewhere")).unwrap();

@@ -2,10 +2,11 @@
 //! what they refuse.
 
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
 
 use serde_json::{Value, json};
+
+use crate::training::{self, rows};
 
 const START: &str = r#"
 model = "builtin:tiny"
@@ -49,21 +50,11 @@ fn folder() -> tempfile::TempDir {
 }
 
 fn command(dir: &Path, name: &str, args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_savi"));
-    let config = format!("{name}.toml");
-    command.args(["train", name, "--config", &config]).args(args).current_dir(dir);
-    command
+    training::command(dir, name, &format!("{name}.toml"), args)
 }
 
 fn done(dir: &Path, name: &str, args: &[&str]) -> String {
-    let output = command(dir, name, args).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
-}
-
-fn rows(path: &Path) -> Vec<Value> {
-    let text = std::fs::read_to_string(path).unwrap();
-    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    training::done(command(dir, name, args))
 }
 
 /// What has to be the same, whatever happened on the way.
@@ -111,18 +102,8 @@ fn completions_are_learnt_from_and_a_stopped_run_ends_with_the_same_bytes() {
         let stopped = dir.path().join("stopped").join(name);
         let place = format!("stopped/{name}");
         let args = [args, &["--run-dir", &place]].concat();
-        let mut child = command(dir.path(), name, &args).stderr(Stdio::null()).spawn().unwrap();
-        let begun = Instant::now();
         // In the middle of a generation.
-        while !(1..4).any(|step| stopped.join(format!("checkpoint-{step}")).exists()) {
-            assert!(child.try_wait().unwrap().is_none(), "it ended before it was stopped");
-            assert!(begun.elapsed() < Duration::from_secs(120), "no checkpoint came");
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        let pid = child.id().to_string();
-        assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
-        assert_eq!(child.wait().unwrap().code(), Some(130));
-        assert!(!stopped.join("adapter").exists());
+        training::interrupt(command(dir.path(), name, &args), &stopped, 1..4);
         done(dir.path(), name, &args);
         assert_eq!(results(&stopped), finished);
     }
@@ -132,12 +113,7 @@ fn completions_are_learnt_from_and_a_stopped_run_ends_with_the_same_bytes() {
 fn mistakes_name_file_row_and_key() {
     let dir = folder();
     let refused = |name: &str, args: &[&str], words: &[&str]| {
-        let output: Output = command(dir.path(), name, args).output().unwrap();
-        let told = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(2), "{told}");
-        for word in words {
-            assert!(told.contains(word), "{told:?} lacks {word:?}");
-        }
+        training::refused(command(dir.path(), name, args), words);
     };
     refused("grpo", &["--set", "grpo.loss_type=gspo"], &["gspo", "dr_grpo", "grpo.toml"]);
     refused("grpo", &["--set", "grpo.reward_weights=[1.0]"], &["reward_weights"]);

@@ -1,10 +1,11 @@
 //! `savi train sft` on files, from the outside: what it writes, that it goes on where it was stopped, and what it refuses.
 
 use std::path::Path;
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
 
 use serde_json::{Value, json};
+
+use crate::training;
 
 const CONFIG: &str = r#"
 model = "builtin:tiny"
@@ -35,30 +36,20 @@ fn folder() -> tempfile::TempDir {
 }
 
 fn command(dir: &Path, args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_savi"));
-    command.args(["train", "sft", "--config", "small.toml"]).args(args).current_dir(dir);
-    command
+    training::command(dir, "sft", "small.toml", args)
 }
 
 fn done(dir: &Path, args: &[&str]) -> String {
-    let output = command(dir, args).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
+    training::done(command(dir, args))
 }
 
 fn refused(dir: &Path, args: &[&str], words: &[&str]) {
-    let output = command(dir, args).output().unwrap();
-    let told = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(2), "{told}");
-    for word in words {
-        assert!(told.contains(word), "{told:?} lacks {word:?}");
-    }
+    training::refused(command(dir, args), words);
 }
 
 /// What has to be the same, whatever happened on the way.
 fn results(run: &Path) -> (Vec<u8>, Vec<[Value; 3]>) {
-    let text = std::fs::read_to_string(run.join("metrics.jsonl")).unwrap();
-    let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let lines = training::rows(&run.join("metrics.jsonl")).into_iter();
     let figures = lines.map(|line| ["step", "loss", "grad_norm"].map(|name| line[name].clone()));
     (std::fs::read(run.join("adapter/adapter_model.safetensors")).unwrap(), figures.collect())
 }
@@ -74,16 +65,7 @@ fn files_are_learnt_and_a_stopped_run_ends_with_the_same_bytes() {
 
     let stopped = dir.path().join("stopped");
     let args = ["--run-dir", "stopped"];
-    let mut child = command(dir.path(), &args).stderr(Stdio::null()).spawn().unwrap();
-    let begun = Instant::now();
-    while !stopped.join("checkpoint-2").exists() && !stopped.join("checkpoint-3").exists() {
-        assert!(child.try_wait().unwrap().is_none(), "it ended before it was stopped");
-        assert!(begun.elapsed() < Duration::from_secs(120), "no checkpoint came");
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    let pid = child.id().to_string();
-    assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
-    assert_eq!(child.wait().unwrap().code(), Some(130));
+    training::interrupt(command(dir.path(), &args), &stopped, 2..4);
     done(dir.path(), &args);
     assert_eq!(results(&stopped), finished);
 }

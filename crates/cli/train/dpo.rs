@@ -77,33 +77,13 @@ pub(super) fn plan(args: &FileArgs, memory: Option<u64>) -> anyhow::Result<Plan>
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
+    use super::super::common::testing;
     use super::*;
 
     #[test]
-    fn every_config_of_the_trainer_loads() {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/train");
-        let mut seen = 0;
-        for entry in std::fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if !std::fs::read_to_string(&path).unwrap().contains("[dpo]") {
-                continue;
-            }
-            let loaded = savi_run::load::<Recipe>(&path, &[]).unwrap();
-            loaded.value.validate().unwrap_or_else(|e| panic!("{}: {e:#}", path.display()));
-            // What is saved is what was loaded.
-            let saved = toml::to_string(&loaded.resolved).unwrap();
-            let again = savi_run::load_str::<Recipe>(&saved, &path, &[]).unwrap();
-            assert_eq!(again.value, loaded.value);
-            seen += 1;
-        }
-        assert!(seen >= 1);
-    }
-
-    #[test]
-    fn mistakes_are_refused_by_key() {
-        for (text, expected) in [
+    fn the_config_of_the_tree_loads_and_mistakes_are_refused_by_key() {
+        testing::holds("dpo.toml", Recipe::validate);
+        let mistakes = [
             ("model = 'm'", "missing field `data`"),
             ("model = 'm'\ndata = 3", "a list of paths and tables"),
             ("model = 'm'\ndata = []", "data"),
@@ -111,14 +91,7 @@ mod tests {
             ("model = 'm'\ndata = 'p.jsonl'\nmodle = 'x'", "did you mean `model`?"),
             ("model = 'm'\ndata = 'p.jsonl'\ndpo.loss_type = 'dno'", "loss_type = dno"),
             ("model = 'm'\ndata = 'p.jsonl'\ndpo.loss_tipe = 'ipo'", "`loss_type`?"),
-        ] {
-            let loaded = savi_run::load_str::<Recipe>(text, Path::new("x.toml"), &[]);
-            let refused = match loaded {
-                Ok(loaded) => loaded.value.validate().map_err(|error| format!("{error:#}")),
-                Err(error) => Err(error.to_string()),
-            };
-            let message = refused.unwrap_err();
-            assert!(message.contains(expected), "{message}");
-        }
+        ];
+        testing::refuses(Recipe::validate, &mistakes);
     }
 }

@@ -59,36 +59,11 @@ pub(super) fn run(args: &FileArgs, global: &Global) -> anyhow::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
+    use super::super::online::refuses_mistakes;
     use super::*;
 
     #[test]
     fn the_config_of_the_tree_loads_and_mistakes_are_refused_by_key() {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/train/grpo.toml");
-        let loaded = savi_run::load::<Recipe>(&path, &[]).unwrap();
-        loaded.value.validate().unwrap();
-        // What is saved is what was loaded.
-        let saved = toml::to_string(&loaded.resolved).unwrap();
-        let again = savi_run::load_str::<Recipe>(&saved, &path, &[]).unwrap();
-        assert_eq!(again.value, loaded.value);
-
-        let start = "model = 'm'\ndata = 'p.jsonl'\n";
-        for (text, expected) in [
-            ("", "rewards: give at least one"),
-            ("[[rewards]]\nfunc = 'judge'", "judge"),
-            ("[[rewards]]\nfunc = 'format'\npattern = '('", "pattern"),
-            ("[[rewards]]\nfunc = 'exact_match'\n[grpo]\ntemperature = 0.0", "temperature = 0"),
-            ("[[rewards]]\nfunc = 'exact_match'\n[grpo]\nlora_rank = 3", "lora_r"),
-        ] {
-            let text = format!("{start}{text}");
-            let loaded = savi_run::load_str::<Recipe>(&text, Path::new("x.toml"), &[]);
-            let refused = match loaded {
-                Ok(loaded) => loaded.value.validate().map_err(|error| format!("{error:#}")),
-                Err(error) => Err(error.to_string()),
-            };
-            let message = refused.unwrap_err();
-            assert!(message.contains(expected), "{message}");
-        }
+        refuses_mistakes::<Recipe>();
     }
 }

@@ -124,3 +124,22 @@ pub(super) fn run<R: Online>(args: &FileArgs, global: &Global) -> anyhow::Result
         Told { adapter: own.adapter, steps: summary.steps, count: prompts.len(), what: "prompts" };
     keys.finish(&engine, &folder, told, global)
 }
+
+/// Holds the config of a command to what both have in common.
+#[cfg(test)]
+pub(super) fn refuses_mistakes<R: Online + PartialEq + std::fmt::Debug>() {
+    let section = R::SECTION;
+    common::testing::holds(&format!("{section}.toml"), R::validate);
+    let judged = "[[rewards]]\nfunc = 'exact_match'";
+    let mistakes = [
+        (String::new(), "rewards: give at least one"),
+        ("[[rewards]]\nfunc = 'judge'".to_owned(), "judge"),
+        ("[[rewards]]\nfunc = 'format'\npattern = '('".to_owned(), "pattern"),
+        (format!("{judged}\n[{section}]\ntemperature = 0.0"), "temperature = 0"),
+        (format!("{judged}\n[{section}]\nlora_rank = 3"), "lora_r"),
+    ];
+    for (text, expected) in mistakes {
+        let text = format!("model = 'm'\ndata = 'p.jsonl'\n{text}");
+        common::testing::refuses(R::validate, &[(&text, expected)]);
+    }
+}
