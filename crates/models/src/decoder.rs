@@ -10,7 +10,8 @@ use savi_nn::attention::{Heads, KvNode, cached, tree};
 use savi_nn::checkpoint::Tape;
 use savi_nn::layers::{Linear, Mode};
 use savi_nn::ops::{
-    RopeTable, gathered_logps_at, gelu_tanh, linear_transposed, rms_norm, rope, softcap,
+    RopeTable, embedding, gathered_logps_at, gelu_tanh, linear_transposed, residual, rms_norm,
+    rope, softcap,
 };
 use savi_nn::{Forest, Fresh, Init, Params, Weight, awake};
 
@@ -322,8 +323,7 @@ impl Decoder {
     /// Embeddings `[ids, width]`.
     pub(crate) fn embed(&self, ids: &[u32], mode: Mode) -> Result<Tensor> {
         let table = self.embedding.value(mode)?;
-        let index = Tensor::from_slice(ids, ids.len(), table.device())?;
-        let rows = table.index_select(&index, 0)?;
+        let rows = embedding(&table, ids)?;
         match self.config.embed_scale {
             None => Ok(rows),
             Some(scale) => rows * scale,
@@ -423,6 +423,26 @@ impl Decoder {
         mode: Mode,
         rows: Option<&mut [&mut KvNode]>,
     ) -> Result<Tensor> {
+        let block = &self.blocks[layer];
+        let x = residual(x, self.attend(layer, x, forest, tables, mode, rows)?)?;
+        let y = block.gate_up.forward(&block.mlp_norm.forward(&x, mode)?, &self.config, mode)?;
+        let mut y = block.down.forward(&y, mode)?;
+        if let Some((_, norm)) = &block.after {
+            y = norm.forward(&y, mode)?;
+        }
+        residual(&x, y)
+    }
+
+    /// What a block's attention adds to `x`. Its own tensors end here, before the wide ones of the MLP begin.
+    fn attend(
+        &self,
+        layer: usize,
+        x: &Tensor,
+        forest: &Arc<Forest>,
+        tables: &[RopeTable],
+        mode: Mode,
+        rows: Option<&mut [&mut KvNode]>,
+    ) -> Result<Tensor> {
         let (block, dim) = (&self.blocks[layer], self.config.head_dim);
         let (mut q, mut k, v) =
             block.qkv.forward(&block.input_norm.forward(x, mode)?, &self.config, mode)?;
@@ -435,17 +455,11 @@ impl Decoder {
             None => tree(&q, &k, &v, block.heads, forest)?,
             Some(rows) => cached(&q, &k, &v, block.heads, forest, layer, rows)?,
         };
-        let mut y = block.o.forward(&y, mode)?;
-        if let Some((norm, _)) = &block.after {
-            y = norm.forward(&y, mode)?;
+        let y = block.o.forward(&y, mode)?;
+        match &block.after {
+            Some((norm, _)) => norm.forward(&y, mode),
+            None => Ok(y),
         }
-        let x = (x + y)?;
-        let y = block.gate_up.forward(&block.mlp_norm.forward(&x, mode)?, &self.config, mode)?;
-        let mut y = block.down.forward(&y, mode)?;
-        if let Some((_, norm)) = &block.after {
-            y = norm.forward(&y, mode)?;
-        }
-        x + y
     }
 
     /// Logits `[rows, vocab]`.

@@ -9,6 +9,8 @@ use std::cell::RefCell;
 use candle_core::backprop::GradStore;
 use candle_core::{Result, Tensor, Var};
 
+use crate::collect::collecting;
+
 type Run<'a> = Box<dyn Fn(&Tensor) -> Result<Tensor> + 'a>;
 
 /// The segments of a pass, in order.
@@ -73,6 +75,13 @@ impl<'a> Tape<'a> {
     /// that remembered what it comes from would keep the whole pass in memory for as long as it is kept itself, and
     /// candle's products give such ones (to constants, for example).
     pub fn backward(self, loss: &Tensor) -> Result<GradStore> {
+        let (mut grads, of_parameters) = collecting(|| self.pulled(loss))?;
+        grads.extend(of_parameters)?;
+        Ok(grads)
+    }
+
+    /// The gradients that candle keeps.
+    fn pulled(self, loss: &Tensor) -> Result<GradStore> {
         let mut grads = loss.backward()?;
         let mut segments = self.segments.into_inner();
         while let Some(segment) = segments.pop() {

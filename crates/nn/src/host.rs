@@ -1,6 +1,12 @@
 //! Access to tensors' memory for the CPU kernels.
 
-use candle_core::{CpuStorage, DType, Layout, Result, Storage, Tensor, WithDType, bail};
+use std::cell::RefCell;
+
+use candle_core::{
+    CpuStorage, DType, InplaceOp1, Layout, Result, Storage, Tensor, WithDType, bail,
+};
+
+use rayon::prelude::*;
 
 use crate::simd::Real;
 
@@ -33,6 +39,50 @@ pub(crate) fn with_slices<T: Real, R>(
         }
     }
     f(&slices)
+}
+
+/// Whether a tensor can be changed where it lies.
+pub(crate) fn in_place(x: &Tensor) -> bool {
+    x.device().is_cpu() && x.dtype() == DType::F32 && x.is_contiguous()
+}
+
+/// `sum += part`, elementwise.
+pub(crate) fn add_to(sum: &mut [f32], part: &[f32]) {
+    const CHUNK: usize = 16_384;
+    sum.par_chunks_mut(CHUNK).zip(part.par_chunks(CHUNK)).for_each(|(sum, part)| {
+        for (sum, &part) in sum.iter_mut().zip(part) {
+            *sum += part;
+        }
+    });
+}
+
+/// Runs `f` on the elements of a contiguous f32 tensor of the CPU, to change them in place.
+pub(crate) fn with_slice_mut<R>(
+    tensor: &Tensor,
+    f: impl FnOnce(&mut [f32]) -> Result<R>,
+) -> Result<R> {
+    struct Change<F, R>(RefCell<Option<F>>, RefCell<Option<R>>);
+    impl<R, F: FnOnce(&mut [f32]) -> Result<R>> InplaceOp1 for Change<F, R> {
+        fn name(&self) -> &'static str {
+            "change"
+        }
+
+        fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> Result<()> {
+            match (storage, layout.contiguous_offsets(), self.0.take()) {
+                (CpuStorage::F32(data), Some((start, end)), Some(f)) => {
+                    self.1.replace(Some(f(&mut data[start..end])?));
+                    Ok(())
+                }
+                _ => bail!("only contiguous tensors of f32 are changed in place"),
+            }
+        }
+    }
+    let change = Change(RefCell::new(Some(f)), RefCell::new(None));
+    tensor.inplace_op1(&change)?;
+    match change.1.into_inner() {
+        Some(result) => Ok(result),
+        None => bail!("only tensors of the CPU are changed in place"),
+    }
 }
 
 /// A vector of `len` zeros; every kernel that uses it then overwrites or adds.

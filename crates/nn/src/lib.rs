@@ -11,6 +11,7 @@ pub mod attention;
 mod awake;
 pub mod check;
 pub mod checkpoint;
+mod collect;
 pub mod device;
 mod forest;
 pub mod gemm;

@@ -10,7 +10,10 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::Weight;
-use crate::host::with_slices;
+use crate::host::{add_to, in_place, with_slice_mut, with_slices};
+
+/// Elements that one task takes.
+const CHUNK: usize = 16_384;
 
 /// Settings of the optimiser, with the names of Hugging Face's trainer.
 #[derive(Debug, Clone, PartialEq)]
@@ -72,9 +75,15 @@ impl AdamW {
                 Some(moments) => moments,
                 None => (value.zeros_like()?, value.zeros_like()?),
             };
-            let (new, m, v) = self.update(&value.detach(), grad, &m, &v, lr, scale, decay)?;
-            weight.set(&new)?;
-            self.moments.insert(weight.name().to_owned(), (m, v));
+            let moments = if in_place(&value) {
+                self.update_in_place(&value, grad, &m, &v, lr, scale, decay)?;
+                (m, v)
+            } else {
+                let (new, m, v) = self.update(&value.detach(), grad, &m, &v, lr, scale, decay)?;
+                weight.set(&new)?;
+                (m, v)
+            };
+            self.moments.insert(weight.name().to_owned(), moments);
         }
         Ok(())
     }
@@ -92,44 +101,60 @@ impl AdamW {
     ) -> Result<(Tensor, Tensor, Tensor)> {
         let AdamWConfig { adam_beta1: b1, adam_beta2: b2, adam_epsilon: eps, .. } = self.config;
         let (c1, c2) = (1.0 - b1.powf(self.step as f64), 1.0 - b2.powf(self.step as f64));
-        if !value.device().is_cpu() || value.dtype() != DType::F32 {
-            // A gradient may remember the pass that it comes from; moments must not keep it alive.
-            let grad = (grad.detach() * scale)?;
-            let m = ((m * b1)? + (&grad * (1.0 - b1))?)?;
-            let v = ((v * b2)? + (grad.sqr()? * (1.0 - b2))?)?;
-            let root = ((&v / c2)?.sqrt()? + eps)?;
-            let kept = (value * (1.0 - lr * decay))?;
-            let new = (kept - ((&m / root)? * (lr / c1))?)?;
-            return Ok((new, m, v));
-        }
-        let (mut new, mut new_m, mut new_v) = (
-            vec![0f32; value.elem_count()],
-            vec![0f32; value.elem_count()],
-            vec![0f32; value.elem_count()],
-        );
-        with_slices::<f32, _>(&[value, grad, m, v], "adamw", |s| {
-            const CHUNK: usize = 16_384;
-            let (b1, b2, keep) = (b1 as f32, b2 as f32, (1.0 - lr * decay) as f32);
-            let (rate, root, eps, scale) =
-                ((lr / c1) as f32, c2.sqrt().recip() as f32, eps as f32, scale as f32);
-            new.par_chunks_mut(CHUNK)
-                .zip(new_m.par_chunks_mut(CHUNK).zip(new_v.par_chunks_mut(CHUNK)))
-                .enumerate()
-                .for_each(|(c, (new, (new_m, new_v)))| {
-                    for i in 0..new.len() {
-                        let at = c * CHUNK + i;
-                        let g = s[1][at] * scale;
-                        let m = b1 * s[2][at] + (1.0 - b1) * g;
-                        let v = b2 * s[3][at] + (1.0 - b2) * g * g;
-                        new[i] = s[0][at] * keep - rate * m / (v.sqrt() * root + eps);
-                        new_m[i] = m;
-                        new_v[i] = v;
+        // A gradient may remember the pass that it comes from; moments must not keep it alive.
+        let grad = (grad.detach() * scale)?;
+        let m = ((m * b1)? + (&grad * (1.0 - b1))?)?;
+        let v = ((v * b2)? + (grad.sqr()? * (1.0 - b2))?)?;
+        let root = ((&v / c2)?.sqrt()? + eps)?;
+        let kept = (value * (1.0 - lr * decay))?;
+        let new = (kept - ((&m / root)? * (lr / c1))?)?;
+        Ok((new, m, v))
+    }
+
+    /// The same in one pass over the CPU's memory.
+    #[allow(clippy::too_many_arguments, reason = "the algorithm's symbols")]
+    fn update_in_place(
+        &self,
+        value: &Tensor,
+        grad: &Tensor,
+        m: &Tensor,
+        v: &Tensor,
+        lr: f64,
+        scale: f64,
+        decay: f64,
+    ) -> Result<()> {
+        let AdamWConfig { adam_beta1: b1, adam_beta2: b2, adam_epsilon: eps, .. } = self.config;
+        let (c1, c2) = (1.0 - b1.powf(self.step as f64), 1.0 - b2.powf(self.step as f64));
+        let (b1, b2, keep) = (b1 as f32, b2 as f32, (1.0 - lr * decay) as f32);
+        let (rate, root, eps, scale) =
+            ((lr / c1) as f32, c2.sqrt().recip() as f32, eps as f32, scale as f32);
+        let run = |value: &mut [f32], grad: &[f32], m: &mut [f32], v: &mut [f32]| {
+            value
+                .par_chunks_mut(CHUNK)
+                .zip(grad.par_chunks(CHUNK))
+                .zip(m.par_chunks_mut(CHUNK).zip(v.par_chunks_mut(CHUNK)))
+                .for_each(|((value, grad), (m, v))| {
+                    for (((value, &grad), m), v) in value.iter_mut().zip(grad).zip(m).zip(v) {
+                        let g = grad * scale;
+                        *m = b1 * *m + (1.0 - b1) * g;
+                        *v = b2 * *v + (1.0 - b2) * g * g;
+                        *value = *value * keep - rate * *m / (v.sqrt() * root + eps);
                     }
                 });
-            Ok(())
-        })?;
-        let tensor = |data| Tensor::from_vec(data, value.shape(), value.device());
-        Ok((tensor(new)?, tensor(new_m)?, tensor(new_v)?))
+        };
+        if value.dims() != grad.dims() || value.dims() != m.dims() || value.dims() != v.dims() {
+            bail!("moments {:?} do not fit a weight {:?}", m.dims(), value.dims());
+        }
+        with_slices::<f32, _>(&[grad], "adamw", |s| {
+            with_slice_mut(m, |m| {
+                with_slice_mut(v, |v| {
+                    with_slice_mut(value, |value| {
+                        run(value, s[0], m, v);
+                        Ok(())
+                    })
+                })
+            })
+        })
     }
 
     /// The moments as named tensors, to save beside a checkpoint.
@@ -162,6 +187,28 @@ impl AdamW {
     }
 }
 
+/// Adds gradients to others of the same step, on the CPU in place.
+pub fn add_gradients(sums: &mut GradStore, parts: GradStore) -> Result<()> {
+    let mut rest = GradStore::default();
+    for &id in parts.get_ids() {
+        let Some(part) = parts.get_id(id) else { continue };
+        match sums.get_id(id) {
+            Some(sum) if in_place(sum) && sum.dims() == part.dims() => {
+                with_slices::<f32, _>(&[part], "add_gradients", |s| {
+                    with_slice_mut(sum, |sum| {
+                        add_to(sum, s[0]);
+                        Ok(())
+                    })
+                })?;
+            }
+            _ => {
+                rest.insert_id(id, part.clone());
+            }
+        }
+    }
+    sums.extend(rest)
+}
+
 /// Whether a weight belongs to the group that decays.
 fn decays(name: &str, rank: usize) -> bool {
     let is_norm = |part: &str| part == "norm" || part.ends_with("_norm");
@@ -183,7 +230,7 @@ pub fn global_norm(weights: &[Arc<Weight>], grads: &GradStore) -> Result<f64> {
             squares[place] = with_slices::<f32, _>(&[grad], "norm", |s| {
                 // Fixed chunks, summed in order: the same bits with any number of threads.
                 let parts: Vec<f64> = s[0]
-                    .par_chunks(16_384)
+                    .par_chunks(CHUNK)
                     .map(|c| c.iter().map(|&g| f64::from(g) * f64::from(g)).sum())
                     .collect();
                 Ok(parts.into_iter().sum::<f64>())

@@ -13,6 +13,7 @@ mod reference;
 use candle_core::backprop::GradStore;
 use savi_engine::Engine;
 use savi_models::LoraConfig;
+use savi_nn::optim::add_gradients;
 use savi_objectives::{PreferenceLoss, PreferenceMetrics, RewardBaseline, Totals};
 use savi_schema::Pair;
 use serde::{Deserialize, Serialize};
@@ -143,18 +144,18 @@ pub fn dpo_evaluated(
         let chosen: Vec<Place> = order.of_step(step).into_iter().enumerate().collect();
         let at = step_of(&chosen, *carried, step);
         let size = optim.per_device_train_batch_size;
-        let whole: Option<Whole> = match config.sorts() && chosen.len() > part_size(&device, size) {
-            true => Some(in_parts(&device, &chosen, size, |part| at.look(part))?.concat().into()),
+        let whole: Option<Whole> = match config.sorts() && chosen.len() > part_size(params, size) {
+            true => Some(in_parts(params, &chosen, size, |part| at.look(part))?.concat().into()),
             false => None,
         };
-        let parts = in_parts(&device, &chosen, size, |part| at.learn(part, whole.as_ref()))?;
+        let parts = in_parts(params, &chosen, size, |part| at.learn(part, whole.as_ref()))?;
         let mut grads = GradStore::default();
         let (mut loss, mut tokens) = (0.0, 0);
         let mut sums = PreferenceMetrics::default();
         for Outcome { loss: part_loss, tokens: part_tokens, grads: part_grads, metrics } in parts {
             loss += part_loss;
             tokens += part_tokens;
-            grads.extend(part_grads)?;
+            add_gradients(&mut grads, part_grads)?;
             sums.merge(&metrics);
         }
         if let Some(baseline) = carried {

@@ -15,6 +15,7 @@ use savi_models::{Pixels, Visual};
 use savi_nn::checkpoint::Tape;
 use savi_nn::layers::Mode;
 use savi_nn::ops::{gathered_logps, rms_norm};
+use savi_nn::optim::add_gradients;
 use savi_nn::{Forest, Parent};
 use savi_objectives::nll;
 use savi_schema::{Media, Message, RgbImage};
@@ -134,7 +135,7 @@ pub fn perceive(
             .collect::<Result<_, TrainError>>()?;
         let share = Share::of(&batch, &heads);
         let size = batch.len().div_ceil(config.gradient_accumulation_steps.max(1));
-        let parts = in_parts(&device, &batch, size, |part| {
+        let parts = in_parts(engine.model().params(), &batch, size, |part| {
             pass(engine, &heads, part, &share, config.gradient_checkpointing)
         })?;
         let mut grads = GradStore::default();
@@ -146,7 +147,7 @@ pub fn perceive(
             for (sum, value) in figures.iter_mut().zip(part.by_head) {
                 *sum += value;
             }
-            grads.extend(part.grads)?;
+            add_gradients(&mut grads, part.grads)?;
         }
         let figures = heads.heads.iter().map(|head| head.name.into()).zip(figures).collect();
         let ids = batch.iter().map(|(record, _)| record.id.clone()).collect();

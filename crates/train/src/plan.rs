@@ -106,7 +106,7 @@ fn plan(engine: &Engine, trees: &[Tree], kind: &Kind<'_>) -> Result<Plan, TrainE
     let steps = optim.total_steps(trees.len());
     let sizes: Vec<usize> = trees.iter().map(size).collect();
     let targets: Vec<usize> = trees.iter().map(answers).collect();
-    let of_part = part_size(device, optim.per_device_train_batch_size);
+    let of_part = part_size(params, optim.per_device_train_batch_size);
     let at_once = if device.is_cpu() { rayon::current_num_threads() } else { 1 };
     let mut order =
         Order::new(trees.len(), optim.step_records(), optim.seed).by(optim.train_sampling_strategy);

@@ -10,6 +10,7 @@ use savi_engine::Engine;
 use savi_models::{LoraConfig, Pixels, Visual};
 use savi_nn::checkpoint::Tape;
 use savi_nn::layers::Mode;
+use savi_nn::optim::add_gradients;
 use savi_objectives::nll;
 use savi_schema::{Demonstration, Example, RgbImage};
 
@@ -238,7 +239,7 @@ fn train(
         let works = (batch.borrow_mut())(engine_now, step)?;
         let size = works.len().div_ceil(config.optim.gradient_accumulation_steps.max(1));
         let total_weight = weight_of(&works);
-        let parts = in_parts(&device, &works, size, |part| {
+        let parts = in_parts(engine_now.model().params(), &works, size, |part| {
             learn(engine_now, config, part, step, total_weight)
         })?;
         let mut grads = GradStore::default();
@@ -251,7 +252,7 @@ fn train(
                 let entry = kinds.entry(kind).or_default();
                 *entry = (entry.0 + sum, entry.1 + count);
             }
-            grads.extend(part.grads)?;
+            add_gradients(&mut grads, part.grads)?;
         }
         let figures =
             kinds.into_iter().map(|(kind, (sum, count))| (kind.into(), sum / count)).collect();

@@ -10,8 +10,8 @@ use std::time::Instant;
 use candle_core::Device;
 use candle_core::backprop::GradStore;
 use rayon::prelude::*;
-use savi_nn::Weight;
 use savi_nn::optim::{AdamW, Course, global_norm};
+use savi_nn::{Params, Weight};
 use savi_run::{Interrupt, Metrics, Progress, TrainerState};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -55,16 +55,20 @@ pub(crate) struct StepOutput {
 /// Parts of a batch that the CPU works on side by side: its cores are better used by a part each
 /// than by all of them on one small operation. Fixed, so that sums do not depend on the machine.
 const CPU_PARTS: usize = 4;
+/// The same where many weights train: every part has gradients of its own for all of them.
+const LARGE_PARTS: usize = 2;
+/// Elements of trained weights that are many.
+const LARGE: usize = 1 << 24;
 
 /// Runs `f` on `items` in parts of at most `size`, on the CPU smaller ones side by side; the
 /// results come in order.
 pub(crate) fn in_parts<T: Sync, R: Send>(
-    device: &Device,
+    params: &Params,
     items: &[T],
     size: usize,
     f: impl Fn(&[T]) -> Result<R, TrainError> + Send + Sync,
 ) -> Result<Vec<R>, TrainError> {
-    in_batches(device, items, part_size(device, size), f)
+    in_batches(params.device(), items, part_size(params, size), f)
 }
 
 /// Runs `f` on `items` in batches of `size`, on the CPU side by side; the results come in order.
@@ -82,8 +86,12 @@ pub(crate) fn in_batches<T: Sync, R: Send>(
 }
 
 /// Items of one part, where a batch has `size` of them.
-pub(crate) fn part_size(device: &Device, size: usize) -> usize {
-    if device.is_cpu() { size.div_ceil(CPU_PARTS).max(1) } else { size.max(1) }
+pub(crate) fn part_size(params: &Params, size: usize) -> usize {
+    if !params.device().is_cpu() {
+        return size.max(1);
+    }
+    let trained: usize = params.trainable().iter().map(|weight| weight.elements()).sum();
+    size.div_ceil(if trained > LARGE { LARGE_PARTS } else { CPU_PARTS }).max(1)
 }
 
 /// Makes all steps that are still to do; `step` computes the gradients of one, numbered from 0.

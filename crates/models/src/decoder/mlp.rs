@@ -5,7 +5,7 @@ use std::sync::Arc;
 use candle_core::{Result, Tensor};
 use savi_nn::Params;
 use savi_nn::layers::{Linear, Mode};
-use savi_nn::ops::swiglu;
+use savi_nn::ops::{swiglu, swiglu_owned};
 
 use super::{Activation, DecoderConfig, Projections};
 
@@ -35,16 +35,17 @@ impl GateUp {
     }
 
     pub(super) fn forward(&self, x: &Tensor, config: &DecoderConfig, mode: Mode) -> Result<Tensor> {
-        let (gate, up) = match self {
-            Self::Separate { gate, up } => (gate.forward(x, mode)?, up.forward(x, mode)?),
+        let silu = config.activation == Activation::Silu;
+        match self {
+            Self::Separate { gate, up } => {
+                let (gate, up) = (gate.forward(x, mode)?, up.forward(x, mode)?);
+                if silu { swiglu_owned(gate, &up) } else { config.activation.forward(&gate)? * up }
+            }
             Self::Fused(both) => {
                 let (y, inner) = (both.forward(x, mode)?, config.intermediate_size);
-                (y.narrow(1, 0, inner)?, y.narrow(1, inner, inner)?)
+                let (gate, up) = (y.narrow(1, 0, inner)?, y.narrow(1, inner, inner)?);
+                if silu { swiglu(&gate, &up) } else { config.activation.forward(&gate)? * up }
             }
-        };
-        match config.activation {
-            Activation::Silu => swiglu(&gate, &up),
-            other => other.forward(&gate)? * up,
         }
     }
 }

@@ -5,7 +5,9 @@ use candle_core::{
 };
 use rayon::prelude::*;
 
-use crate::host::{by_dtype, host_dtype, slice, with_slices, zeros};
+use crate::host::{
+    add_to, by_dtype, host_dtype, in_place, slice, with_slice_mut, with_slices, zeros,
+};
 use crate::simd::{Real, simd, soften};
 
 const CHUNK: usize = 8192;
@@ -16,6 +18,38 @@ pub fn swiglu(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
         return gate.silu()? * up;
     }
     gate.contiguous()?.apply_op2(&up.contiguous()?, SwiGlu)
+}
+
+/// [`swiglu`] of a gate whose memory nobody else holds, `up` neither: where nothing is differentiated, the result takes
+/// its place.
+pub fn swiglu_owned(gate: Tensor, up: &Tensor) -> Result<Tensor> {
+    if !in_place(&gate) || gate.track_op() || up.track_op() || gate.dims() != up.dims() {
+        return swiglu(&gate, up);
+    }
+    with_slices::<f32, _>(&[up], "swiglu", |s| {
+        with_slice_mut(&gate, |gate| {
+            gate.par_chunks_mut(CHUNK)
+                .zip(s[0].par_chunks(CHUNK))
+                .for_each(|(g, u)| swiglu_over(g, u));
+            Ok(())
+        })
+    })?;
+    Ok(gate)
+}
+
+/// `x + y`, as at the end of a block's two halves, of a `y` whose memory nobody else holds: where nothing is differentiated,
+/// the sum takes its place.
+pub fn residual(x: &Tensor, y: Tensor) -> Result<Tensor> {
+    if !in_place(&y) || x.track_op() || y.track_op() || x.dims() != y.dims() {
+        return x + y;
+    }
+    with_slices::<f32, _>(&[x], "residual", |s| {
+        with_slice_mut(&y, |y| {
+            add_to(y, s[0]);
+            Ok(())
+        })
+    })?;
+    Ok(y)
 }
 
 /// `0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))`.
@@ -44,6 +78,14 @@ simd! {
     fn swiglu_chunk<T>(gate: &[T], up: &[T], y: &mut [T]) {
         for ((y, &g), &u) in y.iter_mut().zip(gate).zip(up) {
             *y = g * sigmoid(g) * u;
+        }
+    }
+}
+
+simd! {
+    fn swiglu_over<T>(gate: &mut [T], up: &[T]) {
+        for (g, &u) in gate.iter_mut().zip(up) {
+            *g = *g * sigmoid(*g) * u;
         }
     }
 }

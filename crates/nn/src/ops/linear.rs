@@ -8,8 +8,10 @@ use candle_core::{
     WithDType, bail,
 };
 
-use crate::gemm::{Mat, product};
+use crate::collect;
+use crate::gemm::{Mat, gemm, product};
 use crate::host::{by_dtype, host_dtype, slice, with_slices};
+use crate::simd::Real;
 
 /// `[rows, in] x [in, out] -> [rows, out]`, on the CPU in f32 and f64 with the fixed order of
 /// summation of [`crate::gemm`].
@@ -102,6 +104,24 @@ impl CustomOp2 for Bias {
         let dx = x.track_op().then(|| grad.clone());
         let db = if bias.track_op() { Some(grad.sum(0)?) } else { None };
         Ok((dx, db))
+    }
+}
+
+/// A product, added to what is known already.
+fn added<T: Real>(
+    known: Option<Vec<T>>,
+    m: usize,
+    n: usize,
+    k: usize,
+    a: Mat<'_, T>,
+    b: Mat<'_, T>,
+) -> Vec<T> {
+    match known {
+        None => product(m, n, k, a, b),
+        Some(mut c) => {
+            gemm(m, n, k, a, b, &mut c, true);
+            c
+        }
     }
 }
 
@@ -220,16 +240,11 @@ impl CustomOp2 for Linear {
             } else {
                 None
             };
-            let dw = if w.track_op() {
-                let dw = if self.transposed {
-                    product(n, k, m, grad.transposed(), Mat::row_major(s[0], k))
-                } else {
-                    product(k, n, m, Mat::row_major(s[0], k).transposed(), grad)
-                };
-                Some(Tensor::from_vec(dw, w.shape(), w.device())?)
-            } else {
-                None
-            };
+            let rows = Mat::row_major(s[0], k);
+            let dw = collect::gradient::<T>(w, |sum| match self.transposed {
+                true => added(sum, n, k, m, grad.transposed(), rows),
+                false => added(sum, k, n, m, rows.transposed(), grad),
+            })?;
             Ok((dx, dw))
         }))
     }

@@ -9,6 +9,7 @@ use candle_core::{
     CpuStorage, CustomOp2, D, DType, Layout, Result, Shape, Tensor, WithDType, bail,
 };
 
+use crate::collect;
 use crate::gemm::{Mat, gemm};
 use crate::host::{by_dtype, host_dtype, slice, with_slices, zeros};
 use crate::simd::{Real, simd, soften};
@@ -191,8 +192,7 @@ impl CustomOp2 for GatheredLogps {
         let ((rows, width), vocab) = (h.dims2()?, w.dim(0)?);
         by_dtype!(h.dtype(), self.name(), T => with_slices::<T, _>(&[h, w, grad], self.name(), |s| {
             let mut dh = zeros::<T>(rows * width);
-            let mut dw = if w.track_op() { zeros::<T>(width * vocab) } else { Vec::new() };
-            for start in (0..rows).step_by(LOGP_CHUNK) {
+            let mut back = |mut dw: Option<&mut [T]>| for start in (0..rows).step_by(LOGP_CHUNK) {
                 let len = LOGP_CHUNK.min(rows - start);
                 let mut logits = zeros::<T>(len * vocab);
                 let part = Mat::row_major(&s[0][start * width..(start + len) * width], width);
@@ -202,11 +202,20 @@ impl CustomOp2 for GatheredLogps {
                 rows_backward(&mut logits, vocab, &self.targets[start..start + len], cap, &s[2][start..start + len]);
                 let d = Mat::row_major(&logits, vocab);
                 gemm(len, width, vocab, d, head, &mut dh[start * width..(start + len) * width], true);
-                if w.track_op() {
-                    gemm(vocab, width, len, d.transposed(), part, &mut dw, true);
+                if let Some(dw) = &mut dw {
+                    gemm(vocab, width, len, d.transposed(), part, dw, true);
                 }
-            }
-            let dw = if w.track_op() { Some(Tensor::from_vec(dw, w.shape(), w.device())?) } else { None };
+            };
+            let dw = if w.track_op() {
+                collect::gradient::<T>(w, |sum| {
+                    let mut sum = sum.unwrap_or_else(|| zeros::<T>(width * vocab));
+                    back(Some(&mut sum));
+                    sum
+                })?
+            } else {
+                back(None);
+                None
+            };
             Ok((Some(Tensor::from_vec(dh, h.shape(), h.device())?), dw))
         }))
     }

@@ -2,12 +2,14 @@
 //! own operations, which also serve as the reference in tests.
 
 mod activation;
+mod embedding;
 mod linear;
 mod logp;
 mod norm;
 mod rope;
 
-pub use activation::{gelu_tanh, softcap, swiglu};
+pub use activation::{gelu_tanh, residual, softcap, swiglu, swiglu_owned};
+pub use embedding::embedding;
 pub use linear::{add_bias, linear, linear_transposed};
 pub use logp::{LOGP_CHUNK, gathered_logps, gathered_logps_at, log_normaliser};
 pub use norm::{layer_norm, rms_norm};

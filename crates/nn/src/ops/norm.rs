@@ -4,6 +4,7 @@
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, D, Layout, Result, Shape, Tensor, WithDType};
 use rayon::prelude::*;
 
+use crate::collect;
 use crate::host::{by_dtype, host_dtype, slice, with_slices, zeros};
 use crate::simd::{Real, simd};
 
@@ -141,15 +142,17 @@ simd! {
     }
 }
 
-/// Sums per-task partial gradients in task order, so that the result has fixed bits.
-fn join<T: Real>(parts: Vec<Vec<T>>, width: usize) -> Vec<T> {
-    let mut total = zeros::<T>(width);
-    for part in parts {
-        for (t, p) in total.iter_mut().zip(part) {
-            *t += p;
+/// Sums per-task partial gradients of a parameter in task order, so that the result has fixed bits.
+fn join<T: Real>(parts: Vec<Vec<T>>, of: &Tensor) -> Result<Option<Tensor>> {
+    collect::gradient::<T>(of, |known| {
+        let mut total = known.unwrap_or_else(|| zeros::<T>(of.elem_count()));
+        for part in parts {
+            for (t, p) in total.iter_mut().zip(part) {
+                *t += p;
+            }
         }
-    }
-    total
+        total
+    })
 }
 
 struct RmsNorm {
@@ -197,8 +200,7 @@ impl CustomOp2 for RmsNorm {
                     dw
                 })
                 .collect();
-            let dw = Tensor::from_vec(join(parts, width), w.shape(), w.device())?;
-            Ok((Some(Tensor::from_vec(dx, x.shape(), x.device())?), w.track_op().then_some(dw)))
+            Ok((Some(Tensor::from_vec(dx, x.shape(), x.device())?), join(parts, w)?))
         }))
     }
 }
@@ -254,13 +256,7 @@ impl CustomOp3 for LayerNorm {
                     (dw, db)
                 })
                 .unzip();
-            let dw = Tensor::from_vec(join(dws, width), w.shape(), w.device())?;
-            let db = Tensor::from_vec(join(dbs, width), b.shape(), b.device())?;
-            Ok((
-                Some(Tensor::from_vec(dx, x.shape(), x.device())?),
-                w.track_op().then_some(dw),
-                b.track_op().then_some(db),
-            ))
+            Ok((Some(Tensor::from_vec(dx, x.shape(), x.device())?), join(dws, w)?, join(dbs, b)?))
         }))
     }
 }

@@ -53,7 +53,6 @@ pub(super) fn log_probs(
     let mut stage: Stage<Line> = Stage::open_in(&io.dir.join(NAME), NAME, &key)?;
     let (totals, settings) = (Totals { pairs: 0.0, chosen_tokens: 0.0 }, config.preference(0.0));
     let asked = Step { engine, pairs, trees, config, settings, totals, step: 0, precomputed: None };
-    let device = engine.model().params().device();
     let places: Vec<String> = (0..pairs.len()).map(|place| format!("{place:09}")).collect();
     let size = config.optim.per_device_train_batch_size;
     let mut progress = Progress::new(NAME, pairs.len() as u64);
@@ -65,7 +64,8 @@ pub(super) fn log_probs(
         let units: Vec<&str> = units.iter().map(String::as_str).collect();
         let lines = stage.run(&units, |missing| {
             let missing: Vec<Place> = missing.iter().map(|&at| (at, batch * size + at)).collect();
-            let told = in_parts(device, &missing, size, |part| asked.ask(part))?.concat();
+            let told =
+                in_parts(engine.model().params(), &missing, size, |part| asked.ask(part))?.concat();
             let line = |(&(_, at), [chosen, rejected]): (&Place, Reference)| {
                 let (place, pair) = (places[at].clone(), pairs[at].id.clone());
                 vec![Line { place, pair, chosen, rejected }]

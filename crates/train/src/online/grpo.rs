@@ -9,6 +9,7 @@ use savi_engine::Engine;
 use savi_nn::Weight;
 use savi_nn::checkpoint::Tape;
 use savi_nn::layers::Mode;
+use savi_nn::optim::add_gradients;
 use savi_objectives::policy::{
     self, Advantages, PolicyMetrics, PolicyTokens, RewardTable, Totals, policy_loss,
 };
@@ -99,13 +100,13 @@ impl Objective for GroupRelative<'_> {
         groups: &[&Group],
         step: u64,
     ) -> Result<StepOutput, TrainError> {
-        let (device, optim) = (engine.model().params().device(), &self.config.optim);
+        let (params, optim) = (engine.model().params(), &self.config.optim);
         let size = (optim.per_device_train_batch_size / self.config.num_generations).max(1);
         let completions = || groups.iter().map(|group| group.completions.len() as f64);
         let totals = Totals {
             tokens: groups.iter().flat_map(|group| group.weights()).sum(),
             completions: completions().sum(),
-            micro_batches: groups.len().div_ceil(part_size(device, size)) as f64,
+            micro_batches: groups.len().div_ceil(part_size(params, size)) as f64,
         };
         let mut output = StepOutput {
             grads: GradStore::default(),
@@ -117,7 +118,7 @@ impl Objective for GroupRelative<'_> {
         if totals.tokens == 0.0 {
             return Ok(output);
         }
-        let parts = in_parts(device, groups, size, |part| {
+        let parts = in_parts(params, groups, size, |part| {
             self.learn_part(engine, session, part, &totals, step)
         })?;
         let mut metrics: Option<PolicyMetrics> = None;
@@ -125,7 +126,7 @@ impl Objective for GroupRelative<'_> {
         for part in parts {
             output.loss += part.loss;
             output.tokens += part.tokens;
-            output.grads.extend(part.grads)?;
+            add_gradients(&mut output.grads, part.grads)?;
             apart += part.apart.0;
             most = most.max(part.apart.1);
             match (&mut metrics, part.metrics) {

@@ -17,6 +17,7 @@ use savi_engine::Engine;
 use savi_nn::Weight;
 use savi_nn::checkpoint::Tape;
 use savi_nn::layers::Mode;
+use savi_nn::optim::add_gradients;
 use savi_objectives::policy::{
     Advantages, Gae, PolicyMetrics, PolicyTokens, RewardTable, Totals, Trajectory, ValueMetrics,
     ValueTokens, explained_variance, gae, kl_in_reward, policy_loss, value_loss, whiten,
@@ -166,14 +167,14 @@ impl Objective for ActorCritic<'_> {
         groups: &[&Group],
         step: u64,
     ) -> Result<StepOutput, TrainError> {
-        let (device, optim) = (engine.model().params().device(), &self.config.optim);
+        let (params, optim) = (engine.model().params(), &self.config.optim);
         let counted: Vec<&Group> =
             groups.iter().copied().filter(|group| group.counts.contains(&true)).collect();
         let size = optim.per_device_train_batch_size;
         let totals = Totals {
             tokens: counted.iter().flat_map(|group| group.weights()).sum(),
             completions: counted.len() as f64,
-            micro_batches: counted.len().div_ceil(part_size(device, size)) as f64,
+            micro_batches: counted.len().div_ceil(part_size(params, size)) as f64,
         };
         let mut output = StepOutput {
             grads: GradStore::default(),
@@ -186,14 +187,14 @@ impl Objective for ActorCritic<'_> {
         if totals.tokens == 0.0 {
             return Ok(output);
         }
-        let parts = in_parts(device, &counted, size, |part| {
+        let parts = in_parts(params, &counted, size, |part| {
             self.learn_part(engine, session, part, &totals, step)
         })?;
         let mut sums: Option<(PolicyMetrics, ValueMetrics)> = None;
         for part in parts {
             output.loss += part.loss;
             output.tokens += part.tokens;
-            output.grads.extend(part.grads)?;
+            add_gradients(&mut output.grads, part.grads)?;
             match &mut sums {
                 Some((policy, value)) => {
                     policy.merge(&part.policy);
@@ -236,8 +237,8 @@ impl<'a> ActorCritic<'a> {
         session: &Session<'_>,
         groups: &[&Group],
     ) -> Result<Looked, TrainError> {
-        let (device, optim) = (engine.model().params().device(), &self.config.optim);
-        let parts = in_parts(device, groups, optim.per_device_train_batch_size, |part| {
+        let (params, optim) = (engine.model().params(), &self.config.optim);
+        let parts = in_parts(params, groups, optim.per_device_train_batch_size, |part| {
             let pass = Pass::pack(engine, session, part)?;
             let states = pass.states(engine, Mode::INFER, &Tape::default())?;
             let values = self.head.values(&states, false)?.to_vec1::<f32>()?;

@@ -111,11 +111,10 @@ impl Rollout {
             }
             return Ok(());
         }
-        let device = engine.model().params().device();
         let groups: Vec<&Group> = self.groups.iter().collect();
         let size = session.settings.optim.per_device_train_batch_size;
         let size = (size / session.settings.num_generations).max(1);
-        let parts = in_parts(device, &groups, size, |part| {
+        let parts = in_parts(engine.model().params(), &groups, size, |part| {
             let pass = Pass::pack(engine, session, part)?;
             Ok(pass.look(engine, session)?.to_vec1::<f32>()?)
         })?;
