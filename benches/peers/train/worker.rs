@@ -9,7 +9,7 @@
 use std::io::BufRead;
 use std::time::Instant;
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use savi_engine::testing::random_text_engine;
@@ -25,6 +25,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// Words of the tokenizer of random models, which others know as well.
 const WORDS: [&str; 6] = ["which", "way", "red", "circle", "move", "left"];
 
+/// What may be a single token.
+const PIECES: [&str; 6] = [" a", "a", " left", ".", "e", " red"];
+
 /// A short question with an answer that fills the row up to exactly so many tokens.
 fn example(engine: &Engine, row: usize, tokens: usize) -> anyhow::Result<(Example, String)> {
     let mut rng = ChaCha8Rng::seed_from_u64(row as u64);
@@ -34,19 +37,29 @@ fn example(engine: &Engine, row: usize, tokens: usize) -> anyhow::Result<(Exampl
             Message::text(Role::User, "which way"),
             Message::text(Role::Assistant, answer.as_str()),
         ];
-        let count = count(engine, &turns[..1], &answer)?;
-        if count == tokens {
+        let known = count(engine, &turns[..1], &answer)?;
+        if known == tokens {
             let id = row.to_string();
             return Ok((
                 Example { schema: SCHEMA_VERSION, id, conversations: vec![turns] },
                 answer,
             ));
         }
-        ensure!(count < tokens, "no answer of {tokens} tokens was found");
-        // A letter for the last few: words may be several tokens.
-        let word =
-            if count + 12 < tokens { WORDS[rng.next_u32() as usize % WORDS.len()] } else { "a" };
-        answer = format!("{answer} {word}");
+        if known + 12 < tokens {
+            let word = WORDS[rng.next_u32() as usize % WORDS.len()];
+            answer = format!("{answer} {word}");
+            continue;
+        }
+        // The last few one by one, where a piece is found that is a single token.
+        let longer = |piece: &str| {
+            let answer = format!("{answer}{piece}");
+            let fits = count(engine, &turns[..1], &answer)
+                .is_ok_and(|n| (known + 1..=tokens).contains(&n));
+            fits.then_some(answer)
+        };
+        let found = PIECES.iter().find_map(|piece| longer(piece));
+        answer = found
+            .with_context(|| format!("no answer of {tokens} tokens was found after {known}"))?;
     }
 }
 
