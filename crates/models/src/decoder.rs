@@ -340,7 +340,7 @@ impl Decoder {
         rows: Option<&mut [&mut KvNode]>,
     ) -> Result<Tensor> {
         let x = match rows {
-            None => self.run(embeds, forest, mode, &Tape::default(), |_| ())?,
+            None => self.run(embeds, forest, mode, &Tape::default(), 1, |_| ())?,
             Some(rows) if embeds.device().is_cpu() => {
                 awake(|| self.run_cached(embeds, forest, mode, rows))?
             }
@@ -363,7 +363,7 @@ impl Decoder {
         Ok(x)
     }
 
-    /// [`forward`](Self::forward) of a whole pass, each block a segment of `tape`.
+    /// [`forward`](Self::forward) of a whole pass, in segments of as many blocks as `tape` wants.
     pub(crate) fn forward_on<'a>(
         &'a self,
         embeds: &Tensor,
@@ -371,7 +371,7 @@ impl Decoder {
         mode: Mode,
         tape: &Tape<'a>,
     ) -> Result<Tensor> {
-        self.norm.forward(&self.run(embeds, forest, mode, tape, |_| ())?, mode)
+        self.norm.forward(&self.run(embeds, forest, mode, tape, tape.layers(), |_| ())?, mode)
     }
 
     /// What every block gives, `[tokens, width]` each, before the final norm.
@@ -383,27 +383,33 @@ impl Decoder {
         tape: &Tape<'a>,
     ) -> Result<Vec<Tensor>> {
         let mut all = Vec::with_capacity(self.blocks.len());
-        self.run(embeds, forest, mode, tape, |x| all.push(x.clone()))?;
+        self.run(embeds, forest, mode, tape, 1, |x| all.push(x.clone()))?;
         Ok(all)
     }
 
+    /// Runs all blocks, `span` in each segment of `tape`; `after` sees what every segment gives.
     fn run<'a>(
         &'a self,
         embeds: &Tensor,
         forest: &Arc<Forest>,
         mode: Mode,
         tape: &Tape<'a>,
+        span: usize,
         mut after: impl FnMut(&Tensor),
     ) -> Result<Tensor> {
         let tables = Arc::new(self.tables(forest)?);
-        let (train, adapter) = (mode.train, mode.adapter);
+        let (train, adapter, layers) = (mode.train, mode.adapter, self.blocks.len());
         let mut x = embeds.clone();
-        for layer in 0..self.blocks.len() {
+        for first in (0..layers).step_by(span) {
             let (forest, tables) = (forest.clone(), tables.clone());
             x = tape.segment(&x, move |x| {
                 let noise = forest.noise().filter(|_| train);
                 let mode = Mode { train, adapter, noise };
-                self.block(layer, x, &forest, &tables, mode, None)
+                let mut x = x.clone();
+                for layer in first..layers.min(first + span) {
+                    x = self.block(layer, &x, &forest, &tables, mode, None)?;
+                }
+                Ok(x)
             })?;
             after(&x);
         }

@@ -5,6 +5,7 @@
 //! times, and what is random in it (see [`Noise`](crate::Noise)) depends on names, not on order.
 
 use std::cell::RefCell;
+use std::num::NonZeroUsize;
 
 use candle_core::backprop::GradStore;
 use candle_core::{Result, Tensor, Var};
@@ -16,7 +17,8 @@ type Run<'a> = Box<dyn Fn(&Tensor) -> Result<Tensor> + 'a>;
 /// The segments of a pass, in order.
 #[derive(Default)]
 pub struct Tape<'a> {
-    keeps: bool,
+    /// Layers of a segment; none where nothing is run again.
+    layers: Option<NonZeroUsize>,
     segments: RefCell<Vec<Segment<'a>>>,
 }
 
@@ -31,7 +33,7 @@ struct Segment<'a> {
 impl std::fmt::Debug for Tape<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let segments = self.segments.borrow().len();
-        f.debug_struct("Tape").field("keeps", &self.keeps).field("segments", &segments).finish()
+        f.debug_struct("Tape").field("layers", &self.layers).field("segments", &segments).finish()
     }
 }
 
@@ -39,7 +41,18 @@ impl<'a> Tape<'a> {
     /// With `checkpointing`, segments are run again in the backward pass; without, they are simply
     /// part of the pass.
     pub fn new(checkpointing: bool) -> Self {
-        Self { keeps: checkpointing, segments: RefCell::default() }
+        Self::every(usize::from(checkpointing))
+    }
+
+    /// With segments of so many layers of a decoder, without checkpointing for 0. Longer segments keep fewer inputs,
+    /// and more of a segment's own tensors while it is run again.
+    pub fn every(layers: usize) -> Self {
+        Self { layers: NonZeroUsize::new(layers), segments: RefCell::default() }
+    }
+
+    /// Layers that a decoder puts into a segment.
+    pub fn layers(&self) -> usize {
+        self.layers.map_or(1, NonZeroUsize::get)
     }
 
     /// Runs a segment. `run` must give the same result each time.
@@ -48,7 +61,7 @@ impl<'a> Tape<'a> {
         input: &Tensor,
         run: impl Fn(&Tensor) -> Result<Tensor> + 'a,
     ) -> Result<Tensor> {
-        if !self.keeps {
+        if self.layers.is_none() {
             return run(input);
         }
         let source = input.clone();

@@ -6,6 +6,7 @@ mod evaluation;
 use std::path::Path;
 
 use savi_models::{LoraConfig, LoraOptions};
+use savi_nn::checkpoint::Tape;
 use savi_nn::optim::{AdamWConfig, Schedule};
 use serde::{Deserialize, Serialize};
 
@@ -70,6 +71,10 @@ pub struct OptimConfig {
     /// pass: less memory for more time, with the same results.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub gradient_checkpointing: bool,
+    /// Layers that are kept and run again together: more take less memory for what goes into them, and more while
+    /// they are run again.
+    #[serde(skip_serializing_if = "is_one")]
+    pub gradient_checkpointing_layers: usize,
     /// Options of the schedule, where it has any.
     #[serde(skip_serializing_if = "is_default")]
     pub lr_scheduler_kwargs: SchedulerKwargs,
@@ -132,6 +137,7 @@ impl Default for OptimConfig {
             train_sampling_strategy: SamplingStrategy::Random,
             seed: 0,
             gradient_checkpointing: false,
+            gradient_checkpointing_layers: 1,
             lr_scheduler_kwargs: SchedulerKwargs::default(),
             eval_strategy: EvalStrategy::No,
             eval_steps: 0,
@@ -150,6 +156,15 @@ impl OptimConfig {
     /// Records of one step.
     pub fn step_records(&self) -> usize {
         self.per_device_train_batch_size * self.gradient_accumulation_steps
+    }
+
+    /// What a pass is recorded on.
+    pub(crate) fn tape<'a>(&self) -> Tape<'a> {
+        Tape::every(if self.gradient_checkpointing {
+            self.gradient_checkpointing_layers
+        } else {
+            0
+        })
     }
 
     pub(crate) fn adamw(&self) -> AdamWConfig {
@@ -200,6 +215,14 @@ impl OptimConfig {
             if value == 0 {
                 return bad(key, value.to_string(), "must be at least 1");
             }
+        }
+        let layers = self.gradient_checkpointing_layers;
+        if layers == 0 || layers > 1 && !self.gradient_checkpointing {
+            return bad(
+                "gradient_checkpointing_layers",
+                layers.to_string(),
+                "goes with gradient_checkpointing = true and is at least 1",
+            );
         }
         let decays = self.lr_scheduler_type == Schedule::WarmupStableDecay;
         if decays != (self.num_decay_steps > 0) {

@@ -132,8 +132,11 @@ fn plan(engine: &Engine, trees: &[Tree], kind: &Kind<'_>) -> Result<Plan, TrainE
     let per_layer = retained(decoder, kind.lora.as_ref().map(|_| engine));
     let layers = decoder.layers.len();
     let of_token = match optim.gradient_checkpointing {
-        // What goes into every layer, and all of one layer.
-        true => layers * decoder.hidden_size + per_layer,
+        // What goes into every segment, and all of one segment.
+        true => {
+            let span = optim.gradient_checkpointing_layers.min(layers);
+            layers.div_ceil(span) * decoder.hidden_size + span * per_layer
+        }
         // All of every layer, and about one more for the gradients on their way.
         false => (layers + 1) * per_layer,
     };

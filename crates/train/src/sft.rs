@@ -8,7 +8,6 @@ use candle_core::{DType, Tensor};
 use rayon::prelude::*;
 use savi_engine::Engine;
 use savi_models::{LoraConfig, Pixels, Visual};
-use savi_nn::checkpoint::Tape;
 use savi_nn::layers::Mode;
 use savi_nn::optim::add_gradients;
 use savi_objectives::nll;
@@ -275,7 +274,7 @@ fn learn(
     if config.lora.lora_dropout > 0.0 {
         packed = packed.with_dropout(config.optim.seed, step)?;
     }
-    let tape = Tape::new(config.optim.gradient_checkpointing);
+    let tape = config.optim.tape();
     let clips = encode(engine, part)?;
     let logps = packed.logps_on(engine, &clips, Mode::TRAIN, &tape)?.to_dtype(DType::F32)?;
     let weights = token_weights(part, &packed, config.length_exponent);

@@ -159,6 +159,8 @@ fn dropout_and_checkpointing_do_not_depend_on_the_batch() {
     assert!(!close(&plain, &dropped));
     assert!(close(&plain, &losses(6, 1, 0.0, true)));
     assert!(close(&dropped, &losses(2, 3, 0.3, true)));
+    // One by one as all together.
+    assert!(close(&plain, &losses(1, 6, 0.0, false)));
 }
 
 /// Options reach the adapter: its folder holds the layers and copies that they name.

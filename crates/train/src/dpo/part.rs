@@ -203,7 +203,7 @@ impl Step<'_> {
     pub(super) fn look(&self, part: &[Place]) -> Result<Vec<Numbers>, TrainError> {
         let row = Row::new(self, part, self.device(), true)?;
         // The pass that learns, dropout and all, of which nothing is kept but its numbers.
-        let tape = Tape::new(self.config.optim.gradient_checkpointing);
+        let tape = self.config.optim.tape();
         let (_, tokens) = row.policy(self.engine, Mode::TRAIN, &tape)?;
         let policy = row.sums(&tokens)?;
         let policy = (numbers(&policy.0)?, numbers(&policy.1)?);
@@ -226,7 +226,7 @@ impl Step<'_> {
         whole: Option<&Whole>,
     ) -> Result<Outcome, TrainError> {
         let row = Row::new(self, part, self.device(), true)?;
-        let tape = Tape::new(self.config.optim.gradient_checkpointing);
+        let tape = self.config.optim.tape();
         let output = self.objective(part, whole, &row, Mode::TRAIN, &tape)?;
         Ok(Outcome {
             loss: f64::from(output.loss.to_scalar::<f32>()?),

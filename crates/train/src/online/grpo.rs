@@ -7,7 +7,6 @@ use candle_core::Tensor;
 use candle_core::backprop::GradStore;
 use savi_engine::Engine;
 use savi_nn::Weight;
-use savi_nn::checkpoint::Tape;
 use savi_nn::layers::Mode;
 use savi_nn::optim::add_gradients;
 use savi_objectives::policy::{
@@ -162,7 +161,7 @@ impl GroupRelative<'_> {
         }
         let config = self.config;
         let pass = Pass::pack(engine, session, part)?.with_dropout(session, step)?;
-        let tape = Tape::new(config.optim.gradient_checkpointing);
+        let tape = config.optim.tape();
         let states = pass.states(engine, Mode::TRAIN, &tape)?;
         let logps = pass.logps(engine, session, &states, Mode::TRAIN)?;
         let reference = match config.beta {

@@ -304,7 +304,7 @@ impl<'a> ActorCritic<'a> {
     ) -> Result<Part, TrainError> {
         let config = self.config;
         let pass = Pass::pack(engine, session, part)?.with_dropout(session, step)?;
-        let tape = Tape::new(config.optim.gradient_checkpointing);
+        let tape = config.optim.tape();
         let states = pass.states(engine, Mode::TRAIN, &tape)?;
         let logps = pass.logps(engine, session, &states, Mode::TRAIN)?;
         let values = self.head.values(&states, true)?;
