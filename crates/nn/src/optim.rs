@@ -75,86 +75,18 @@ impl AdamW {
                 Some(moments) => moments,
                 None => (value.zeros_like()?, value.zeros_like()?),
             };
+            let rule = Rule::new(&self.config, self.step, lr, scale, decay);
             let moments = if in_place(&value) {
-                self.update_in_place(&value, grad, &m, &v, lr, scale, decay)?;
+                rule.update_in_place(&value, grad, &m, &v)?;
                 (m, v)
             } else {
-                let (new, m, v) = self.update(&value.detach(), grad, &m, &v, lr, scale, decay)?;
+                let (new, m, v) = rule.update(&value.detach(), grad, &m, &v)?;
                 weight.set(&new)?;
                 (m, v)
             };
             self.moments.insert(weight.name().to_owned(), moments);
         }
         Ok(())
-    }
-
-    #[allow(clippy::too_many_arguments, reason = "the algorithm's symbols")]
-    fn update(
-        &self,
-        value: &Tensor,
-        grad: &Tensor,
-        m: &Tensor,
-        v: &Tensor,
-        lr: f64,
-        scale: f64,
-        decay: f64,
-    ) -> Result<(Tensor, Tensor, Tensor)> {
-        let AdamWConfig { adam_beta1: b1, adam_beta2: b2, adam_epsilon: eps, .. } = self.config;
-        let (c1, c2) = (1.0 - b1.powf(self.step as f64), 1.0 - b2.powf(self.step as f64));
-        // A gradient may remember the pass that it comes from; moments must not keep it alive.
-        let grad = (grad.detach() * scale)?;
-        let m = ((m * b1)? + (&grad * (1.0 - b1))?)?;
-        let v = ((v * b2)? + (grad.sqr()? * (1.0 - b2))?)?;
-        let root = ((&v / c2)?.sqrt()? + eps)?;
-        let kept = (value * (1.0 - lr * decay))?;
-        let new = (kept - ((&m / root)? * (lr / c1))?)?;
-        Ok((new, m, v))
-    }
-
-    /// The same in one pass over the CPU's memory.
-    #[allow(clippy::too_many_arguments, reason = "the algorithm's symbols")]
-    fn update_in_place(
-        &self,
-        value: &Tensor,
-        grad: &Tensor,
-        m: &Tensor,
-        v: &Tensor,
-        lr: f64,
-        scale: f64,
-        decay: f64,
-    ) -> Result<()> {
-        let AdamWConfig { adam_beta1: b1, adam_beta2: b2, adam_epsilon: eps, .. } = self.config;
-        let (c1, c2) = (1.0 - b1.powf(self.step as f64), 1.0 - b2.powf(self.step as f64));
-        let (b1, b2, keep) = (b1 as f32, b2 as f32, (1.0 - lr * decay) as f32);
-        let (rate, root, eps, scale) =
-            ((lr / c1) as f32, c2.sqrt().recip() as f32, eps as f32, scale as f32);
-        let run = |value: &mut [f32], grad: &[f32], m: &mut [f32], v: &mut [f32]| {
-            value
-                .par_chunks_mut(CHUNK)
-                .zip(grad.par_chunks(CHUNK))
-                .zip(m.par_chunks_mut(CHUNK).zip(v.par_chunks_mut(CHUNK)))
-                .for_each(|((value, grad), (m, v))| {
-                    for (((value, &grad), m), v) in value.iter_mut().zip(grad).zip(m).zip(v) {
-                        let g = grad * scale;
-                        *m = b1 * *m + (1.0 - b1) * g;
-                        *v = b2 * *v + (1.0 - b2) * g * g;
-                        *value = *value * keep - rate * *m / (v.sqrt() * root + eps);
-                    }
-                });
-        };
-        if value.dims() != grad.dims() || value.dims() != m.dims() || value.dims() != v.dims() {
-            bail!("moments {:?} do not fit a weight {:?}", m.dims(), value.dims());
-        }
-        with_slices::<f32, _>(&[grad], "adamw", |s| {
-            with_slice_mut(m, |m| {
-                with_slice_mut(v, |v| {
-                    with_slice_mut(value, |value| {
-                        run(value, s[0], m, v);
-                        Ok(())
-                    })
-                })
-            })
-        })
     }
 
     /// The moments as named tensors, to save beside a checkpoint.
@@ -184,6 +116,83 @@ impl AdamW {
             }
         }
         Ok(())
+    }
+}
+
+/// What a step does to the elements of a weight.
+struct Rule {
+    b1: f64,
+    b2: f64,
+    eps: f64,
+    /// What the moments are divided by, as they begin at zero.
+    c1: f64,
+    c2: f64,
+    lr: f64,
+    /// Factor on the gradient.
+    scale: f64,
+    /// What weight decay leaves.
+    keep: f64,
+}
+
+impl Rule {
+    fn new(config: &AdamWConfig, step: u64, lr: f64, scale: f64, decay: f64) -> Self {
+        let AdamWConfig { adam_beta1: b1, adam_beta2: b2, adam_epsilon: eps, .. } = *config;
+        let (c1, c2) = (1.0 - b1.powf(step as f64), 1.0 - b2.powf(step as f64));
+        Self { b1, b2, eps, c1, c2, lr, scale, keep: 1.0 - lr * decay }
+    }
+
+    /// New value and moments.
+    fn update(
+        &self,
+        value: &Tensor,
+        grad: &Tensor,
+        m: &Tensor,
+        v: &Tensor,
+    ) -> Result<(Tensor, Tensor, Tensor)> {
+        let &Self { b1, b2, eps, c1, c2, lr, scale, keep } = self;
+        // A gradient may remember the pass that it comes from; moments must not keep it alive.
+        let grad = (grad.detach() * scale)?;
+        let m = ((m * b1)? + (&grad * (1.0 - b1))?)?;
+        let v = ((v * b2)? + (grad.sqr()? * (1.0 - b2))?)?;
+        let root = ((&v / c2)?.sqrt()? + eps)?;
+        let kept = (value * keep)?;
+        let new = (kept - ((&m / root)? * (lr / c1))?)?;
+        Ok((new, m, v))
+    }
+
+    /// The same in one pass over the CPU's memory.
+    fn update_in_place(&self, value: &Tensor, grad: &Tensor, m: &Tensor, v: &Tensor) -> Result<()> {
+        let &Self { b1, b2, eps, c1, c2, lr, scale, keep } = self;
+        let (b1, b2, keep) = (b1 as f32, b2 as f32, keep as f32);
+        let (rate, root, eps, scale) =
+            ((lr / c1) as f32, c2.sqrt().recip() as f32, eps as f32, scale as f32);
+        let run = |value: &mut [f32], grad: &[f32], m: &mut [f32], v: &mut [f32]| {
+            value
+                .par_chunks_mut(CHUNK)
+                .zip(grad.par_chunks(CHUNK))
+                .zip(m.par_chunks_mut(CHUNK).zip(v.par_chunks_mut(CHUNK)))
+                .for_each(|((value, grad), (m, v))| {
+                    for (((value, &grad), m), v) in value.iter_mut().zip(grad).zip(m).zip(v) {
+                        let g = grad * scale;
+                        *m = b1 * *m + (1.0 - b1) * g;
+                        *v = b2 * *v + (1.0 - b2) * g * g;
+                        *value = *value * keep - rate * *m / (v.sqrt() * root + eps);
+                    }
+                });
+        };
+        if value.dims() != grad.dims() || value.dims() != m.dims() || value.dims() != v.dims() {
+            bail!("moments {:?} do not fit a weight {:?}", m.dims(), value.dims());
+        }
+        with_slices::<f32, _>(&[grad], "adamw", |s| {
+            with_slice_mut(m, |m| {
+                with_slice_mut(v, |v| {
+                    with_slice_mut(value, |value| {
+                        run(value, s[0], m, v);
+                        Ok(())
+                    })
+                })
+            })
+        })
     }
 }
 
