@@ -6,6 +6,7 @@
 //! threads. The `gemm` crate, which candle uses, changes its path with m and n; this one is the
 //! product of every linear layer here, in training and in inference.
 
+pub(crate) mod block;
 #[cfg(target_arch = "x86_64")]
 mod few;
 #[cfg(target_arch = "x86_64")]

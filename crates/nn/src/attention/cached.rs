@@ -4,13 +4,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Result, Tensor, bail};
-use rayon::prelude::*;
 
 use super::Heads;
+use super::chains::attend_chains;
 use super::dense::masked;
-use super::kernel::{Span, attend};
-use super::tiles::{Node, Together, Work, tiled};
-use super::tree::Out;
+use super::tiles::Node;
 use crate::forest::{Forest, Parent};
 use crate::host::with_slices;
 use crate::simd::{Level, level};
@@ -209,13 +207,6 @@ pub fn cached(
     Tensor::from_vec(out, q.shape(), q.device())?.to_dtype(dtype)
 }
 
-/// What one query head of one token sees of a chain, the last `kept` of `total` tokens.
-struct Seen<'a> {
-    chain: &'a [(usize, usize)],
-    total: usize,
-    kept: usize,
-}
-
 fn host(
     level: Level,
     q: &[f32],
@@ -224,8 +215,7 @@ fn host(
     layer: usize,
     rows: &[&KvNode],
 ) -> Result<Vec<f32>> {
-    let Heads { heads, kv_heads, head_dim: dim, scale, window, softcap } = heads;
-    let (cap, scale, group) = (softcap.map(|cap| cap as f32), scale as f32, heads / kv_heads);
+    let Heads { kv_heads, head_dim: dim, .. } = heads;
     // Every node once, and each row's chain as nodes and what it sees of them, itself with all that is new.
     let (mut nodes, mut numbers) = (Vec::new(), HashMap::new());
     let mut chains: Vec<Vec<(usize, usize)>> = Vec::with_capacity(rows.len());
@@ -253,81 +243,7 @@ fn host(
         let (keys, values) = (&keys[g * dim * capacity..], &values[g * dim..]);
         Node { keys, k_step: capacity, values, v_step: kv_heads * dim, first }
     };
-    let mut out = vec![0f32; q.len()];
-    let target = Out::new(&mut out);
-    let query =
-        |token: usize, h: usize| &q[(token * heads + h) * dim..(token * heads + h + 1) * dim];
-    // SAFETY: each (token, head) is a cell of its own, and one task's.
-    let cell = |token: usize, h: usize| unsafe { target.cell((token * heads + h) * dim, dim) };
-
-    let (tiles, singles) = tiled(level, forest, &chains, group, window);
-    let jobs: Vec<_> = tiles
-        .iter()
-        .map(Job::Tile)
-        .chain(singles.chunks(SINGLES).map(Job::Singles))
-        .flat_map(|job| (0..kv_heads).map(move |g| (job, g)))
-        .collect();
-    jobs.into_par_iter().for_each(|(job, g)| match job {
-        Job::Tile(tile) => {
-            let work = Work {
-                query: &|t, h| query(tile.tokens[t], g * group + h),
-                group,
-                dim,
-                scale,
-                cap,
-                totals: &tile.totals,
-            };
-            let cell = |t: usize, h: usize| cell(tile.tokens[t], g * group + h);
-            tile.attend(level, &work, |number| node(number, g), cell);
-        }
-        Job::Singles(tokens) => {
-            let (mut scores, mut spans) = (Vec::new(), Vec::new());
-            for &(token, index) in tokens {
-                let segment = &forest.segments()[index];
-                let after = segment.range.end - token - 1;
-                let total = segment.offset + segment.range.len() - after;
-                let kept = window.map_or(total, |window| window.min(total));
-                Seen { chain: &chains[index], total, kept }.spans(|n| node(n, g), &mut spans);
-                scores.resize(kept, 0.0);
-                for h in g * group..(g + 1) * group {
-                    attend(query(token, h), &spans, scale, cap, &mut scores, cell(token, h));
-                }
-            }
-        }
-    });
-    Ok(out)
-}
-
-/// Tokens of a task that go query by query.
-const SINGLES: usize = 16;
-
-#[derive(Clone, Copy)]
-enum Job<'a> {
-    Tile(&'a Together),
-    Singles(&'a [(usize, usize)]),
-}
-
-impl Seen<'_> {
-    fn spans<'a>(&self, node: impl Fn(usize) -> Node<'a>, spans: &mut Vec<Span<'a, f32>>) {
-        spans.clear();
-        let (mut hidden, mut left) = (self.total - self.kept, self.total);
-        for &(number, len) in self.chain {
-            let len = len.min(left);
-            left -= len;
-            let cut = hidden.min(len);
-            hidden -= cut;
-            if len > cut {
-                let node = node(number);
-                spans.push(Span {
-                    keys: &node.keys[cut..],
-                    k_stride: node.k_step,
-                    values: &node.values[cut * node.v_step..],
-                    v_stride: node.v_step,
-                    len: len - cut,
-                });
-            }
-        }
-    }
+    Ok(attend_chains(level, q, heads, forest, &chains, node))
 }
 
 fn cached_device(

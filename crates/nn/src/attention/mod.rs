@@ -3,7 +3,9 @@
 //! Queries are `[tokens, heads * head_dim]`, keys and values `[tokens, kv_heads * head_dim]`;
 //! query head h reads key head `h / (heads / kv_heads)`.
 
+mod backward;
 mod cached;
+mod chains;
 mod dense;
 mod kernel;
 mod tiles;

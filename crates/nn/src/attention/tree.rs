@@ -6,11 +6,16 @@ use std::sync::Arc;
 use candle_core::{CpuStorage, CustomOp3, DType, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
-use super::kernel::{Backward, Span, attend, attend_backward};
+use super::backward::{Given, backward, padded};
+use super::chains::attend_chains;
+use super::kernel::{Span, attend};
+use super::tiles::Node;
 use super::{Heads, dense};
 use crate::Forest;
+use crate::forest::Parent;
+use crate::gemm::block::transpose;
 use crate::host::{by_dtype, host_dtype, slice, with_slices, zeros};
-use crate::simd::Real;
+use crate::simd::{Real, level};
 
 /// Queries that one task takes.
 const QUERIES: usize = 64;
@@ -95,36 +100,52 @@ impl<T> Out<T> {
     }
 }
 
-/// Head `h` of `[tokens, heads * dim]` as `[dim][tokens]`.
-fn transpose_head<T: Real>(
-    x: &[T],
-    heads: usize,
-    h: usize,
-    dim: usize,
-    range: &Range<usize>,
-) -> Vec<T> {
-    let len = range.len();
-    let mut out = zeros::<T>(dim * len);
-    for (j, token) in range.clone().enumerate() {
-        let row = &x[(token * heads + h) * dim..(token * heads + h + 1) * dim];
-        for (d, &value) in row.iter().enumerate() {
-            out[d * len + j] = value;
-        }
-    }
-    out
-}
-
 impl TreeAttention {
+    /// Keys of all heads, `[kv_heads][dim][tokens]`, and the step between rows.
+    fn turned<T: Real>(&self, k: &[T]) -> (Vec<T>, usize) {
+        let Heads { kv_heads, head_dim: dim, .. } = self.heads;
+        let (tokens, step) = (self.forest.len(), padded(self.forest.len()));
+        let mut keys = zeros::<T>(kv_heads * dim * step);
+        keys.par_chunks_mut(dim * step).enumerate().for_each(|(g, keys)| {
+            transpose(tokens, dim, &k[g * dim..], kv_heads * dim, keys, step);
+        });
+        (keys, step)
+    }
+
+    /// [`forward`](Self::forward) of causal segments, with the same bits, in tiles of queries.
+    fn tiled(&self, q: &[f32], k: &[f32], v: &[f32]) -> Vec<f32> {
+        let Heads { kv_heads, head_dim: dim, .. } = self.heads;
+        let segments = self.forest.segments();
+        let mut chains: Vec<Vec<(usize, usize)>> = Vec::with_capacity(segments.len());
+        for (index, segment) in segments.iter().enumerate() {
+            let mut chain = match segment.parent {
+                Parent::Segment(above) => chains[above].clone(),
+                _ => Vec::new(),
+            };
+            chain.push((index, segment.range.len()));
+            chains.push(chain);
+        }
+        chains.iter_mut().for_each(|chain| chain.retain(|&(_, seen)| seen > 0));
+        let (keys, step) = self.turned(k);
+        let width = kv_heads * dim;
+        attend_chains(level(), q, self.heads, &self.forest, &chains, |number, g| {
+            let segment = &segments[number];
+            Node {
+                keys: &keys[g * dim * step + segment.range.start..],
+                k_step: step,
+                values: &v[segment.range.start * width + g * dim..],
+                v_step: width,
+                first: segment.offset,
+            }
+        })
+    }
+
     fn forward<T: Real>(&self, q: &[T], k: &[T], v: &[T]) -> Vec<T> {
         let Heads { heads, kv_heads, head_dim: dim, scale, window, softcap } = self.heads;
-        let tokens = self.forest.len();
         let (scale, cap) = (T::of(scale), softcap.map(T::of));
         let mut out = zeros::<T>(q.len());
         let target = Out(out.as_mut_ptr());
-        let keys: Vec<Vec<T>> = (0..kv_heads)
-            .into_par_iter()
-            .map(|h| transpose_head(k, kv_heads, h, dim, &(0..tokens)))
-            .collect();
+        let (keys, step) = self.turned(k);
         let mut tasks = Vec::new();
         for (index, segment) in self.forest.segments().iter().enumerate() {
             for start in segment.range.clone().step_by(QUERIES) {
@@ -143,8 +164,8 @@ impl TreeAttention {
                 spans.clear();
                 for range in visible(&ancestors, &segment.range, segment.causal, token, window) {
                     spans.push(Span {
-                        keys: &keys[g][range.start..],
-                        k_stride: tokens,
+                        keys: &keys[g * dim * step + range.start..],
+                        k_stride: step,
                         values: &v[(range.start * kv_heads + g) * dim..],
                         v_stride: kv_heads * dim,
                         len: range.len(),
@@ -158,85 +179,6 @@ impl TreeAttention {
             }
         });
         out
-    }
-
-    /// Gradients of q, k and v. One task per tree and key head, so sums have a fixed order.
-    fn backward<T: Real>(&self, q: &[T], k: &[T], v: &[T], grad: &[T]) -> [Vec<T>; 3] {
-        let Heads { heads, kv_heads, head_dim: dim, scale, window, softcap } = self.heads;
-        let (scale, cap) = (T::of(scale), softcap.map(T::of));
-        let group = heads / kv_heads;
-        let (mut dq, mut dk, mut dv) =
-            (zeros::<T>(q.len()), zeros::<T>(k.len()), zeros::<T>(v.len()));
-        let (out_q, out_k, out_v) =
-            (Out(dq.as_mut_ptr()), Out(dk.as_mut_ptr()), Out(dv.as_mut_ptr()));
-        let segments = self.forest.segments();
-        let mut trees: Vec<(usize, Range<usize>, Vec<usize>)> = Vec::new();
-        for (index, segment) in segments.iter().enumerate() {
-            match trees.iter_mut().rev().find(|(root, ..)| *root == segment.root) {
-                Some((_, range, members)) => {
-                    range.end = segment.range.end;
-                    members.push(index);
-                }
-                None => trees.push((segment.root, segment.range.clone(), vec![index])),
-            }
-        }
-        let tasks: Vec<_> =
-            trees.iter().flat_map(|tree| (0..kv_heads).map(move |g| (tree, g))).collect();
-        tasks.into_par_iter().for_each(|((_, span, members), g)| {
-            let len = span.len();
-            let keys_t = transpose_head(k, kv_heads, g, dim, span);
-            let values_t = transpose_head(v, kv_heads, g, dim, span);
-            let mut keys = zeros::<T>(len * dim);
-            for (j, token) in span.clone().enumerate() {
-                let at = (token * kv_heads + g) * dim;
-                keys[j * dim..(j + 1) * dim].copy_from_slice(&k[at..at + dim]);
-            }
-            let (mut grad_keys, mut grad_values) = (zeros::<T>(len * dim), zeros::<T>(len * dim));
-            let mut work = Backward {
-                keys_t: &keys_t,
-                values_t: &values_t,
-                stride: len,
-                keys: &keys,
-                grad_keys: &mut grad_keys,
-                grad_values: &mut grad_values,
-                weights: Vec::new(),
-                grads: Vec::new(),
-                slopes: Vec::new(),
-            };
-            for &index in members {
-                let segment = &segments[index];
-                let ancestors = self.forest.ancestors(index);
-                for token in segment.range.clone() {
-                    let ranges: Vec<Range<usize>> =
-                        visible(&ancestors, &segment.range, segment.causal, token, window)
-                            .into_iter()
-                            .map(|r| r.start - span.start..r.end - span.start)
-                            .collect();
-                    for h in g * group..(g + 1) * group {
-                        let at = (token * heads + h) * dim;
-                        // SAFETY: query head h of this token belongs to this task alone.
-                        let cell = unsafe { out_q.cell(at, dim) };
-                        attend_backward(
-                            &mut work,
-                            &q[at..at + dim],
-                            &ranges,
-                            scale,
-                            cap,
-                            &grad[at..at + dim],
-                            cell,
-                        );
-                    }
-                }
-            }
-            for (j, token) in span.clone().enumerate() {
-                let at = (token * kv_heads + g) * dim;
-                // SAFETY: key head g of this tree's tokens belongs to this task alone.
-                let (cell_k, cell_v) = unsafe { (out_k.cell(at, dim), out_v.cell(at, dim)) };
-                cell_k.copy_from_slice(&grad_keys[j * dim..(j + 1) * dim]);
-                cell_v.copy_from_slice(&grad_values[j * dim..(j + 1) * dim]);
-            }
-        });
-        [dq, dk, dv]
     }
 }
 
@@ -254,6 +196,13 @@ impl CustomOp3 for TreeAttention {
         s3: &CpuStorage,
         l3: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
+        let causal = self.forest.segments().iter().all(|segment| segment.causal);
+        if host_dtype(s1) == DType::F32 && causal {
+            let q = slice::<f32>(s1, l1, self.name())?;
+            let k = slice::<f32>(s2, l2, self.name())?;
+            let v = slice::<f32>(s3, l3, self.name())?;
+            return Ok((CpuStorage::F32(self.tiled(q, k, v)), l1.shape().clone()));
+        }
         by_dtype!(host_dtype(s1), self.name(), T => {
             let q = slice::<T>(s1, l1, self.name())?;
             let k = slice::<T>(s2, l2, self.name())?;
@@ -267,12 +216,13 @@ impl CustomOp3 for TreeAttention {
         q: &Tensor,
         k: &Tensor,
         v: &Tensor,
-        _res: &Tensor,
+        res: &Tensor,
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         by_dtype!(q.dtype(), self.name(), T => {
-            let [dq, dk, dv] = with_slices::<T, _>(&[q, k, v, grad], self.name(), |s| {
-                Ok(self.backward(s[0], s[1], s[2], s[3]))
+            let [dq, dk, dv] = with_slices::<T, _>(&[q, k, v, res, grad], self.name(), |s| {
+                let given = Given { q: s[0], k: s[1], v: s[2], out: s[3], grad: s[4] };
+                Ok(backward(self.heads, &self.forest, &given))
             })?;
             Ok((
                 Some(Tensor::from_vec(dq, q.shape(), q.device())?),
@@ -326,6 +276,62 @@ mod tests {
             let g2 = (reference * &weight)?.sum_all()?.backward()?;
             for x in [&q, &k, &v] {
                 check::close(g1.get(x).unwrap(), g2.get(x).unwrap(), 1e-11)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A prompt of several parts and shares, with branches of it.
+    fn long() -> Arc<Forest> {
+        let mut forest = Forest::new();
+        let prompt = forest.push(Parent::Root, 700);
+        forest.push(Parent::Segment(prompt), 3);
+        forest.push(Parent::Segment(prompt), 130);
+        forest.push(Parent::Root, 1);
+        Arc::new(forest)
+    }
+
+    fn gradients(
+        of: impl Fn(&Tensor, &Tensor, &Tensor) -> Result<Tensor>,
+        heads: Heads,
+        n: usize,
+        dtype: DType,
+    ) -> Result<Vec<Tensor>> {
+        let draw = |name: &str, heads: usize| {
+            check::normal(&[n, heads * 40], name, DType::F32)?.to_dtype(dtype)
+        };
+        let vars = [
+            Var::from_tensor(&draw("q", heads.heads)?)?,
+            Var::from_tensor(&draw("k", heads.kv_heads)?)?,
+            Var::from_tensor(&draw("v", heads.kv_heads)?)?,
+        ];
+        let out = of(&vars[0], &vars[1], &vars[2])?;
+        let grads = (&out * draw("w", heads.heads)?)?.sum_all()?.backward()?;
+        let of_vars = vars.iter().filter_map(|var| grads.get(var).cloned());
+        std::iter::once(out).chain(of_vars).map(|x| x.to_dtype(DType::F64)).collect()
+    }
+
+    /// In f32, which goes through the tiles, and in every number of threads the same bits.
+    #[test]
+    fn tiles_are_close_to_dense_attention_in_f64_whatever_the_threads() -> Result<()> {
+        let plain = Heads::new(6, 2, 40);
+        for (heads, forest) in [
+            (plain, long()),
+            (plain, forest()),
+            (Heads { window: Some(300), ..plain }, long()),
+            (Heads { softcap: Some(1.5), ..plain }, long()),
+            (plain, Arc::new(Forest::full_of([300, 1, 20]))),
+        ] {
+            let n = forest.len();
+            let ours = || gradients(|q, k, v| tree(q, k, v, heads, &forest), heads, n, DType::F32);
+            let want = gradients(|q, k, v| dense(q, k, v, heads, &forest), heads, n, DType::F64)?;
+            let got = ours()?;
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build();
+            let again = pool.map_err(candle_core::Error::wrap)?.install(ours)?;
+            assert_eq!(got.len(), 4);
+            for ((got, want), again) in got.iter().zip(&want).zip(&again) {
+                check::close(got, want, 2e-5)?;
+                assert_eq!(got.to_vec2::<f64>()?, again.to_vec2::<f64>()?);
             }
         }
         Ok(())

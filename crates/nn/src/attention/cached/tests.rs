@@ -3,6 +3,8 @@
 use rand::Rng;
 
 use super::*;
+use crate::attention::kernel::{Span, attend};
+use crate::attention::tiles::tiled;
 use crate::{attention::tree, check};
 
 /// Prefill in chunks, fork, decode token by token: the bits of one packed pass.
