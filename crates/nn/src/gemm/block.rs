@@ -4,9 +4,7 @@
 use super::lanes::{Avx2, Avx512, Lanes};
 #[cfg(target_arch = "x86_64")]
 use super::tile::{Kernel, Tile};
-#[cfg(target_arch = "x86_64")]
-use crate::simd::{Level, level};
-use crate::simd::{Real, simd};
+use crate::simd::{Level, Real, level, simd};
 
 /// Elements that have to stand behind the last one of either operand: tiles read whole vectors.
 pub(crate) const SLACK: usize = 32;
@@ -37,6 +35,11 @@ impl<T: Real> Block<'_, T> {
     /// # Panics
     /// When a slice is too short, [`SLACK`] of both operands included.
     pub(crate) fn run(self) {
+        self.run_at(level());
+    }
+
+    /// [`run`](Self::run) in the tiles of `level`, which this machine has.
+    fn run_at(self, level: Level) {
         let Self { rows, columns, steps, a, a_step, b, b_step, c, c_step, first } = self;
         if rows == 0 || columns == 0 {
             return;
@@ -46,7 +49,7 @@ impl<T: Real> Block<'_, T> {
         assert!(last * b_step + columns + SLACK <= b.len(), "right operand is too short");
         assert!((rows - 1) * c_step + columns <= c.len(), "output is too short");
         #[cfg(target_arch = "x86_64")]
-        if T::DTYPE == candle_core::DType::F32 && level() != Level::Base {
+        if T::DTYPE == candle_core::DType::F32 && level != Level::Base {
             let whole = Tile {
                 rows,
                 width: columns,
@@ -61,12 +64,14 @@ impl<T: Real> Block<'_, T> {
             };
             // SAFETY: the type is f32, the instructions were detected, and the lengths just checked.
             return unsafe {
-                match level() {
+                match level {
                     Level::Avx512 => tiles::<Avx512>(whole),
                     _ => tiles::<Avx2>(whole),
                 }
             };
         }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = level;
         let k = Steps { steps, a_step, b_step };
         for i in 0..rows {
             portable(&k, &a[i..], b, &mut c[i * c_step..i * c_step + columns], first);
@@ -135,6 +140,18 @@ pub(crate) fn transpose<T: Real>(
     to: &mut [T],
     to_step: usize,
 ) {
+    transpose_at(level(), rows, columns, from, from_step, to, to_step);
+}
+
+fn transpose_at<T: Real>(
+    level: Level,
+    rows: usize,
+    columns: usize,
+    from: &[T],
+    from_step: usize,
+    to: &mut [T],
+    to_step: usize,
+) {
     if rows == 0 || columns == 0 {
         return;
     }
@@ -144,8 +161,8 @@ pub(crate) fn transpose<T: Real>(
     #[allow(unused_mut, reason = "only some machines have squares")]
     let (mut whole_rows, mut whole_columns) = (0, 0);
     #[cfg(target_arch = "x86_64")]
-    if T::DTYPE == candle_core::DType::F32 && level() != Level::Base {
-        let side = if level() == Level::Avx512 { Avx512::WIDTH } else { Avx2::WIDTH };
+    if T::DTYPE == candle_core::DType::F32 && level != Level::Base {
+        let side = if level == Level::Avx512 { Avx512::WIDTH } else { Avx2::WIDTH };
         (whole_rows, whole_columns) = (rows / side * side, columns / side * side);
         for i in (0..whole_rows).step_by(side) {
             for j in (0..whole_columns).step_by(side) {
@@ -153,7 +170,7 @@ pub(crate) fn transpose<T: Real>(
                 let to = to[j * to_step + i..].as_mut_ptr().cast();
                 // SAFETY: the type is f32, the instructions were detected, and both hold the square.
                 unsafe {
-                    match level() {
+                    match level {
                         Level::Avx512 => Avx512::turned(from, from_step, to, to_step),
                         _ => Avx2::turned(from, from_step, to, to_step),
                     }
@@ -161,6 +178,8 @@ pub(crate) fn transpose<T: Real>(
             }
         }
     }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = level;
     for i in 0..rows {
         let done = if i < whole_rows { whole_columns } else { 0 };
         for j in done..columns {
@@ -179,6 +198,15 @@ mod tests {
         (0..len).map(|_| T::of(rng.random_range(-1.0..1.0))).collect()
     }
 
+    /// Those that this machine has: one with the wider vectors has the narrower ones, too.
+    fn levels() -> Vec<Level> {
+        let mut levels = vec![Level::Base, level()];
+        if level() == Level::Avx512 {
+            levels.push(Level::Avx2);
+        }
+        levels
+    }
+
     fn chains<T: Real + std::fmt::Debug>() {
         let mut rng = crate::rng::stream(4, &["block"]);
         for (rows, columns, steps) in
@@ -188,8 +216,8 @@ mod tests {
             let a = draw::<T>(&mut rng, steps * a_step + rows + SLACK);
             let b = draw::<T>(&mut rng, steps * b_step + columns + SLACK);
             for first in [true, false] {
-                let mut c = draw::<T>(&mut rng, rows * c_step);
-                let mut want = c.clone();
+                let known = draw::<T>(&mut rng, rows * c_step);
+                let mut want = known.clone();
                 for i in 0..rows {
                     for j in 0..columns {
                         let cell = &mut want[i * c_step + j];
@@ -201,10 +229,13 @@ mod tests {
                         }
                     }
                 }
-                let (a, b, c_cells) = (&a[..], &b[..], &mut c[..]);
-                Block { rows, columns, steps, a, a_step, b, b_step, c: c_cells, c_step, first }
-                    .run();
-                assert_eq!(c, want, "{rows} x {columns} x {steps}");
+                for level in levels() {
+                    let (mut c, a, b) = (known.clone(), &a[..], &b[..]);
+                    let c_all = &mut c[..];
+                    Block { rows, columns, steps, a, a_step, b, b_step, c: c_all, c_step, first }
+                        .run_at(level);
+                    assert_eq!(c, want, "{rows} x {columns} x {steps}, {level:?}");
+                }
             }
         }
     }
@@ -220,13 +251,15 @@ mod tests {
         let mut rng = crate::rng::stream(5, &["block"]);
         for (rows, columns) in [(1, 1), (16, 16), (17, 33), (3, 40), (48, 5), (64, 64)] {
             let from = draw::<f32>(&mut rng, rows * (columns + 1));
-            let mut to = vec![7.0; columns * (rows + 2)];
-            transpose(rows, columns, &from, columns + 1, &mut to, rows + 2);
-            for j in 0..columns {
-                for i in 0..rows {
-                    assert_eq!(to[j * (rows + 2) + i], from[i * (columns + 1) + j]);
+            for level in levels() {
+                let mut to = vec![7.0; columns * (rows + 2)];
+                transpose_at(level, rows, columns, &from, columns + 1, &mut to, rows + 2);
+                for (j, to) in to.chunks_exact(rows + 2).enumerate() {
+                    for i in 0..rows {
+                        assert_eq!(to[i], from[i * (columns + 1) + j], "{level:?}");
+                    }
+                    assert!(to[rows..].iter().all(|&x| x == 7.0), "{level:?}");
                 }
-                assert!(to[j * (rows + 2) + rows..(j + 1) * (rows + 2)].iter().all(|&x| x == 7.0));
             }
         }
     }
