@@ -8,31 +8,13 @@ that has done the branches and the prefill, ours over theirs: smaller is better.
 
 import json
 import statistics
-import subprocess
 import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent))
 
-
-class Worker:
-    def __init__(self, command):
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.peak = 0
-        if not json.loads(self.process.stdout.readline() or "{}").get("ready"):
-            raise RuntimeError(f"{command[0]} {command[1]} does not start")
-
-    def ask(self, what, seed):
-        self.process.stdin.write(f"{what} {seed}\n")
-        self.process.stdin.flush()
-        answer = json.loads(self.process.stdout.readline())
-        self.peak = answer["peak_kib"] or 0
-        return answer
-
-    def close(self):
-        self.process.stdin.close()
-        self.process.wait()
-
+from common import Worker, ours  # noqa: E402
 
 # Row, our task, the peer and its task.
 ROWS = [
@@ -50,7 +32,7 @@ def main():
     only = sys.argv[6] if len(sys.argv) > 6 else ""
     peer = [sys.executable, str(HERE / "worker.py")]
     commands = {
-        "savi": [worker, gguf],
+        "savi": [*ours(worker), gguf],
         "transformers": [*peer, "transformers", folder],
         "llamacpp": [*peer, "llamacpp", f32],
     }
@@ -64,13 +46,13 @@ def main():
         except (RuntimeError, json.JSONDecodeError, OSError) as error:
             print(f"{name} is left out: {error}", file=sys.stderr)
     print(f"tokens a second, median of {rounds} (lowest to highest)")
-    for row, ours, name, theirs in rows:
+    for row, own, name, theirs in rows:
         if name not in workers:
             continue
         speeds = {"savi": [], name: []}
         for at in range(int(rounds) + 1):
-            for who, task in (("savi", ours), (name, theirs)):
-                answer = workers[who].ask(task, next(seeds))
+            for who, task in (("savi", own), (name, theirs)):
+                answer = workers[who].ask(f"{task} {next(seeds)}")
                 if at > 0:  # The first round warms up.
                     speeds[who].append(answer["tokens"] / answer["seconds"])
         text = {who: f"{statistics.median(of):9.1f} ({min(of):.1f} to {max(of):.1f})" for who, of in speeds.items()}
@@ -88,19 +70,19 @@ def main():
                 except (RuntimeError, json.JSONDecodeError, OSError):
                     continue
                 for task in tasks:
-                    alone.ask(task, next(seeds))
+                    alone.ask(f"{task} {next(seeds)}")
                 peaks[who] = alone.peak / 1024
                 alone.close()
             if len(peaks) == 2:
                 print(f"peak resident MiB of {' and '.join(tasks)}: savi {peaks['savi']:.0f}, {name} {peaks[name]:.0f}", flush=True)
                 ratios.append(("memory" if name == "transformers" else f"{name}-memory", peaks["savi"] / peaks[name]))
     if only in "sharing-speedup":
-        clips = Worker([worker, "-"])
+        clips = Worker([*ours(worker), "-"])
         seconds = {"sharing": [], "alone": []}
         for _ in range(min(int(rounds), 5)):
             seed = next(seeds)
             for task in seconds:
-                answer = clips.ask(task, seed)
+                answer = clips.ask(f"{task} {seed}")
                 seconds[task].append(answer["seconds"])
                 print(f"{task}: {answer['seconds']:.2f} s, {answer['tokens']} tokens, {answer['counts']}", flush=True)
         clips.close()

@@ -7,11 +7,14 @@ Tasks: `branches SEED` (16 rows of 64 tokens from a 512-token prompt that is rep
 greedy), `prefill SEED` (2,048 tokens). Every prompt is new.
 """
 
-import json
 import os
 import random
 import sys
-import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from common import serve  # noqa: E402
 
 
 def prompt(count, seed):
@@ -19,21 +22,14 @@ def prompt(count, seed):
     return [drawn.randrange(100, 40100) for _ in range(count)]
 
 
-def peak_kib():
-    for line in open("/proc/self/status"):
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1])
-    return None
+def work(tasks):
+    """Does the task that a line names with the seed that it gives."""
 
-
-def serve(tasks):
-    print(json.dumps({"ready": True}), flush=True)
-    for line in sys.stdin:
+    def do(line):
         what, seed = line.split()
-        begin = time.perf_counter()
-        tokens = tasks[what](int(seed))
-        seconds = time.perf_counter() - begin
-        print(json.dumps({"seconds": seconds, "tokens": tokens, "peak_kib": peak_kib()}), flush=True)
+        return {"tokens": tasks[what](int(seed))}
+
+    serve(do)
 
 
 def transformers(path):
@@ -72,7 +68,7 @@ def transformers(path):
             model(torch.tensor([prompt(2048, seed)]), use_cache=True, logits_to_keep=1)
         return 2048
 
-    serve({"branches": branches, "cached": cached, "single": single, "prefill": prefill})
+    work({"branches": branches, "cached": cached, "single": single, "prefill": prefill})
 
 
 def llamacpp(path):
@@ -110,7 +106,7 @@ def llamacpp(path):
         draw(2048, 1, seed)
         return 2048
 
-    serve({"single": single, "prefill": prefill})
+    work({"single": single, "prefill": prefill})
 
 
 if __name__ == "__main__":

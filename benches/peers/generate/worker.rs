@@ -13,6 +13,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use savi_engine::testing::random_clip_engine;
 use savi_engine::{Branch, Engine, EngineOptions, Prompt};
+use savi_run::peak_memory;
 use savi_schema::{Generate, Media, Message, Request, Sampling};
 use serde_json::{Value, json};
 
@@ -74,17 +75,7 @@ fn pattern(engine: &Engine, dir: &std::path::Path, seed: u64) -> anyhow::Result<
     Ok(tokens + judged.iter().flatten().map(|c| c.token_ids.len()).sum::<usize>())
 }
 
-fn peak_kib() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    status.lines().find_map(|line| {
-        line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.trim().parse().ok()
-    })
-}
-
 fn main() -> anyhow::Result<()> {
-    // As the program itself does.
-    // SAFETY: there is no other thread yet.
-    unsafe { std::env::set_var("CANDLE_NUM_THREADS", "1") };
     let model = std::env::args().nth(1).unwrap_or_default();
     let options = EngineOptions { device: "cpu".into(), ..EngineOptions::default() };
     let shared = match model.as_str() {
@@ -125,9 +116,10 @@ fn main() -> anyhow::Result<()> {
             (other, None) => anyhow::bail!("no task {other:?}"),
         };
         let seconds = begin.elapsed().as_secs_f64();
+        let peak_kib = peak_memory().map(|bytes| bytes / 1024);
         println!(
             "{}",
-            json!({"seconds": seconds, "tokens": tokens, "peak_kib": peak_kib(), "counts": more})
+            json!({"seconds": seconds, "tokens": tokens, "peak_kib": peak_kib, "counts": more})
         );
     }
     Ok(())

@@ -1,23 +1,31 @@
-//! Our side of `benches/peers/train`: trains on the same tokens as the peer, a step whenever it is asked.
+//! Our side of `benches/peers/train`: trains on the same tokens as the peers, a step whenever it is asked.
 //!
-//! `train_worker MODEL DATA TOKENS ROWS [LORA_R]`: MODEL is a Hugging Face directory or `-` for a random Llama
-//! of 6 layers, 256 wide. DATA is written: the tokens of all rows, for the peer. Then every line of standard input asks
-//! for one step of supervised fine-tuning, and is answered with a line of JSON.
+//! `train_worker MODEL DIR ROW`: MODEL is a Hugging Face directory, or `-` for a random Llama of 6 layers, 256 wide, which is
+//! written to DIR/model. ROW says what to train, as JSON. DIR/data.json is written: the tokens, for the peers. Then
+//! every line of standard input asks for one step of `sft`, `dpo` or `grpo`, and is answered with a line of JSON.
+//! Completions of GRPO are drawn once; all steps learn from them.
 
 #![allow(clippy::print_stdout, reason = "the answers go to whoever asked")]
 
-use std::io::BufRead;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use anyhow::Context;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use savi_engine::testing::random_text_engine;
-use savi_engine::{Engine, EngineOptions};
-use savi_run::{Interrupt, Metrics};
-use savi_schema::{Example, Message, Role, SCHEMA_VERSION};
-use savi_train::{OptimConfig, Packed, Sample, SftConfig, TrainIo, Tree, sft_stream};
-use serde_json::json;
+use savi_engine::{Engine, EngineOptions, StoredDType};
+use savi_nn::optim::Schedule;
+use savi_run::{Interrupt, Metrics, peak_memory};
+use savi_schema::{
+    Completion, Example, GenerateError, Message, Pair, PromptRecord, Reward, Role, SCHEMA_VERSION,
+    Verdict,
+};
+use savi_train::{DpoConfig, GrpoConfig, OptimConfig, SftConfig, TrainIo};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -28,123 +36,248 @@ const WORDS: [&str; 6] = ["which", "way", "red", "circle", "move", "left"];
 /// What may be a single token.
 const PIECES: [&str; 6] = [" a", "a", " left", ".", "e", " red"];
 
-/// A short question with an answer that fills the row up to exactly so many tokens.
-fn example(engine: &Engine, row: usize, tokens: usize) -> anyhow::Result<(Example, String)> {
-    let mut rng = ChaCha8Rng::seed_from_u64(row as u64);
-    let mut answer = String::from("a");
-    loop {
-        let turns = vec![
-            Message::text(Role::User, "which way"),
-            Message::text(Role::Assistant, answer.as_str()),
-        ];
-        let known = count(engine, &turns[..1], &answer)?;
-        if known == tokens {
-            let id = row.to_string();
-            return Ok((
-                Example { schema: SCHEMA_VERSION, id, conversations: vec![turns] },
-                answer,
-            ));
+/// More tokens than a word has.
+const OF_A_WORD: usize = 12;
+
+/// Steps without end.
+const ENDLESS: u64 = 1_000_000;
+
+/// What is trained.
+#[derive(Deserialize)]
+struct Row {
+    #[serde(flatten)]
+    trainer: Trainer,
+    lora_r: usize,
+    learning_rate: f64,
+}
+
+#[derive(Deserialize)]
+#[serde(tag = "trainer", rename_all = "lowercase")]
+enum Trainer {
+    Sft { rows: usize, tokens: usize },
+    Dpo { prompt: usize, answer: usize, cached: bool },
+    Grpo { prompt: usize, answer: usize, branches: usize },
+}
+
+/// Who asks for steps.
+#[derive(Clone)]
+struct Asker(Arc<Mutex<Instant>>);
+
+impl Asker {
+    fn new() -> Self {
+        Self(Arc::new(Mutex::new(Instant::now())))
+    }
+
+    /// Says that all is prepared, and waits.
+    fn ready(&self) {
+        println!("{}", json!({"ready": true}));
+        self.wait();
+    }
+
+    /// Tells of the step that was asked for, and waits.
+    fn answer(&self, figures: &Map<String, Value>) {
+        let begin = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let seconds = begin.elapsed().as_secs_f64();
+        let peak_kib = peak_memory().map(|bytes| bytes / 1024);
+        println!("{}", json!({"seconds": seconds, "peak_kib": peak_kib, "figures": figures}));
+        self.wait();
+    }
+
+    /// Waits for the next request; the process ends with the requests.
+    fn wait(&self) {
+        if !std::io::stdin().read_line(&mut String::new()).is_ok_and(|read| read > 0) {
+            std::process::exit(0);
         }
-        if known + 12 < tokens {
-            let word = WORDS[rng.next_u32() as usize % WORDS.len()];
-            answer = format!("{answer} {word}");
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+}
+
+/// A text of random words that makes exactly so many tokens.
+fn fit(
+    tokens: usize,
+    seed: u64,
+    count: impl Fn(&str) -> anyhow::Result<usize>,
+) -> anyhow::Result<String> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let mut text = String::from("a");
+    loop {
+        let known = count(&text)?;
+        if known == tokens {
+            return Ok(text);
+        }
+        for _ in 0..tokens.saturating_sub(known) / OF_A_WORD {
+            text = format!("{text} {}", WORDS[rng.next_u32() as usize % WORDS.len()]);
+        }
+        if known + OF_A_WORD <= tokens {
             continue;
         }
         // The last few one by one, where a piece is found that is a single token.
-        let longer = |piece: &str| {
-            let answer = format!("{answer}{piece}");
-            let fits = count(engine, &turns[..1], &answer)
-                .is_ok_and(|n| (known + 1..=tokens).contains(&n));
-            fits.then_some(answer)
-        };
-        let found = PIECES.iter().find_map(|piece| longer(piece));
-        answer = found
-            .with_context(|| format!("no answer of {tokens} tokens was found after {known}"))?;
+        let longer = PIECES.iter().map(|piece| format!("{text}{piece}"));
+        let fits = |n: usize| (known + 1..=tokens).contains(&n);
+        text = longer
+            .into_iter()
+            .find(|longer| count(longer).is_ok_and(fits))
+            .with_context(|| format!("no text of {tokens} tokens was found after {known}"))?;
     }
 }
 
-fn count(engine: &Engine, prompt: &[Message], answer: &str) -> anyhow::Result<usize> {
-    Ok(Packed::new([&Tree::new(engine, "row", &[(prompt, answer)])?]).ids.len())
+/// A question of exactly so many tokens, the template's included.
+fn prompt(engine: &Engine, tokens: usize) -> anyhow::Result<(Vec<Message>, Vec<u32>)> {
+    let turn = |text: &str| vec![Message::text(Role::User, text)];
+    let text = fit(tokens, 0, |text| Ok(engine.prompt(&turn(text))?.ids.len()))?;
+    let ids = engine.prompt(&turn(&text))?.ids;
+    Ok((turn(&text), ids))
 }
 
-fn peak_kib() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    status.lines().find_map(|line| {
-        line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.trim().parse().ok()
-    })
+/// An answer of exactly so many tokens, its end included.
+fn answer(engine: &Engine, tokens: usize, seed: u64) -> anyhow::Result<(String, Vec<u32>)> {
+    let text = fit(tokens, seed, |text| Ok(engine.text().completion(text)?.len()))?;
+    let ids = engine.text().completion(&text)?;
+    Ok((text, ids))
+}
+
+fn write(data: &Path, value: &Value) -> anyhow::Result<()> {
+    std::fs::write(data, serde_json::to_vec(value)?).context(data.display().to_string())
+}
+
+/// Judges completions by their place, and writes them down once all have the length that is wanted.
+struct Recorder {
+    asker: Asker,
+    data: PathBuf,
+    prompt: Vec<u32>,
+    tokens: usize,
+    recorded: AtomicBool,
+}
+
+impl Reward for Recorder {
+    fn judge(
+        &self,
+        prompt: &PromptRecord,
+        completions: &[Completion],
+    ) -> Result<Vec<Option<Verdict>>, GenerateError> {
+        let failed = |reason: String| GenerateError::BadRequest { id: prompt.id.clone(), reason };
+        if completions.iter().any(|completion| completion.token_ids.len() != self.tokens) {
+            return Err(failed("a completion is too short".to_owned()));
+        }
+        let answers: Vec<&[u32]> = completions.iter().map(|c| c.token_ids.as_slice()).collect();
+        let logps: Vec<&[f32]> = completions.iter().map(|c| c.logps.as_slice()).collect();
+        let rewards: Vec<f64> = (0..completions.len()).map(|at| at as f64).collect();
+        let told =
+            json!({"prompt": self.prompt, "answers": answers, "logps": logps, "rewards": rewards});
+        write(&self.data, &told).map_err(|error| failed(format!("{error:#}")))?;
+        self.recorded.store(true, Ordering::SeqCst);
+        self.asker.ready();
+        let verdict = |score| Verdict { score, criteria: Map::new(), raw: String::new() };
+        Ok(rewards.into_iter().map(|score| Some(verdict(score))).collect())
+    }
 }
 
 fn main() -> anyhow::Result<()> {
-    // As the program itself does.
-    // SAFETY: there is no other thread yet.
-    unsafe {
-        std::env::set_var("CANDLE_NUM_THREADS", "1");
-        const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
-        libmimalloc_sys::mi_option_set(PURGE_DELAY, -1);
-    }
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let [model, data, tokens, rows, more @ ..] = args.as_slice() else {
-        anyhow::bail!("train_worker MODEL DATA TOKENS ROWS [LORA_R]");
+    let [model, dir, row] = args.as_slice() else {
+        anyhow::bail!("train_worker MODEL DIR ROW");
     };
-    let (tokens, rows): (usize, usize) = (tokens.parse()?, rows.parse()?);
-    let lora_r = more.first().map_or(Ok(0), |r| r.parse())?;
+    let (dir, row): (&Path, Row) = (Path::new(dir), serde_json::from_str(row)?);
+    let data = dir.join("data.json");
     let mut engine = if model == "-" {
         let shape = json!({
-            "hidden_size": 256, "intermediate_size": 1024, "num_hidden_layers": 6, "num_attention_heads": 4,
-            "num_key_value_heads": 4, "vocab_size": 4096, "tie_word_embeddings": true,
+            "architectures": ["LlamaForCausalLM"], "hidden_size": 256, "intermediate_size": 1024, "num_hidden_layers": 6,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 4, "vocab_size": 4096, "max_position_embeddings": 4096, "tie_word_embeddings": true,
         });
-        random_text_engine(1, &shape)?
+        let engine = random_text_engine(1, &shape)?;
+        engine.save(&dir.join("model"), StoredDType::F32)?;
+        engine
     } else {
-        let options = EngineOptions { device: "cpu".into(), ..EngineOptions::default() };
-        Engine::load(model, &options)?
+        Engine::load(model, &EngineOptions { device: "cpu".into(), ..EngineOptions::default() })?
     };
-    let examples =
-        (0..rows).map(|row| example(&engine, row, tokens)).collect::<anyhow::Result<Vec<_>>>()?;
-    let mut told = Vec::new();
-    for (example, answer) in &examples {
-        let conversation = &example.conversations[0];
-        let tree = Tree::new(&engine, &example.id, &[(&conversation[..1], answer)])?;
-        let packed = Packed::new([&tree]);
-        told.push(json!({"ids": packed.ids, "targets": packed.rows[0] + 1}));
-    }
-    std::fs::write(data, serde_json::to_vec(&told)?).context(data.clone())?;
-
-    let dir = tempfile::tempdir()?;
-    let metrics = Metrics::open(dir.path())?;
+    let asker = Asker::new();
+    let listener = asker.clone();
+    let run = dir.join("run");
+    let metrics = Metrics::open(&run)?.heard_by(move |line| listener.answer(line));
     let interrupt = Interrupt::new();
-    let optim = OptimConfig {
-        learning_rate: 1e-5,
-        per_device_train_batch_size: rows,
-        max_steps: 1_000_000,
+    let io = TrainIo { dir: &run, metrics: &metrics, interrupt: &interrupt };
+    let optim = |records: usize| OptimConfig {
+        learning_rate: row.learning_rate,
+        lr_scheduler_type: Schedule::Constant,
+        per_device_train_batch_size: records,
+        max_steps: ENDLESS,
+        save_steps: ENDLESS,
         ..OptimConfig::default()
     };
-    let config = SftConfig { lora_r, optim, ..SftConfig::default() };
-    println!("{}", json!({"ready": true}));
-    let mut lines = std::io::stdin().lock().lines();
-    let mut begin: Option<Instant> = None;
-    let io = TrainIo { dir: dir.path(), metrics: &metrics, interrupt: &interrupt };
-    let ended = sft_stream(&mut engine, &config, &io, |_, _| {
-        if let Some(begin) = begin {
-            let seconds = begin.elapsed().as_secs_f64();
-            println!(
-                "{}",
-                json!({"seconds": seconds, "tokens": tokens * rows, "peak_kib": peak_kib()})
-            );
+    let lora_r = row.lora_r;
+    match row.trainer {
+        Trainer::Sft { rows, tokens } => {
+            let question = vec![Message::text(Role::User, "which way")];
+            let asked = engine.prompt(&question)?.ids;
+            let (mut examples, mut told) = (Vec::new(), Vec::new());
+            for at in 0..rows {
+                let (text, ids) = answer(&engine, tokens - asked.len(), at as u64)?;
+                let reply = Message::text(Role::Assistant, text);
+                let conversations = vec![[question.clone(), vec![reply]].concat()];
+                examples.push(Example {
+                    schema: SCHEMA_VERSION,
+                    id: at.to_string(),
+                    conversations,
+                });
+                let ids = [asked.clone(), ids].concat();
+                told.push(json!({"ids": ids, "targets": asked.len()}));
+            }
+            write(&data, &json!({"rows": told}))?;
+            asker.ready();
+            let config = SftConfig { lora_r, optim: optim(rows), ..SftConfig::default() };
+            savi_train::sft(&mut engine, &examples, &config, &io)?;
         }
-        if lines.next().is_none() {
-            interrupt.set();
+        Trainer::Dpo { prompt: asked, answer: replied, cached } => {
+            let (question, ids) = prompt(&engine, asked)?;
+            let (chosen, rejected) = (answer(&engine, replied, 1)?, answer(&engine, replied, 2)?);
+            write(&data, &json!({"prompt": ids, "answers": [chosen.1, rejected.1]}))?;
+            asker.ready();
+            let pair = Pair {
+                schema: SCHEMA_VERSION,
+                id: "pair".to_owned(),
+                prompt: question,
+                chosen: chosen.0,
+                rejected: rejected.0,
+                chosen_score: None,
+                rejected_score: None,
+                margin: 0.0,
+                provenance: Map::new(),
+            };
+            let config = DpoConfig {
+                precompute_ref_log_probs: cached,
+                lora_r,
+                optim: optim(1),
+                ..DpoConfig::default()
+            };
+            savi_train::dpo(&mut engine, &[pair], &config, &io)?;
         }
-        begin = Some(Instant::now());
-        let sample = |(example, _): &(Example, String)| Sample {
-            example: example.clone(),
-            clips: Vec::new(),
-            kinds: Vec::new(),
-        };
-        Ok(examples.iter().map(sample).collect())
-    });
-    match ended {
-        Ok(_) => Ok(()),
-        Err(_) if interrupt.is_set() => Ok(()),
-        Err(error) => Err(error.into()),
+        Trainer::Grpo { prompt: asked, answer: tokens, branches } => {
+            let (question, ids) = prompt(&engine, asked)?;
+            let record =
+                PromptRecord { id: "prompt".to_owned(), prompt: question, columns: Map::new() };
+            let recorded = AtomicBool::new(false);
+            let recorder = Recorder { asker, data, prompt: ids, tokens, recorded };
+            let rewards: [(String, &(dyn Reward + Sync)); 1] = [("place".to_owned(), &recorder)];
+            let mut config = GrpoConfig {
+                num_generations: branches,
+                max_completion_length: tokens,
+                num_iterations: ENDLESS,
+                log_completions: false,
+                lora_r,
+                optim: optim(branches),
+                ..GrpoConfig::default()
+            };
+            // A completion may end early; some seed has none that does.
+            let prompts = [record];
+            while let Err(error) = savi_train::grpo(&mut engine, &prompts, &rewards, &config, &io) {
+                if recorder.recorded.load(Ordering::SeqCst) {
+                    return Err(error.into());
+                }
+                config.optim.seed += 1;
+                anyhow::ensure!(config.optim.seed < 200, "completions are too short: {error}");
+            }
+        }
     }
+    Ok(())
 }

@@ -1,5 +1,6 @@
 //! The figures of a run as they come: `metrics.jsonl`, TensorBoard events and `trainer_state.json`.
 
+use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -22,6 +23,17 @@ pub struct Metrics {
     files: Arc<Mutex<Files>>,
     offset: u64,
     extra: Map<String, Value>,
+    listener: Option<Listener>,
+}
+
+/// Hears every line as it is logged.
+#[derive(Clone)]
+struct Listener(Arc<dyn Fn(&Map<String, Value>) + Send + Sync>);
+
+impl fmt::Debug for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Listener")
+    }
 }
 
 #[derive(Debug)]
@@ -41,14 +53,21 @@ impl Metrics {
         let lines = read_lines(&run_dir.join("metrics.jsonl"))?;
         let state = TrainerState::read(&run_dir.join(STATE))?.unwrap_or_default();
         let files = Files::rewrite(run_dir, lines, state)?;
-        Ok(Self { files: Arc::new(Mutex::new(files)), offset: 0, extra: Map::new() })
+        let files = Arc::new(Mutex::new(files));
+        Ok(Self { files, offset: 0, extra: Map::new(), listener: None })
+    }
+
+    /// The same files, whose lines `hear` is told once they are written. The run goes on when it returns.
+    #[must_use]
+    pub fn heard_by(&self, hear: impl Fn(&Map<String, Value>) + Send + Sync + 'static) -> Self {
+        Self { listener: Some(Listener(Arc::new(hear))), ..self.clone() }
     }
 
     /// The same files, for a part of the run that counts its own steps: its step 1 becomes
     /// `offset + 1`, and `extra` (the round, say) is added to each of its lines.
     #[must_use]
     pub fn scoped(&self, offset: u64, extra: Map<String, Value>) -> Self {
-        Self { files: Arc::clone(&self.files), offset, extra }
+        Self { offset, extra, ..self.clone() }
     }
 
     /// Logs the figures of one step: a line of JSON, and the numbers among them as scalars.
@@ -66,7 +85,11 @@ impl Metrics {
             let path = files.dir.join("tensorboard");
             files.events.write_all(&record).map_err(RunError::io(&path))?;
         }
-        files.lines.push(line);
+        files.lines.push(line.clone());
+        drop(files);
+        if let Some(Listener(hear)) = &self.listener {
+            hear(&line);
+        }
         Ok(())
     }
 
@@ -214,6 +237,20 @@ mod tests {
 
     fn steps(metrics: &Metrics) -> Vec<(u64, f64)> {
         metrics.lines().iter().map(|l| (step_of(l), l["loss"].as_f64().unwrap())).collect()
+    }
+
+    #[test]
+    fn a_listener_hears_every_line_of_every_part() {
+        let dir = tempfile::tempdir().unwrap();
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let told = Arc::clone(&heard);
+        let metrics = Metrics::open(dir.path())
+            .unwrap()
+            .heard_by(move |line| told.lock().unwrap().push(step_of(line)));
+        metrics.log(1, &figures(0.5)).unwrap();
+        metrics.scoped(1, Map::new()).log(1, &figures(0.25)).unwrap();
+        assert_eq!(*heard.lock().unwrap(), [1, 2]);
+        assert_eq!(steps(&metrics), [(1, 0.5), (2, 0.25)]);
     }
 
     #[test]
