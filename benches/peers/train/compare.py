@@ -36,11 +36,13 @@ def dpo(cached, lora_r=0):
     return {"savi": {**row, "cached": cached}, "trl": row, **other}
 
 
-def grpo():
+def grpo(peer, micro):
+    """One peer at a time: two of them would take more memory than small machines have. `micro`: rows of TRL's passes."""
     row = {
         "trainer": "grpo", "prompt": 512, "answer": 64, "branches": 8, "lora_r": 0, "learning_rate": 1e-6,
+        "micro": micro, "compact": peer == "trl-compact",
     }
-    return {"savi": row, "trl": row, "trl-compact": {**row, "compact": True}}
+    return {"savi": row, peer: row}
 
 
 # Name: whether the model is SmolLM2, and what each process does.
@@ -50,11 +52,13 @@ ROWS = {
     "lora-smollm2": (True, sft(2, 256, lora_r=8)),
     "dpo-live-6x256": (False, dpo(cached=False)),
     "dpo-cached-6x256": (False, dpo(cached=True)),
-    "grpo-update-6x256": (False, grpo()),
+    "grpo-update-6x256": (False, grpo("trl", 8)),
+    "grpo-compact-6x256": (False, grpo("trl-compact", 8)),
     "dpo-live-smollm2": (True, dpo(cached=False)),
     "dpo-cached-smollm2": (True, dpo(cached=True)),
     "dpo-lora-smollm2": (True, dpo(cached=False, lora_r=8)),
-    "grpo-update-smollm2": (True, grpo()),
+    "grpo-update-smollm2": (True, grpo("trl", 4)),
+    "grpo-compact-smollm2": (True, grpo("trl-compact", 4)),
 }
 
 
@@ -110,7 +114,7 @@ def main():
         if only not in name:
             continue
         seconds, peaks, figures, faults, about = measure(worker, model if real else "-", rounds, row)
-        own = {key: value for key, value in row["savi"].items() if key != "trainer"}
+        own = {key: value for key, value in row["savi"].items() if key not in ("trainer", "micro", "compact")}
         print(f"{name}: {', '.join(f'{key} {value}' for key, value in own.items())}")
         medians[name] = {who: statistics.median(of) for who, of in seconds.items()}
         for who, of in seconds.items():

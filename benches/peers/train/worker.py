@@ -78,8 +78,8 @@ def settings(folder, row):
     }
 
 
-def stepper(trainer, batch, row, names):
-    """A step as Trainer's loop makes it, with the figures of these names."""
+def stepper(trainer, batches, row, names):
+    """A step as Trainer's loop makes it from these micro-batches, with the figures of these names."""
     import transformers
     import trl
 
@@ -87,17 +87,18 @@ def stepper(trainer, batch, row, names):
         # TRL's head looks at answers' tokens alone where Triton runs, and at every token elsewhere. This is
         # what it would take here if it looked at answers' alone.
         trl.trainer.utils._use_triton = lambda _: True
-    trainer.current_gradient_accumulation_steps = 1
+    trainer.current_gradient_accumulation_steps = len(batches)
     optimizer = trainer.create_optimizer()
     trained = [p for p in trainer.model.parameters() if p.requires_grad]
 
     def step():
-        loss = trainer.training_step(trainer.model, dict(batch), None)
+        loss = sum(trainer.training_step(trainer.model, dict(batch), None) for batch in batches)
         trainer.accelerator.clip_grad_norm_(trained, trainer.args.max_grad_norm)
         optimizer.step()
         trainer.model.zero_grad()
         metrics = trainer._metrics["train"]
-        return {"loss": loss.item(), **{name: metrics[name][-1] for name in names}}
+        means = {name: sum(metrics[name][-len(batches) :]) / len(batches) for name in names}
+        return {"loss": loss.item(), **means}
 
     config = trainer.model.config
     told = (
@@ -129,7 +130,7 @@ def dpo(model, path, folder, data, row):
     )
     batch = next(iter(trainer.get_train_dataloader()))
     assert batch["attention_mask"].all(), "nothing is padded"
-    step, told, head = stepper(trainer, batch, row, ["logps/chosen", "logps/rejected"])
+    step, told, head = stepper(trainer, [batch], row, ["logps/chosen", "logps/rejected"])
     if row["cached"]:
         reference = "log-probs computed before"
     else:
@@ -145,13 +146,13 @@ def grpo(model, path, folder, data, row):
         def _prepare_inputs(self, inputs):
             return inputs
 
-    count, length = len(data["answers"]), len(data["answers"][0])
+    count, length, micro = len(data["answers"]), len(data["answers"][0]), row["micro"]
     trainer = Recorded(
         model=model,
         reward_funcs=lambda completions, **_: [0.0] * len(completions),
         args=GRPOConfig(
-            **settings(folder, row), per_device_train_batch_size=count, num_generations=count,
-            max_completion_length=length, beta=0.0, steps_per_generation=1,
+            **settings(folder, row), per_device_train_batch_size=micro, gradient_accumulation_steps=count // micro,
+            num_generations=count, max_completion_length=length, beta=0.0,
         ),
         train_dataset=Dataset.from_list([{"prompt": "a"}]),
         processing_class=AutoTokenizer.from_pretrained(path),
@@ -160,14 +161,19 @@ def grpo(model, path, folder, data, row):
     rewards = torch.tensor(data["rewards"])
     prompt = torch.tensor([data["prompt"]] * count)
     answers = torch.tensor(data["answers"])
-    batch = {
+    rows = {
         "prompt_ids": prompt, "prompt_mask": torch.ones_like(prompt),
         "completion_ids": answers, "completion_mask": torch.ones_like(answers),
         "advantages": (rewards - rewards.mean()) / (rewards.std() + 1e-4),
-        "old_per_token_logps": torch.tensor(data["logps"]), "num_items_in_batch": torch.tensor(answers.numel()),
+        "old_per_token_logps": torch.tensor(data["logps"]),
     }
-    step, told, head = stepper(trainer, batch, row, ["entropy"])
-    return step, told, f"{head}; {trainer.loss_type} loss"
+    tokens = torch.tensor(answers.numel())
+    batches = [
+        {**{name: of[start : start + micro] for name, of in rows.items()}, "num_items_in_batch": tokens}
+        for start in range(0, count, micro)
+    ]
+    step, told, head = stepper(trainer, batches, row, ["entropy"])
+    return step, told, f"{head}; {trainer.loss_type} loss; micro-batches of {micro}"
 
 
 main()
