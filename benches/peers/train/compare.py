@@ -3,8 +3,9 @@
     compare.py WORKER MODEL ROUNDS [ROW]
 
 Prints seconds of a step (median, lowest to highest), the most memory that each process had, and `ratio NAME VALUE`: time
-and memory are ours over theirs, a speed-up is their time over ours, `lora-full` our time over our own. Losses (and log-probs of answers, or entropies) of both
-sides are compared at every step; where they are apart the row fails. ROW: only rows whose names contain this.
+and memory are ours over theirs, a speed-up is their time over ours, `lora-full` our time over our own. Losses (and
+log-probs of answers, or entropies) of both sides are compared at every step; where they are apart the row fails. ROW: only
+rows whose names contain this.
 """
 
 import json
@@ -21,45 +22,30 @@ from common import Worker, ours  # noqa: E402
 # How far losses of both sides may be apart, and the share for log-probs and entropies.
 TOLERANCE = 1e-3
 
+SFT = {"trainer": "sft", "lora_r": 0, "learning_rate": 1e-5}
+DPO = {"trainer": "dpo", "prompt": 1024, "answer": 64, "cached": False, "lora_r": 0, "learning_rate": 1e-6}
+# `micro`: rows of a pass of TRL's, which takes no longer by two than by eight, and less memory.
+GRPO = {"trainer": "grpo", "prompt": 512, "answer": 64, "branches": 8, "lora_r": 0, "learning_rate": 1e-6, "micro": 2}
+CACHED, COMPACT = {"cached": True}, {"compact": True}
+SHORT, LONG = {"rows": 2, "tokens": 256}, {"rows": 8, "tokens": 256}
 
-def sft(rows, tokens, lora_r=0):
-    row = {"trainer": "sft", "rows": rows, "tokens": tokens, "lora_r": lora_r, "learning_rate": 1e-5}
-    return {"savi": row, "torch": row}
-
-
-def dpo(cached, lora_r=0):
-    row = {
-        "trainer": "dpo", "prompt": 1024, "answer": 64, "cached": False, "lora_r": lora_r,
-        "learning_rate": 1e-6,
-    }
-    other = {"trl-precomputed": {**row, "cached": True}} if cached else {"trl-compact": {**row, "compact": True}}
-    return {"savi": {**row, "cached": cached}, "trl": row, **other}
-
-
-def grpo(peer, micro):
-    """One peer at a time: two of them would take more memory than small machines have. `micro`: rows of TRL's passes."""
-    row = {
-        "trainer": "grpo", "prompt": 512, "answer": 64, "branches": 8, "lora_r": 0, "learning_rate": 1e-6,
-        "micro": micro, "compact": peer == "trl-compact",
-    }
-    return {"savi": row, peer: row}
-
-
-# Name: whether the model is SmolLM2, and what each process does.
-ROWS = {
-    "sft-6x256": (False, sft(8, 256)),
-    "sft-smollm2": (True, sft(2, 256)),
-    "lora-smollm2": (True, sft(2, 256, lora_r=8)),
-    "dpo-live-6x256": (False, dpo(cached=False)),
-    "dpo-cached-6x256": (False, dpo(cached=True)),
-    "grpo-update-6x256": (False, grpo("trl", 8)),
-    "grpo-compact-6x256": (False, grpo("trl-compact", 8)),
-    "dpo-live-smollm2": (True, dpo(cached=False)),
-    "dpo-cached-smollm2": (True, dpo(cached=True)),
-    "dpo-lora-smollm2": (True, dpo(cached=False, lora_r=8)),
-    "grpo-update-smollm2": (True, grpo("trl", 4)),
-    "grpo-compact-smollm2": (True, grpo("trl-compact", 4)),
-}
+# Name, what is trained on both sides, what is different on ours, the peer, and what is different on its side. One peer at
+# a time: two of them would take more memory than small machines have.
+TRL = [
+    ("dpo-live", DPO, {}, "trl", {}),
+    ("dpo-cached", DPO, CACHED, "trl", {}),
+    ("grpo-update", GRPO, {}, "trl", {}),
+    ("dpo-live-lora", {**DPO, "lora_r": 8}, {}, "trl", {}),
+    ("dpo-both-cached", DPO, CACHED, "trl", CACHED),
+    ("dpo-live-compact", DPO, {}, "trl", COMPACT),
+    ("grpo-update-compact", GRPO, {}, "trl", COMPACT),
+]
+ROWS = [
+    ("sft-6x256", {**SFT, **LONG}, {}, "torch", {}),
+    ("sft-smollm2", {**SFT, **SHORT}, {}, "torch", {}),
+    ("lora-smollm2", {**SFT, **SHORT, "lora_r": 8}, {}, "torch", {}),
+    *((f"{name}-{model}", *row) for model in ("6x256", "smollm2") for name, *row in TRL),
+]
 
 
 def apart(own, other, adapters, at):
@@ -75,67 +61,57 @@ def apart(own, other, adapters, at):
     return faults
 
 
-def measure(worker, model, rounds, row):
-    """Seconds of steps, most memory and last figures of every process."""
-    peer = [sys.executable, "-W", "ignore", str(HERE / "worker.py")]
-    seconds, peaks, figures, faults, about = {who: [] for who in row}, {}, {}, [], {}
-    with tempfile.TemporaryDirectory() as folder:
-        workers = {}
-        for who, task in row.items():
-            # Ours comes first: it writes the tokens.
-            command = ours(worker, "MIMALLOC_PURGE_DELAY=-1") if who == "savi" else peer
-            own = Path(folder) / who
-            own.mkdir()
-            if who != "savi":
-                for shared in ("data.json", "model"):
-                    if (Path(folder) / "savi" / shared).exists():
-                        (own / shared).symlink_to(Path(folder) / "savi" / shared)
-            workers[who] = Worker([*command, model, str(own), json.dumps(task)])
-            about[who] = workers[who].about
-        for at in range(rounds + 1):
-            for who, other in workers.items():
-                answer = other.ask("step")
-                figures[who] = answer["figures"]
-                if at > 0:  # The first round warms up.
-                    seconds[who].append(answer["seconds"])
-                if who != "savi":
-                    faults += apart(figures["savi"], figures[who], row[who]["lora_r"] > 0, at)
+def measure(commands, rounds, adapters):
+    """Seconds of steps, most memory, last figures and settings of both sides, and where they are apart."""
+    workers, answers, faults = {}, {who: [] for who in commands}, []
+    for who, command in commands.items():
+        # Ours comes first: it writes the tokens.
+        workers[who] = Worker(command)
+    for at in range(rounds + 1):
         for who, other in workers.items():
-            peaks[who] = other.peak / 1024
-            other.close()
-    return seconds, peaks, figures, faults, about
+            answers[who].append(other.ask("step"))
+        faults += apart(*(of[-1]["figures"] for of in answers.values()), adapters, at)
+    for other in workers.values():
+        other.close()
+    return answers, {who: other.about for who, other in workers.items()}, faults
 
 
 def main():
     worker, model, rounds = sys.argv[1], sys.argv[2], int(sys.argv[3])
     only = sys.argv[4] if len(sys.argv) > 4 else ""
     ratios, medians, failed = [], {}, False
-    for name, (real, row) in ROWS.items():
+    for name, both, own, peer, others in ROWS:
         if only not in name:
             continue
-        seconds, peaks, figures, faults, about = measure(worker, model if real else "-", rounds, row)
-        own = {key: value for key, value in row["savi"].items() if key not in ("trainer", "micro", "compact")}
-        print(f"{name}: {', '.join(f'{key} {value}' for key, value in own.items())}")
-        medians[name] = {who: statistics.median(of) for who, of in seconds.items()}
-        for who, of in seconds.items():
-            last = ", ".join(f"{figure} {figures[who][figure]:.6g}" for figure in next(reversed(figures.values())))
+        with tempfile.TemporaryDirectory() as folder:
+            where = [model if "smollm2" in name else "-", folder]
+            theirs = [sys.executable, "-W", "ignore", str(HERE / "worker.py")]
+            commands = {
+                "savi": [*ours(worker, "MIMALLOC_PURGE_DELAY=-1"), *where, json.dumps({**both, **own})],
+                peer: [*theirs, *where, json.dumps({**both, **others})],
+            }
+            answers, about, faults = measure(commands, rounds, both["lora_r"] > 0)
+        print(f"{name}: {about[peer]['settings']}")
+        peaks = {}
+        for who, of in answers.items():
+            seconds = [answer["seconds"] for answer in of[1:]]  # The first round warms up.
+            medians[name, who] = statistics.median(seconds)
+            peaks[who] = of[-1]["peak_kib"] / 1024
+            last = ", ".join(f"{figure} {of[-1]['figures'][figure]:.6g}" for figure in answers[peer][-1]["figures"])
             print(
-                f"  {who:16} {medians[name][who]:8.3f} ({min(of):.3f} to {max(of):.3f}) s, "
-                f"peak {peaks[who]:5.0f} MiB; last step: {last}; {about[who].get('own', '')}".rstrip("; ")
+                f"  {who:5} {medians[name, who]:8.3f} ({min(seconds):.3f} to {max(seconds):.3f}) s, "
+                f"peak {peaks[who]:5.0f} MiB; last step: {last}"
             )
-        for settings in dict.fromkeys(of["settings"] for of in about.values() if "settings" in of):
-            print(f"  {settings}")
-        for who in list(seconds)[1:]:
-            of = name if who in ("torch", "trl") else f"{name}-{who}"
-            time = medians[name]["savi"] / medians[name][who]
-            ratios.append((f"{of}-time", time) if who == "torch" else (f"{of}-speedup", 1 / time))
-            ratios.append((f"{of}-memory", peaks["savi"] / peaks[who]))
+        time = medians[name, "savi"] / medians[name, peer]
+        ratios.append((f"{name}-time", time) if peer == "torch" else (f"{name}-speedup", 1 / time))
+        ratios.append((f"{name}-memory", peaks["savi"] / peaks[peer]))
         for fault in faults:
             failed = True
             print(f"  APART: {fault}")
         sys.stdout.flush()
-    if "lora-smollm2" in medians and "sft-smollm2" in medians:
-        ratios.append(("lora-full", medians["lora-smollm2"]["savi"] / medians["sft-smollm2"]["savi"]))
+    full, adapter = (medians.get((name, "savi")) for name in ("sft-smollm2", "lora-smollm2"))
+    if full and adapter:
+        ratios.append(("lora-full", adapter / full))
     print()
     for name, ratio in ratios:
         print(f"ratio {name} {ratio:.3f}")

@@ -31,8 +31,8 @@ def main():
     model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, attn_implementation="sdpa")
     model.config.use_cache = False
     data = json.loads((folder / "data.json").read_text())
-    step, settings, own = {"sft": sft, "dpo": dpo, "grpo": grpo}[row["trainer"]](model, path, folder, data, row)
-    serve(lambda _: {"figures": step()}, settings=settings, own=own)
+    step, settings = {"sft": sft, "dpo": dpo, "grpo": grpo}[row["trainer"]](model, path, folder, data, row)
+    serve(lambda _: {"figures": step()}, settings=settings)
 
 
 def lora(row):
@@ -65,7 +65,7 @@ def sft(model, path, folder, data, row):
         optimizer.zero_grad(set_to_none=True)
         return {"loss": loss.item()}
 
-    return step, f"PyTorch {torch.__version__}, sdpa, fused AdamW", ""
+    return step, f"PyTorch {torch.__version__}, sdpa, fused AdamW"
 
 
 def settings(folder, row):
@@ -101,12 +101,13 @@ def stepper(trainer, batches, row, names):
         return {"loss": loss.item(), **means}
 
     config = trainer.model.config
+    head = "answers' tokens (patched)" if row.get("compact") else "every token"
     told = (
         f"TRL {trl.__version__}, transformers {transformers.__version__}, PyTorch {torch.__version__}, "
         f"{trainer.model.dtype}, {config._attn_implementation}, {type(optimizer).__name__} fused={optimizer.defaults.get('fused')}, "
-        f"no gradient checkpointing, nothing padded (TRL 1.16 has no padding-free pass)"
+        f"no gradient checkpointing, nothing padded (and no padding-free pass in this TRL), head on {head}"
     )
-    return step, told, "head on answers' tokens (patched)" if row.get("compact") else "head on every token"
+    return step, told
 
 
 def dpo(model, path, folder, data, row):
@@ -130,12 +131,12 @@ def dpo(model, path, folder, data, row):
     )
     batch = next(iter(trainer.get_train_dataloader()))
     assert batch["attention_mask"].all(), "nothing is padded"
-    step, told, head = stepper(trainer, [batch], row, ["logps/chosen", "logps/rejected"])
+    step, told = stepper(trainer, [batch], row, ["logps/chosen", "logps/rejected"])
     if row["cached"]:
         reference = "log-probs computed before"
     else:
         reference = "the model without its adapter" if row["lora_r"] else "a model of its own"
-    return step, told, f"{head}; reference: {reference}"
+    return step, f"{told}, reference: {reference}"
 
 
 def grpo(model, path, folder, data, row):
@@ -172,8 +173,8 @@ def grpo(model, path, folder, data, row):
         {**{name: of[start : start + micro] for name, of in rows.items()}, "num_items_in_batch": tokens}
         for start in range(0, count, micro)
     ]
-    step, told, head = stepper(trainer, batches, row, ["entropy"])
-    return step, told, f"{head}; {trainer.loss_type} loss; micro-batches of {micro}"
+    step, told = stepper(trainer, batches, row, ["entropy"])
+    return step, f"{told}, {trainer.loss_type} loss, micro-batches of {micro}"
 
 
 main()
