@@ -35,7 +35,7 @@ TRL = [
     ("dpo-live", DPO, {}, "trl", {}),
     ("dpo-cached", DPO, CACHED, "trl", {}),
     ("grpo-update", GRPO, {}, "trl", {}),
-    ("dpo-live-lora", {**DPO, "lora_r": 8}, {}, "trl", {}),
+    ("dpo-adapter", {**DPO, "lora_r": 8}, {}, "trl", {}),
     ("dpo-both-cached", DPO, CACHED, "trl", CACHED),
     ("dpo-live-compact", DPO, {}, "trl", COMPACT),
     ("grpo-update-compact", GRPO, {}, "trl", COMPACT),
