@@ -349,6 +349,18 @@ pub enum Truncation {
     KeepEnd,
 }
 
+fn check_length(max_length: Option<usize>, overlong: Overlong) -> Result<(), TrainError> {
+    if let Some(most @ 0..2) = max_length {
+        let (key, value) = ("max_length", most.to_string());
+        return Err(TrainError::Setting { key, value, reason: "must be at least 2" });
+    }
+    if max_length.is_none() && overlong != Overlong::Error {
+        let (key, value) = ("overlong", format!("{overlong:?}").to_lowercase());
+        return Err(TrainError::Setting { key, value, reason: "goes with max_length" });
+    }
+    Ok(())
+}
+
 fn is_true(value: &bool) -> bool {
     *value
 }
@@ -376,14 +388,7 @@ impl SftConfig {
     pub fn validate(&self) -> Result<(), TrainError> {
         positive("lora_alpha", self.lora_alpha)?;
         check_adapter(self.adapter().as_ref(), &self.lora)?;
-        if let Some(most @ 0..2) = self.max_length {
-            let (key, value) = ("max_length", most.to_string());
-            return Err(TrainError::Setting { key, value, reason: "must be at least 2" });
-        }
-        if self.max_length.is_none() && self.overlong != Overlong::Error {
-            let (key, value) = ("overlong", format!("{:?}", self.overlong).to_lowercase());
-            return Err(TrainError::Setting { key, value, reason: "goes with max_length" });
-        }
+        check_length(self.max_length, self.overlong)?;
         if !self.length_exponent.is_finite() {
             let (key, value) = ("length_exponent", self.length_exponent.to_string());
             return Err(TrainError::Setting { key, value, reason: "must be a finite number" });

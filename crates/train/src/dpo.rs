@@ -10,6 +10,8 @@
 mod part;
 mod reference;
 
+use std::borrow::Cow;
+
 use candle_core::backprop::GradStore;
 use savi_engine::Engine;
 use savi_models::LoraConfig;
@@ -20,6 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use self::part::{Outcome, Place, Step, Whole};
 use crate::adapter;
+use crate::length::{Fit, Limit, cut_branches, longest};
 use crate::sft::{Order, take_finished};
 use crate::steps::{Hooks, StepOutput, Training, finished_steps, in_batches, in_parts, part_size};
 use crate::{DpoConfig, TrainError, TrainIo, TrainSummary, Tree};
@@ -49,11 +52,13 @@ pub fn dpo_evaluated(
     }
     config.check_margins(pairs)?;
     config.check_margins(held_out)?;
+    let (pairs, trees) = &grow(engine, pairs, config)?;
+    let (held_out, held_out_trees) = &grow(engine, held_out, config)?;
+    let (pairs, held_out) = (&**pairs, &**held_out);
     let total = config.optim.total_steps(pairs.len());
     if take_finished(engine, io)? {
         return Ok(TrainSummary { steps: finished_steps(io.dir, total)? });
     }
-    let (trees, held_out_trees) = (grow(engine, pairs)?, grow(engine, held_out)?);
     let optim = &config.optim;
     let order = || {
         Order::new(pairs.len(), optim.step_records(), optim.seed).by(optim.train_sampling_strategy)
@@ -184,14 +189,34 @@ pub(crate) fn prepare(
     Ok(lora)
 }
 
-/// The trees of pairs: the prompt once, chosen and rejected answer after it.
-pub(crate) fn grow(engine: &Engine, pairs: &[Pair]) -> Result<Vec<Tree>, TrainError> {
-    let tree = |pair: &Pair| {
+/// The trees of pairs, the prompt once, chosen and rejected answer after it, with their pairs: those that are not left
+/// out for their length.
+pub(crate) fn grow<'p>(
+    engine: &Engine,
+    pairs: &'p [Pair],
+    config: &DpoConfig,
+) -> Result<(Cow<'p, [Pair]>, Vec<Tree>), TrainError> {
+    let mut limit = Limit::new(config.max_length, config.overlong);
+    let (mut kept, mut trees) = (Vec::with_capacity(pairs.len()), Vec::with_capacity(pairs.len()));
+    for (place, pair) in pairs.iter().enumerate() {
         let turns =
             [(pair.prompt.as_slice(), pair.chosen.as_str()), (&pair.prompt, &pair.rejected)];
-        Tree::new(engine, &pair.id, &turns)
+        let mut tree = Tree::new(engine, &pair.id, &turns)?;
+        match limit.fit(&pair.id, longest(&tree))? {
+            Fit::Whole => {}
+            Fit::Dropped => continue,
+            Fit::Cut(most) => cut_branches(&mut tree, most)
+                .map_err(|reason| TrainError::Record { id: pair.id.clone(), reason })?,
+        }
+        kept.push(place);
+        trees.push(tree);
+    }
+    limit.finish(trees.len())?;
+    let pairs = match kept.len() == pairs.len() {
+        true => Cow::Borrowed(pairs),
+        false => kept.into_iter().map(|place| pairs[place].clone()).collect(),
     };
-    pairs.iter().map(tree).collect()
+    Ok((pairs, trees))
 }
 
 fn totals(trees: &[Tree], chosen: &[Place]) -> Totals {

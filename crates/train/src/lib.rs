@@ -11,6 +11,7 @@ mod checkpoint;
 mod config;
 mod dpo;
 mod error;
+mod length;
 mod online;
 mod pack;
 mod perception;

@@ -82,7 +82,8 @@ pub fn plan_dpo(engine: &Engine, pairs: &[Pair], config: &DpoConfig) -> Result<P
     config.validate()?;
     let lora = crate::dpo::prepare(engine, config)?;
     let reference = config.reads_reference();
-    plan(engine, &grow(engine, pairs)?, &Kind { optim: &config.optim, lora, reference })
+    let (_, trees) = grow(engine, pairs, config)?;
+    plan(engine, &trees, &Kind { optim: &config.optim, lora, reference })
 }
 
 /// Plans [`sft_demonstrations`](crate::sft_demonstrations()). The engine is set up as training would set it up.

@@ -363,3 +363,43 @@ fn margins_that_no_logit_takes_are_refused() {
     assert!(error.contains("p4") && error.contains("ipo") && error.contains("0.5"), "{error}");
     run("hinge").unwrap();
 }
+
+/// Tokens of a pair's longer side.
+fn longer_side(engine: &Engine, pair: &Pair) -> usize {
+    let of = |answer: &str| {
+        let tree = Tree::new(engine, "", &[(&pair.prompt, answer)]).unwrap();
+        tree.root.ids.len() + tree.branches[0].ids.len()
+    };
+    of(&pair.chosen).max(of(&pair.rejected))
+}
+
+/// What is longer than `max_length` is named, left out, or learnt without its end.
+#[test]
+fn pairs_beyond_max_length_are_refused_dropped_or_cut() {
+    let engine = random_engine(1, 2).unwrap();
+    let lengths: Vec<usize> = pairs().iter().map(|pair| longer_side(&engine, pair)).collect();
+    let most = *lengths.iter().max().unwrap() - 1;
+    let long = lengths.iter().filter(|length| **length > most).count();
+    assert!((1..lengths.len()).contains(&long));
+    let with = |overlong: &str| config(&json!({"max_length": most, "overlong": overlong}), 1);
+    let error = train(tempfile::tempdir().unwrap().path(), &with("error")).unwrap_err();
+    assert!(matches!(&error, TrainError::Record { .. }), "{error}");
+    assert!(error.to_string().contains(&format!("max_length = {most}")), "{error}");
+    let tokens = |config: &DpoConfig| {
+        let (_, metrics) = trained(config);
+        metrics.lines()[0]["num_tokens"].as_f64().unwrap()
+    };
+    let whole = tokens(&config(&json!({}), 1));
+    let cut = tokens(&with("truncate"));
+    assert!(whole - cut >= long as f64 && whole - cut <= 2.0 * long as f64, "{whole} {cut}");
+    // A batch is what there is: all six places are filled from fewer pairs.
+    let dir = tempfile::tempdir().unwrap();
+    let (_, metrics) = train(dir.path(), &with("drop")).unwrap();
+    assert!(metrics.lines()[0]["loss"].is_number());
+    let nothing = config(&json!({"max_length": 2, "overlong": "drop"}), 1);
+    let error = train(tempfile::tempdir().unwrap().path(), &nothing).unwrap_err();
+    assert!(error.to_string().contains("within max_length"), "{error}");
+    let nothing = config(&json!({"overlong": "drop"}), 1);
+    let error = train(tempfile::tempdir().unwrap().path(), &nothing).unwrap_err();
+    assert!(error.to_string().contains("goes with max_length"), "{error}");
+}

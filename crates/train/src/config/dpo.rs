@@ -6,7 +6,7 @@ use savi_objectives::{Divergence, Preference, PreferenceLoss, ld_weights};
 use savi_schema::Pair;
 use serde::{Deserialize, Serialize};
 
-use super::{OptimConfig, check_adapter, is_default, positive};
+use super::{OptimConfig, Overlong, check_adapter, check_length, is_default, positive};
 use crate::TrainError;
 
 mod names;
@@ -56,6 +56,13 @@ pub struct DpoConfig {
     /// folder: steps then ask the policy alone.
     #[serde(skip_serializing_if = "is_default")]
     pub precompute_ref_log_probs: bool,
+    /// Most tokens of a prompt and either of its answers, media included.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_length: Option<usize>,
+    /// What is done with longer pairs. With `truncate` the ends of answers are cut, as with TRL's `keep_start`: the
+    /// prompt, which both share, stays.
+    #[serde(skip_serializing_if = "is_default")]
+    pub overlong: Overlong,
     /// Adapter rank; 0 trains all weights of the decoder, with a copy of them for reference unless its
     /// log-probs are computed before.
     pub lora_r: usize,
@@ -87,6 +94,8 @@ impl Default for DpoConfig {
             simpo_gamma: 0.5,
             cpo_alpha: 1.0,
             precompute_ref_log_probs: false,
+            max_length: None,
+            overlong: Overlong::Error,
             lora_r: 8,
             lora_alpha: 32.0,
             lora: LoraOptions::default(),
@@ -127,6 +136,7 @@ impl DpoConfig {
         positive("beta", self.beta)?;
         positive("lora_alpha", self.lora_alpha)?;
         check_adapter(self.adapter().as_ref(), &self.lora)?;
+        check_length(self.max_length, self.overlong)?;
         for (key, value, most) in [
             ("label_smoothing", self.label_smoothing, 0.5),
             ("rpo_alpha", self.rpo_alpha, f64::MAX),

@@ -4,7 +4,8 @@
 use savi_engine::{Engine, Prompt};
 use savi_schema::{Demonstration, Message, Role, Taught};
 
-use crate::config::{Overlong, Truncation};
+use crate::config::Truncation;
+use crate::length::{Fit, Limit, cut_branches, longest};
 use crate::{Branch, SftConfig, TrainError, Tree};
 
 /// A demonstration as a tree.
@@ -30,12 +31,6 @@ impl Planned {
             None => self.tree.branches.iter().map(|b| b.ids.len() - b.targets).collect(),
         }
     }
-
-    /// Tokens of the longest conversation.
-    fn length(&self) -> usize {
-        let longest = self.tree.branches.iter().map(|branch| branch.ids.len()).max();
-        self.tree.root.ids.len() + longest.unwrap_or(0)
-    }
 }
 
 /// All demonstrations as trees; those that are too long are treated as `config` says.
@@ -45,39 +40,19 @@ pub(super) fn plan(
     config: &SftConfig,
 ) -> Result<Vec<Planned>, TrainError> {
     let mut planned = Vec::with_capacity(demonstrations.len());
-    let mut dropped = Vec::new();
+    let mut limit = Limit::new(config.max_length, config.overlong);
     for demonstration in demonstrations {
-        let record = |reason: String| TrainError::Record { id: demonstration.id.clone(), reason };
+        let id = &demonstration.id;
         let mut one = tree(engine, demonstration, config)?;
-        if let Some(most) = config.max_length.filter(|most| one.length() > *most) {
-            match config.overlong {
-                Overlong::Error => {
-                    return Err(record(format!(
-                        "{} tokens, media included, are more than max_length = {most}; overlong = \"drop\" or \
-                         \"truncate\" goes on without it or its end",
-                        one.length()
-                    )));
-                }
-                Overlong::Drop => {
-                    dropped.push(demonstration.id.as_str());
-                    continue;
-                }
-                Overlong::Truncate => {
-                    cut(&mut one, most, config.truncation_mode).map_err(record)?
-                }
-            }
+        match limit.fit(id, longest(&one.tree))? {
+            Fit::Whole => {}
+            Fit::Dropped => continue,
+            Fit::Cut(most) => cut(&mut one, most, config.truncation_mode)
+                .map_err(|reason| TrainError::Record { id: id.clone(), reason })?,
         }
         planned.push(one);
     }
-    if !dropped.is_empty() {
-        let names = dropped.iter().take(10).copied().collect::<Vec<_>>().join(", ");
-        let more = if dropped.len() > 10 { " and others" } else { "" };
-        let count = dropped.len();
-        tracing::warn!("{count} records are longer than max_length and left out: {names}{more}");
-    }
-    if planned.is_empty() {
-        return Err(TrainError::Nothing("record within max_length"));
-    }
+    limit.finish(planned.len())?;
     Ok(planned)
 }
 
@@ -242,16 +217,8 @@ fn cut(planned: &mut Planned, most: usize, mode: Truncation) -> Result<(), Strin
     let root = &planned.tree.root;
     let seen = root.visuals.last().map_or(0, |visual| visual.range.end);
     let Some(learnt) = &mut planned.learnt else {
-        // Several branches: the start that they share stays, their ends go.
-        let room = most.saturating_sub(root.ids.len());
-        for branch in &mut planned.tree.branches {
-            if branch.targets >= room {
-                return Err(format!("with max_length = {most} nothing of an answer would be left"));
-            }
-            branch.ids.truncate(room);
-        }
         return match mode {
-            Truncation::KeepStart => Ok(()),
+            Truncation::KeepStart => cut_branches(&mut planned.tree, most),
             Truncation::KeepEnd => {
                 Err("keep_end is for records of one conversation: this one has branches".to_owned())
             }
