@@ -86,7 +86,9 @@ fn operations(engine: &Engine, trees: &[Tree]) -> f64 {
     }
     // A product forward and two backward; the logits are computed again in the backward pass. Attention has two products
     // forward and five backward.
-    6.0 * tokens * of_layer * layers
+    // The last layer's work after attention is done for what predicts a target.
+    let after = (h * q + 3 * h * decoder.intermediate_size) as f64;
+    6.0 * (tokens * of_layer * layers - (tokens - targets) * after)
         + 8.0 * targets * (h * decoder.vocab_size) as f64
         + 14.0 * seen * q as f64 * layers
 }

@@ -1,8 +1,10 @@
 //! The decoder of all text families: one transformer, shaped by a [`DecoderConfig`].
 
 mod mlp;
+mod names;
 mod qkv;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use candle_core::{Result, Tensor};
@@ -16,6 +18,7 @@ use savi_nn::ops::{
 use savi_nn::{Forest, Fresh, Init, Params, Weight, awake};
 
 use self::mlp::GateUp;
+pub(crate) use self::names::Names;
 use self::qkv::Qkv;
 use crate::rope::Rope;
 
@@ -132,56 +135,6 @@ pub enum Projections {
     Grouped,
 }
 
-/// Names of a family's weights, relative to the layer where they belong to one.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Names {
-    pub(crate) embedding: &'static str,
-    pub(crate) layers: &'static str,
-    pub(crate) norm: &'static str,
-    pub(crate) head: &'static str,
-    pub(crate) q: &'static str,
-    pub(crate) k: &'static str,
-    pub(crate) v: &'static str,
-    pub(crate) qkv: &'static str,
-    pub(crate) o: &'static str,
-    pub(crate) q_norm: &'static str,
-    pub(crate) k_norm: &'static str,
-    pub(crate) gate: &'static str,
-    pub(crate) up: &'static str,
-    pub(crate) gate_up: &'static str,
-    pub(crate) down: &'static str,
-    pub(crate) input_norm: &'static str,
-    /// Of what attention gives, in a sandwich; else before the MLP.
-    pub(crate) attention_norm: &'static str,
-    pub(crate) mlp_norm: &'static str,
-    pub(crate) after_mlp_norm: &'static str,
-}
-
-impl Names {
-    /// Those of most families.
-    pub(crate) const USUAL: Self = Self {
-        embedding: "model.embed_tokens",
-        layers: "model.layers",
-        norm: "model.norm",
-        head: "lm_head",
-        q: "self_attn.q_proj",
-        k: "self_attn.k_proj",
-        v: "self_attn.v_proj",
-        qkv: "self_attn.qkv_proj",
-        o: "self_attn.o_proj",
-        q_norm: "self_attn.q_norm",
-        k_norm: "self_attn.k_norm",
-        gate: "mlp.gate_proj",
-        up: "mlp.up_proj",
-        gate_up: "mlp.gate_up_proj",
-        down: "mlp.down_proj",
-        input_norm: "input_layernorm",
-        attention_norm: "post_attention_layernorm",
-        mlp_norm: "pre_feedforward_layernorm",
-        after_mlp_norm: "post_feedforward_layernorm",
-    };
-}
-
 #[derive(Debug)]
 struct Norm {
     weight: Arc<Weight>,
@@ -216,6 +169,24 @@ struct Block {
     down: Arc<Linear>,
     heads: Heads,
     rope: usize,
+}
+
+/// What the blocks of a pass have in common.
+struct Pass<'a> {
+    forest: &'a Arc<Forest>,
+    tables: &'a [RopeTable],
+    mode: Mode<'a>,
+    /// The tokens that go on after attention, where not all of them do.
+    tokens: Option<&'a Tensor>,
+}
+
+impl Pass<'_> {
+    fn chosen<'x>(&self, x: &'x Tensor) -> Result<Cow<'x, Tensor>> {
+        Ok(match self.tokens {
+            None => Cow::Borrowed(x),
+            Some(tokens) => Cow::Owned(x.index_select(tokens, 0)?),
+        })
+    }
 }
 
 /// A decoder without its assembly.
@@ -340,7 +311,7 @@ impl Decoder {
         rows: Option<&mut [&mut KvNode]>,
     ) -> Result<Tensor> {
         let x = match rows {
-            None => self.run(embeds, forest, mode, &Tape::default(), 1, |_| ())?,
+            None => self.run(embeds, forest, mode, &Tape::default(), None, None)?,
             Some(rows) if embeds.device().is_cpu() => {
                 awake(|| self.run_cached(embeds, forest, mode, rows))?
             }
@@ -356,22 +327,32 @@ impl Decoder {
         mode: Mode,
         rows: &mut [&mut KvNode],
     ) -> Result<Tensor> {
-        let (tables, mut x) = (self.tables(forest)?, embeds.clone());
+        let (tables, mut x) = (&self.tables(forest)?, embeds.clone());
         for layer in 0..self.blocks.len() {
-            x = self.block(layer, &x, forest, &tables, mode, Some(&mut *rows))?;
+            let pass = Pass { forest, tables, mode, tokens: None };
+            x = self.block(layer, &x, &pass, Some(&mut *rows))?;
         }
         Ok(x)
     }
 
-    /// [`forward`](Self::forward) of a whole pass, in segments of as many blocks as `tape` wants.
+    /// The rows of [`forward`](Self::forward) of a whole pass that `tokens` name, `[tokens, width]`, in segments of as
+    /// many blocks as `tape` wants. What the last block does after attention is done for these alone.
     pub(crate) fn forward_on<'a>(
         &'a self,
         embeds: &Tensor,
         forest: &Arc<Forest>,
         mode: Mode,
         tape: &Tape<'a>,
+        tokens: &[u32],
     ) -> Result<Tensor> {
-        self.norm.forward(&self.run(embeds, forest, mode, tape, tape.layers(), |_| ())?, mode)
+        let tokens = Tensor::from_slice(tokens, tokens.len(), embeds.device())?;
+        // Dropout's masks are made for all tokens of a pass.
+        let noise = mode.train && forest.noise().is_some();
+        let early = !noise && !self.blocks.is_empty() && tokens.dim(0)? < forest.len();
+        let last = early.then_some(&tokens);
+        let x = self.run(embeds, forest, mode, tape, last, None)?;
+        let x = if early { x } else { x.index_select(&tokens, 0)? };
+        self.norm.forward(&x, mode)
     }
 
     /// What every block gives, `[tokens, width]` each, before the final norm.
@@ -383,35 +364,40 @@ impl Decoder {
         tape: &Tape<'a>,
     ) -> Result<Vec<Tensor>> {
         let mut all = Vec::with_capacity(self.blocks.len());
-        self.run(embeds, forest, mode, tape, 1, |x| all.push(x.clone()))?;
+        self.run(embeds, forest, mode, tape, None, Some(&mut |x| all.push(x.clone())))?;
         Ok(all)
     }
 
-    /// Runs all blocks, `span` in each segment of `tape`; `after` sees what every segment gives.
+    /// Runs all blocks, the last one for the tokens of `last` as far as that goes, in the segments of `tape`; `after`
+    /// sees what every block gives: each is a segment then.
     fn run<'a>(
         &'a self,
         embeds: &Tensor,
         forest: &Arc<Forest>,
         mode: Mode,
         tape: &Tape<'a>,
-        span: usize,
-        mut after: impl FnMut(&Tensor),
+        last: Option<&Tensor>,
+        mut after: Option<&mut dyn FnMut(&Tensor)>,
     ) -> Result<Tensor> {
         let tables = Arc::new(self.tables(forest)?);
         let (train, adapter, layers) = (mode.train, mode.adapter, self.blocks.len());
+        let span = if after.is_some() { 1 } else { tape.layers() };
         let mut x = embeds.clone();
         for first in (0..layers).step_by(span) {
-            let (forest, tables) = (forest.clone(), tables.clone());
+            let (forest, tables, last) = (forest.clone(), tables.clone(), last.cloned());
             x = tape.segment(&x, move |x| {
                 let noise = forest.noise().filter(|_| train);
-                let mode = Mode { train, adapter, noise };
+                let (forest, tables, mode) = (&forest, &*tables, Mode { train, adapter, noise });
                 let mut x = x.clone();
                 for layer in first..layers.min(first + span) {
-                    x = self.block(layer, &x, &forest, &tables, mode, None)?;
+                    let tokens = last.as_ref().filter(|_| layer + 1 == layers);
+                    x = self.block(layer, &x, &Pass { forest, tables, mode, tokens }, None)?;
                 }
                 Ok(x)
             })?;
-            after(&x);
+            if let Some(after) = &mut after {
+                after(&x);
+            }
         }
         Ok(x)
     }
@@ -424,13 +410,12 @@ impl Decoder {
         &self,
         layer: usize,
         x: &Tensor,
-        forest: &Arc<Forest>,
-        tables: &[RopeTable],
-        mode: Mode,
+        pass: &Pass<'_>,
         rows: Option<&mut [&mut KvNode]>,
     ) -> Result<Tensor> {
-        let block = &self.blocks[layer];
-        let x = residual(x, self.attend(layer, x, forest, tables, mode, rows)?)?;
+        let (block, mode) = (&self.blocks[layer], pass.mode);
+        let y = self.attend(layer, x, pass, rows)?;
+        let x = residual(&*pass.chosen(x)?, y)?;
         let y = block.gate_up.forward(&block.mlp_norm.forward(&x, mode)?, &self.config, mode)?;
         let mut y = block.down.forward(&y, mode)?;
         if let Some((_, norm)) = &block.after {
@@ -444,12 +429,11 @@ impl Decoder {
         &self,
         layer: usize,
         x: &Tensor,
-        forest: &Arc<Forest>,
-        tables: &[RopeTable],
-        mode: Mode,
+        pass: &Pass<'_>,
         rows: Option<&mut [&mut KvNode]>,
     ) -> Result<Tensor> {
         let (block, dim) = (&self.blocks[layer], self.config.head_dim);
+        let &Pass { forest, tables, mode, .. } = pass;
         let (mut q, mut k, v) =
             block.qkv.forward(&block.input_norm.forward(x, mode)?, &self.config, mode)?;
         if let Some((of_q, of_k)) = &block.head_norms {
@@ -461,7 +445,7 @@ impl Decoder {
             None => tree(&q, &k, &v, block.heads, forest)?,
             Some(rows) => cached(&q, &k, &v, block.heads, forest, layer, rows)?,
         };
-        let y = block.o.forward(&y, mode)?;
+        let y = block.o.forward(&*pass.chosen(&y)?, mode)?;
         match &block.after {
             Some((norm, _)) => norm.forward(&y, mode),
             None => Ok(y),

@@ -335,16 +335,17 @@ impl Model {
         self.decoder.forward(embeds, forest, mode, None)
     }
 
-    /// [`hidden`](Self::hidden), each block of the decoder a segment of `tape`, which makes the backward
-    /// pass.
+    /// The states of [`hidden`](Self::hidden) of `tokens`, which are places in the pass, `[tokens, width]`. Blocks of the
+    /// decoder are segments of `tape`, which makes the backward pass.
     pub fn hidden_on<'a>(
         &'a self,
         embeds: &Tensor,
         forest: &Arc<Forest>,
         mode: Mode,
         tape: &Tape<'a>,
+        tokens: &[u32],
     ) -> TensorResult<Tensor> {
-        self.decoder.forward_on(embeds, forest, mode, tape)
+        self.decoder.forward_on(embeds, forest, mode, tape, tokens)
     }
 
     /// What every block of the decoder gives in a whole pass, `[tokens, width]` each, before the

@@ -180,9 +180,7 @@ impl Packed {
     ) -> TensorResult<Tensor> {
         let model = engine.model();
         let embeds = model.embed(&self.ids, clips, mode)?;
-        let hidden = model.hidden_on(&embeds, &self.forest, mode, tape)?;
-        let index = Tensor::from_slice(&self.rows, self.rows.len(), hidden.device())?;
-        hidden.index_select(&index, 0)
+        model.hidden_on(&embeds, &self.forest, mode, tape, &self.rows)
     }
 
     /// Number of targets of each branch.
