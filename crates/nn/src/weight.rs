@@ -89,8 +89,7 @@ impl Weight {
                 None => Ok(self.tensor(mode.train)),
             };
         }
-        let base = self.base.read().unwrap_or_else(PoisonError::into_inner);
-        Ok(base.clone().unwrap_or_else(|| self.tensor(mode.train)))
+        Ok(self.base().unwrap_or_else(|| self.tensor(mode.train)))
     }
 
     /// Its own value, merged or not: tracked when `train` and not frozen, a detached view of the same
@@ -121,7 +120,14 @@ impl Weight {
 
     /// Overwrites the value with one in the checkpoint's layout.
     pub fn import(&self, value: &Tensor) -> Result<()> {
-        let value = if self.transposed { as_matrix(value)?.t()? } else { value.clone() };
+        let value = self.in_own_layout(value)?;
+        self.set(&value.to_device(self.var.device())?)
+    }
+
+    /// A tensor in the checkpoint's layout, checked, in the weight's own.
+    pub(crate) fn in_own_layout(&self, value: &Tensor) -> Result<Tensor> {
+        let value =
+            if self.transposed { as_matrix(value)?.t()?.contiguous()? } else { value.clone() };
         if value.dims() != self.var.dims() {
             bail!(
                 "{}: shape {:?} in the file, {:?} in the model",
@@ -130,7 +136,7 @@ impl Weight {
                 self.var.dims()
             );
         }
-        self.set(&value.to_device(self.var.device())?)
+        Ok(value)
     }
 
     /// Whether the optimiser changes it.
@@ -179,6 +185,11 @@ impl Weight {
         self.set(value)?;
         *self.base.write().unwrap_or_else(PoisonError::into_inner) = Some(base);
         Ok(())
+    }
+
+    /// What passes with adapters off see in place of the value, where there is such.
+    pub(crate) fn base(&self) -> Option<Tensor> {
+        self.base.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Lets passes with adapters off see this, or again the value itself.

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
 use savi_models::write_safetensors;
-use savi_nn::Weight;
 use savi_nn::optim::AdamW;
+use savi_nn::{Params, Weight};
 use savi_run::{TrainerState, write_json_atomic};
 use serde_json::Value;
 
@@ -19,6 +19,8 @@ use crate::TrainError;
 const CARRIED: &str = "carried.json";
 /// Where the training stands.
 const STATE: &str = "trainer_state.json";
+/// A reference that moves.
+const REFERENCE: &str = "reference.safetensors";
 /// The weights that train.
 const TRAINABLE: &str = "trainable.safetensors";
 
@@ -36,6 +38,8 @@ pub(crate) struct Snapshot<'a> {
     pub(crate) optimiser: &'a AdamW,
     pub(crate) carried: &'a Value,
     pub(crate) state: &'a TrainerState,
+    /// Whose reference goes with it, where that moves.
+    pub(crate) reference: Option<&'a Params>,
 }
 
 /// The name of the checkpoint after `step` steps.
@@ -85,6 +89,13 @@ fn write(partial: &Path, snapshot: &Snapshot<'_>) -> Result<(), TrainError> {
         .map(|w| Ok((w.name().to_owned(), w.exported()?.to_device(&Device::Cpu)?)))
         .collect::<candle_core::Result<BTreeMap<_, _>>>()?;
     write_safetensors(&partial.join(TRAINABLE), &values)?;
+    if let Some(params) = snapshot.reference {
+        let kept = params.reference()?.into_iter();
+        let kept = kept
+            .map(|(name, value)| Ok((name, value.to_device(&Device::Cpu)?)))
+            .collect::<candle_core::Result<BTreeMap<_, _>>>()?;
+        write_safetensors(&partial.join(REFERENCE), &kept)?;
+    }
     let state = snapshot
         .optimiser
         .state()
@@ -99,7 +110,7 @@ fn write(partial: &Path, snapshot: &Snapshot<'_>) -> Result<(), TrainError> {
     Ok(write_json_atomic(&partial.join(STATE), snapshot.state)?)
 }
 
-/// Takes up the newest state; gives where the training stood, at step 0 where there is none. `carried` is
+/// Takes up the newest state, with the `reference` of params where it moves; gives where the training stood, at step 0 where there is none. `carried` is
 /// read where it is anything but null, and stays as it is at step 0.
 pub(crate) fn restore(
     dir: &Path,
@@ -107,12 +118,16 @@ pub(crate) fn restore(
     optimiser: &mut AdamW,
     device: &Device,
     carried: &mut Value,
+    reference: Option<&Params>,
 ) -> Result<TrainerState, TrainError> {
     let Some((step, path)) = list(dir)?.into_iter().max() else {
         return Ok(TrainerState::default());
     };
     restore_weights(dir, step, weights, device)?;
     optimiser.restore(step, &read(&path.join("optimizer.safetensors"), device)?)?;
+    if let Some(params) = reference {
+        params.set_reference(&read(&path.join(REFERENCE), device)?)?;
+    }
     if !carried.is_null() {
         let file = path.join(CARRIED);
         let text = fs::read_to_string(&file).map_err(|e| fail(&file)(e.to_string()))?;

@@ -1,6 +1,7 @@
 //! Preference optimisation, from DPO (Rafailov et al. 2023) to its relatives that `savi-objectives`
 //! computes: a pair is one packed tree, the reference is the same model with the adapter off, or, where all
-//! weights train, as it was before; what it says of pairs can be computed in advance.
+//! weights train, as it was before; what it says of pairs can be computed in advance. With `sync_ref_model` that copy
+//! follows the weights every few steps (TR-DPO, Gorbatovski et al., arXiv 2404.09656).
 //!
 //! A step's pairs go through the model in parts. Losses that match pairs by rank need the log-probs of
 //! the whole step before the first gradient: where a step has several parts, all of them are computed
@@ -11,10 +12,12 @@ mod part;
 mod reference;
 
 use std::borrow::Cow;
+use std::cell::Cell;
 
 use candle_core::backprop::GradStore;
 use savi_engine::Engine;
 use savi_models::LoraConfig;
+use savi_nn::Params;
 use savi_nn::optim::add_gradients;
 use savi_objectives::{PreferenceLoss, PreferenceMetrics, RewardBaseline, Totals};
 use savi_schema::Pair;
@@ -84,12 +87,17 @@ pub fn dpo_evaluated(
         records,
         io,
         device: &device,
+        reference: config.sync_ref_model.then_some(params),
+    };
+    let sync = |carried: &Option<Carried>| match carried {
+        Some(carried) => carried.sync(params, config),
+        None => Ok(()),
     };
     let engine_now = &*engine;
     let precomputed = precomputed.as_deref();
-    let step_of = |chosen: &[Place], baseline: Option<Baseline>, step: u64| {
+    let step_of = |chosen: &[Place], mean: f64, step: u64| {
         let totals = totals(&trees, chosen);
-        let settings = config.preference(baseline.map_or(0.0, |baseline| baseline.mean));
+        let settings = config.preference(mean);
         Step {
             engine: engine_now,
             pairs,
@@ -105,10 +113,12 @@ pub fn dpo_evaluated(
     let mut alone = |step: u64, place: usize| {
         let record = order_again.of_step(step)[place];
         let chosen = [(0, record)];
-        let outcome = step_of(&chosen, None, step).learn(&chosen, None)?;
+        let outcome = step_of(&chosen, 0.0, step).learn(&chosen, None)?;
         Ok((outcome.loss, outcome.grads))
     };
-    let mut evaluate = |carried: &Option<Baseline>| {
+    let mut evaluate = |carried: &Option<Carried>| {
+        sync(carried)?;
+        let mean = carried.as_ref().map_or(0.0, |carried| carried.mean);
         let places: Vec<usize> = (0..held_out.len()).collect();
         let size = optim.per_device_eval_batch_size;
         let batches = in_batches(&device, &places, size, |batch| {
@@ -118,7 +128,7 @@ pub fn dpo_evaluated(
             let chosen: Vec<Place> = batch.iter().copied().enumerate().collect();
             let (trees, pairs) = (held_out_trees.as_slice(), held_out);
             let totals = totals(trees, &chosen);
-            let settings = config.preference(carried.map_or(0.0, |baseline| baseline.mean));
+            let settings = config.preference(mean);
             let at = Step {
                 engine: engine_now,
                 pairs,
@@ -144,10 +154,12 @@ pub fn dpo_evaluated(
         alone: Some(&mut alone),
     };
     let mut order = order();
-    let mut carried = config.has(PreferenceLoss::BcoPair).then(Baseline::default);
+    let follows_mean = config.has(PreferenceLoss::BcoPair);
+    let mut carried = (follows_mean || config.sync_ref_model).then(Carried::default);
     let summary = training.run_with(&mut carried, hooks, |step, carried| {
+        sync(carried)?;
         let chosen: Vec<Place> = order.of_step(step).into_iter().enumerate().collect();
-        let at = step_of(&chosen, *carried, step);
+        let at = step_of(&chosen, carried.as_ref().map_or(0.0, |carried| carried.mean), step);
         let size = optim.per_device_train_batch_size;
         let whole: Option<Whole> = match config.sorts() && chosen.len() > part_size(params, size) {
             true => Some(in_parts(params, &chosen, size, |part| at.look(part))?.concat().into()),
@@ -163,8 +175,11 @@ pub fn dpo_evaluated(
             add_gradients(&mut grads, part_grads)?;
             sums.merge(&metrics);
         }
-        if let Some(baseline) = carried {
-            *baseline = baseline.after(&sums);
+        if let Some(carried) = carried {
+            carried.steps = step + 1;
+            if follows_mean {
+                carried.follow(&sums);
+            }
         }
         let ids = chosen.iter().map(|&(_, i)| pairs[i].id.clone()).collect();
         let figures = sums.named().into_iter().map(|(name, value)| (name.into(), value)).collect();
@@ -227,17 +242,33 @@ fn totals(trees: &[Tree], chosen: &[Place]) -> Totals {
     }
 }
 
-/// BCO's running mean of rewards, as checkpoints keep it.
-#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
-struct Baseline {
+/// What goes from step to step, as checkpoints keep it.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Carried {
+    /// BCO's running mean of rewards, and how many it is of.
     mean: f64,
     count: f64,
+    /// Steps that were made.
+    #[serde(default)]
+    steps: u64,
+    /// After how many of them the reference moved last.
+    #[serde(default)]
+    synced: Cell<u64>,
 }
 
-impl Baseline {
-    fn after(self, step: &PreferenceMetrics) -> Self {
-        let Self { mean, count } = self;
-        let RewardBaseline { mean, count } = RewardBaseline { mean, count }.after(step);
-        Self { mean, count }
+impl Carried {
+    fn follow(&mut self, step: &PreferenceMetrics) {
+        let RewardBaseline { mean, count } =
+            RewardBaseline { mean: self.mean, count: self.count }.after(step);
+        (self.mean, self.count) = (mean, count);
+    }
+
+    /// Moves the reference, where that is due after the steps that were made and not yet done.
+    fn sync(&self, params: &Params, config: &DpoConfig) -> Result<(), TrainError> {
+        let due = config.sync_ref_model && self.steps.is_multiple_of(config.ref_model_sync_steps);
+        if due && self.synced.replace(self.steps) != self.steps {
+            params.mix_reference(config.ref_model_mixup_alpha)?;
+        }
+        Ok(())
     }
 }

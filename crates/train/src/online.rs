@@ -152,6 +152,7 @@ fn train(
         records: Some(prompts.len()),
         io,
         device: &device,
+        reference: None,
     };
     let equal = vec![1.0; rewards.len()];
     let reward_weights =

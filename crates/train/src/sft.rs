@@ -207,6 +207,7 @@ fn train(
         records: course.records,
         io,
         device: &device,
+        reference: None,
     };
     let batch = RefCell::new(batch);
     let (engine_now, exponent) = (&*engine, config.length_exponent);

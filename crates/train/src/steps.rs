@@ -104,7 +104,8 @@ pub(crate) fn run(
     device: &Device,
     mut step: impl FnMut(u64) -> Result<StepOutput, TrainError>,
 ) -> Result<TrainSummary, TrainError> {
-    let training = Training { label, config, weights, total, records: None, io, device };
+    let (records, reference) = (None, None);
+    let training = Training { label, config, weights, total, records, io, device, reference };
     training.run(&mut (), |at, ()| step(at))
 }
 
@@ -118,6 +119,8 @@ pub(crate) struct Training<'a> {
     pub(crate) records: Option<usize>,
     pub(crate) io: &'a TrainIo<'a>,
     pub(crate) device: &'a Device,
+    /// Whose reference goes with the checkpoints, where that moves.
+    pub(crate) reference: Option<&'a Params>,
 }
 
 /// Figures of held-out records, given what is carried.
@@ -153,7 +156,7 @@ impl Training<'_> {
         mut hooks: Hooks<'_, C>,
         mut step: impl FnMut(u64, &mut C) -> Result<StepOutput, TrainError>,
     ) -> Result<TrainSummary, TrainError> {
-        let &Self { config, weights, total, io, device, .. } = self;
+        let &Self { config, weights, total, io, device, reference, .. } = self;
         if weights.is_empty() {
             return Err(TrainError::Nothing("trainable weights"));
         }
@@ -165,7 +168,8 @@ impl Training<'_> {
         };
         let kept = |carried: &C| serde_json::to_value(carried).map_err(failed);
         let mut read = kept(carried)?;
-        let mut state = checkpoint::restore(io.dir, weights, &mut optimiser, device, &mut read)?;
+        let mut state =
+            checkpoint::restore(io.dir, weights, &mut optimiser, device, &mut read, reference)?;
         *carried = serde_json::from_value(read).map_err(failed)?;
         io.metrics.cut_after(state.global_step)?;
         self.describe(&mut state);
@@ -173,7 +177,7 @@ impl Training<'_> {
             let state = io.metrics.note_state(state);
             let carried = &kept(carried)?;
             let best = state.best_global_step.filter(|_| config.load_best_model_at_end);
-            let snapshot = Snapshot { weights, optimiser, carried, state: &state };
+            let snapshot = Snapshot { weights, optimiser, carried, state: &state, reference };
             checkpoint::save(io.dir, &snapshot, config.save_total_limit, best)
         };
         let course = Course {

@@ -12,7 +12,7 @@ use savi_objectives::{
 };
 use savi_run::{Interrupt, Metrics};
 use savi_schema::{Generate, Message, Pair, Role, SCHEMA_VERSION};
-use savi_train::{DpoConfig, Packed, TrainError, TrainIo, Tree, dpo};
+use savi_train::{DpoConfig, Packed, TrainError, TrainIo, Tree, dpo, dpo_evaluated};
 use serde_json::{Value, json};
 
 /// Log-probs of an answer's tokens, and the logs of the sums of squares beside them.
@@ -347,6 +347,52 @@ fn what_is_carried_survives_an_interruption() {
         assert_eq!(again.fingerprint(), engine.fingerprint(), "{loss}");
         assert_eq!(losses(&resumed), losses(&metrics), "{loss}");
     }
+}
+
+/// TR-DPO: a training that was stopped finds the reference where it had moved to.
+#[test]
+fn a_reference_that_follows_survives_an_interruption() {
+    let more = json!({
+        "lora_r": 0, "lora_alpha": 1.0, "sync_ref_model": true, "ref_model_sync_steps": 2,
+        "ref_model_mixup_alpha": 0.5, "optim": {"per_device_train_batch_size": 4},
+    });
+    let config = config(&more, 16);
+    let (whole, dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (engine, metrics) = train(whole.path(), &config).unwrap();
+    stopped(dir.path(), &config);
+    let reference = checkpoint(dir.path()).join("reference.safetensors");
+    let kept = std::fs::read(&reference).unwrap();
+    std::fs::remove_file(&reference).unwrap();
+    let error = train(dir.path(), &config).unwrap_err().to_string();
+    assert!(error.contains("reference.safetensors"), "{error}");
+    std::fs::write(&reference, kept).unwrap();
+    let (again, resumed) = train(dir.path(), &config).unwrap();
+    assert_eq!(losses(&resumed), losses(&metrics));
+    assert_eq!(again.fingerprint(), engine.fingerprint());
+    let (_, fixed) = trained(&DpoConfig { sync_ref_model: false, ..config });
+    let same = losses(&fixed).into_iter().zip(losses(&metrics)).take_while(|(a, b)| a == b);
+    assert_eq!(same.count(), 2, "the third step is the first to see that it moved");
+}
+
+/// Where the reference becomes the weights themselves, nothing is apart: in the next step and before it, in the
+/// evaluation.
+#[test]
+fn an_evaluation_sees_the_reference_that_has_moved() {
+    let more = json!({
+        "lora_r": 0, "lora_alpha": 1.0, "sync_ref_model": true, "ref_model_sync_steps": 2,
+        "ref_model_mixup_alpha": 1.0, "optim": {"eval_strategy": "steps", "eval_steps": 1},
+    });
+    let (config, dir) = (config(&more, 3), tempfile::tempdir().unwrap());
+    let metrics = Metrics::open(dir.path()).unwrap();
+    let io = TrainIo { dir: dir.path(), metrics: &metrics, interrupt: &Interrupt::new() };
+    dpo_evaluated(&mut random_engine(1, 2).unwrap(), &pairs(), &pairs(), &config, &io).unwrap();
+    let lines = metrics.lines();
+    let told = |name: &str| -> Vec<bool> {
+        let losses = lines.iter().filter_map(|line| line.get(name)?.as_f64());
+        losses.map(|loss| (loss - std::f64::consts::LN_2).abs() < 1e-6).collect()
+    };
+    assert_eq!(told("loss"), [true, false, true]);
+    assert_eq!(told("eval_loss"), [false, true, false]);
 }
 
 #[test]

@@ -66,6 +66,17 @@ fn what_cannot_be_carried_out_names_key_and_value() {
         (json!({"loss_type": ["simpo", "bco_pair"]}), ["loss_type = simpo", "bco_pair"]),
         (json!({"loss_weights": [1.0, 2.0]}), ["loss_weights", "[2]"]),
         (json!({"ld_alpha": 1.5}), ["ld_alpha is 1.5", "from 0 to 1"]),
+        (json!({"sync_ref_model": true}), ["sync_ref_model = true", "lora_r = 0"]),
+        (
+            json!({"sync_ref_model": true, "lora_r": 0, "precompute_ref_log_probs": true}),
+            ["sync_ref_model = true", "precompute_ref_log_probs"],
+        ),
+        (
+            json!({"sync_ref_model": true, "lora_r": 0, "loss_type": "simpo"}),
+            ["sync_ref_model = true", "no reference"],
+        ),
+        (json!({"ref_model_sync_steps": 0}), ["ref_model_sync_steps = 0", "at least 1"]),
+        (json!({"ref_model_mixup_alpha": 1.5}), ["ref_model_mixup_alpha = 1.5", "from 0 to 1"]),
         (json!({"discopop_tau": 0.0}), ["discopop_tau is 0", "above 0"]),
         (
             json!({"loss_type": "apo_zero", "f_divergence_type": "js_divergence"}),

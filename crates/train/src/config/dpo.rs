@@ -63,6 +63,15 @@ pub struct DpoConfig {
     /// prompt, which both share, stays.
     #[serde(skip_serializing_if = "is_default")]
     pub overlong: Overlong,
+    /// Lets the reference follow the weights, where all of them train (TR-DPO, arXiv 2404.09656).
+    #[serde(skip_serializing_if = "is_default")]
+    pub sync_ref_model: bool,
+    /// How much of the weights the reference becomes each time: 1 is all of them.
+    #[serde(skip_serializing_if = "is_three_fifths")]
+    pub ref_model_mixup_alpha: f64,
+    /// After how many steps each.
+    #[serde(skip_serializing_if = "is_usual_sync")]
+    pub ref_model_sync_steps: u64,
     /// Adapter rank; 0 trains all weights of the decoder, with a copy of them for reference unless its
     /// log-probs are computed before.
     pub lora_r: usize,
@@ -96,6 +105,9 @@ impl Default for DpoConfig {
             precompute_ref_log_probs: false,
             max_length: None,
             overlong: Overlong::Error,
+            sync_ref_model: false,
+            ref_model_mixup_alpha: 0.6,
+            ref_model_sync_steps: 512,
             lora_r: 8,
             lora_alpha: 32.0,
             lora: LoraOptions::default(),
@@ -110,6 +122,14 @@ fn is_half(value: &f64) -> bool {
 
 fn is_one(value: &f64) -> bool {
     *value == 1.0
+}
+
+fn is_three_fifths(value: &f64) -> bool {
+    *value == 0.6
+}
+
+fn is_usual_sync(value: &u64) -> bool {
+    *value == 512
 }
 
 fn is_twentieth(value: &f64) -> bool {
@@ -167,7 +187,32 @@ impl DpoConfig {
                           first loss's rewards, before it";
             return Err(TrainError::Setting { key, value, reason });
         }
+        self.check_sync()?;
         self.optim.validate()
+    }
+
+    /// Refuses a reference that is to follow the weights and cannot.
+    fn check_sync(&self) -> Result<(), TrainError> {
+        let setting = |key, value: String, reason| Err(TrainError::Setting { key, value, reason });
+        if !(0.0..=1.0).contains(&self.ref_model_mixup_alpha) {
+            let value = self.ref_model_mixup_alpha.to_string();
+            return setting("ref_model_mixup_alpha", value, "from 0 to 1");
+        }
+        if self.ref_model_sync_steps == 0 {
+            return setting("ref_model_sync_steps", "0".to_owned(), "at least 1");
+        }
+        let reason = match self {
+            Self { sync_ref_model: false, .. } => return Ok(()),
+            Self { precompute_ref_log_probs: true, .. } => {
+                "what precompute_ref_log_probs has computed would be that of a reference long past"
+            }
+            Self { lora_r: 1.., .. } => {
+                "with an adapter the reference is the model without it, which does not move: needs lora_r = 0"
+            }
+            _ if !self.reads_reference() => "the losses ask no reference",
+            _ => return Ok(()),
+        };
+        setting("sync_ref_model", "true".to_owned(), reason)
     }
 
     /// Refuses margins that a loss would pass over.
