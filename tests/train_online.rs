@@ -117,7 +117,7 @@ fn mistakes_name_file_row_and_key() {
     };
     refused("grpo", &["--set", "grpo.loss_type=gspo"], &["gspo", "dr_grpo", "grpo.toml"]);
     refused("grpo", &["--set", "grpo.reward_weights=[1.0]"], &["reward_weights"]);
-    refused("ppo", &["--set", "ppo.lora_r=0"], &["kl_coef", "lora_r"]);
+    refused("ppo", &["--set", "ppo.kl_coef=-1"], &["kl_coef", "from 0 up"]);
     refused("ppo", &["--set", "data=none.jsonl"], &["none.jsonl"]);
     std::fs::write(
         dir.path().join("prompts.jsonl"),

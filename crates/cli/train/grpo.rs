@@ -38,8 +38,9 @@ impl Online for Recipe {
         }
     }
 
-    fn check(&self) -> Result<(), TrainError> {
-        self.grpo.validate()
+    fn check(&self, rewards: &[&str]) -> Result<(), TrainError> {
+        self.grpo.validate()?;
+        self.grpo.check_rewards(rewards.iter())
     }
 
     fn train(

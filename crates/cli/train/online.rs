@@ -35,8 +35,8 @@ pub(super) trait Online: DeserializeOwned + Serialize {
 
     fn own(&self) -> Own<'_>;
 
-    /// Refuses settings of the trainer that cannot be carried out.
-    fn check(&self) -> Result<(), TrainError>;
+    /// Refuses settings of the trainer that cannot be carried out with rewards of these names.
+    fn check(&self, rewards: &[&str]) -> Result<(), TrainError>;
 
     fn train(
         &self,
@@ -54,14 +54,15 @@ pub(super) trait Online: DeserializeOwned + Serialize {
             layout(&keys, source.layout.as_deref())?;
         }
         ensure!(!own.rewards.is_empty(), "rewards: give at least one");
-        built(own.rewards)?;
+        let rewards = built(own.rewards)?;
+        let names: Vec<&str> = rewards.iter().map(|(name, _)| name.as_str()).collect();
         let (weights, count) = (own.reward_weights, own.rewards.len());
         ensure!(
             weights.is_empty() || weights.len() == count,
             "{}: reward_weights = {weights:?}: there has to be one for each of {count} rewards",
             Self::SECTION
         );
-        self.check().context(Self::SECTION)
+        self.check(&names).context(Self::SECTION)
     }
 }
 

@@ -38,7 +38,7 @@ impl Online for Recipe {
         }
     }
 
-    fn check(&self) -> Result<(), TrainError> {
+    fn check(&self, _: &[&str]) -> Result<(), TrainError> {
         self.ppo.validate()
     }
 

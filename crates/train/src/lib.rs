@@ -26,7 +26,8 @@ pub use config::{
 pub use dpo::{dpo, dpo_evaluated};
 pub use error::TrainError;
 pub use online::{
-    GrpoConfig, KlInReward, MultiObjective, PpoConfig, RatioLevel, Rewards, Scale, grpo, ppo,
+    AdvEstimator, FilterGroups, GrpoConfig, KlCtrl, KlCtrlType, KlInReward, MultiObjective,
+    PpoConfig, RatioLevel, Rewards, Scale, grpo, grpo_sampled_by, ppo,
 };
 pub use pack::{Branch, Packed, Tree};
 pub use perception::{Head, LabelledFrames, perceive};

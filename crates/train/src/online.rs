@@ -5,9 +5,14 @@
 //! A *generation* is what is drawn at once. Its completions are learnt from in `passes` passes, each cut into
 //! `slices` steps of the optimiser. The weights that train are those that sample. A group, the completions of one
 //! prompt, is one packed tree: its prompt is computed once, in sampling and in learning. Rewards come in through
-//! [`Reward`].
+//! [`Reward`]. Completions may come from elsewhere; their log-probs are then computed by the trainer.
+//!
+//! The reference is the model without its adapter or, where all weights train, a copy of them as they were.
 
+mod control;
+mod credit;
 mod figures;
+mod filter;
 mod grpo;
 mod grpo_config;
 mod log;
@@ -23,10 +28,14 @@ use rand::seq::SliceRandom;
 use savi_engine::Engine;
 use savi_models::LoraConfig;
 use savi_nn::Weight;
-use savi_schema::{PromptRecord, Reward, Sampling};
+use savi_schema::{Generate, PromptRecord, Reward, Sampling};
 use serde::{Deserialize, Serialize};
 
-pub use self::grpo::grpo;
+use self::control::Control;
+pub use self::control::{KlCtrl, KlCtrlType};
+pub use self::credit::AdvEstimator;
+pub use self::filter::FilterGroups;
+pub use self::grpo::{grpo, grpo_sampled_by};
 pub use self::grpo_config::{GrpoConfig, MultiObjective, RatioLevel, Scale};
 use self::log::CompletionLog;
 pub use self::ppo::ppo;
@@ -45,7 +54,13 @@ struct Settings<'a> {
     optim: &'a OptimConfig,
     lora: Option<LoraConfig>,
     sampling: Sampling,
+    /// What draws completions in place of the engine.
+    sampler: Option<&'a (dyn Generate + Sync)>,
+    /// Whether the reference is asked.
+    reference: bool,
     num_generations: usize,
+    /// Which groups are drawn again.
+    filter: Option<&'a FilterGroups>,
     /// Steps that a pass over a generation's completions is cut into.
     slices: u64,
     /// Passes over them.
@@ -79,6 +94,7 @@ trait Objective {
         engine: &Engine,
         session: &Session<'_>,
         rollout: &mut Rollout,
+        control: &mut Control,
     ) -> Result<(), TrainError>;
 
     /// The gradients of one step on these groups.
@@ -88,6 +104,7 @@ trait Objective {
         session: &Session<'_>,
         groups: &[&Group],
         step: u64,
+        control: &mut Control,
     ) -> Result<StepOutput, TrainError>;
 }
 
@@ -95,6 +112,11 @@ trait Objective {
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Carried {
     rollout: Option<Rollout>,
+    /// How often completions were drawn, where groups are filtered.
+    #[serde(default)]
+    batches: u64,
+    #[serde(default)]
+    control: Control,
 }
 
 impl Settings<'_> {
@@ -133,17 +155,22 @@ fn train(
         return Ok(TrainSummary { steps: total });
     }
     let of_generation = optim.step_records() / settings.num_generations * settings.slices as usize;
+    let (model, params) = (engine.model(), engine.model().params());
+    params.forget_reference()?;
     match &lora {
         Some(lora) => adapter::attach(engine, lora, optim.seed)?,
-        None => engine
-            .model()
-            .params()
-            .set_trains(|name| engine.model().in_decoder(name) && !engine.model().is_idle(name)),
+        None => {
+            params.set_trains(|name| model.in_decoder(name) && !model.is_idle(name));
+            if settings.reference {
+                params.keep_reference()?;
+            }
+        }
     }
     let mut weights = engine.model().params().trainable();
     weights.extend(objective.weights());
     let device = engine.model().params().device().clone();
-    let mut order = Order::new(prompts.len(), of_generation, optim.seed);
+    let mut order =
+        Order::new(prompts.len(), of_generation, optim.seed).by(optim.train_sampling_strategy);
     let training = Training {
         label: settings.label,
         config: optim,
@@ -165,15 +192,23 @@ fn train(
     let summary = training.run(&mut carried, |step, carried| {
         log.resume_at(step)?;
         let (generation, within) = (step / steps, step % steps);
-        let rollout = match carried.rollout.take() {
+        // What is carried changes when the step is made: one that is stopped is made again.
+        let (mut batches, mut control) = (carried.batches, carried.control.clone());
+        let mut drawn = None;
+        let rollout = match &carried.rollout {
             Some(rollout) if rollout.generation == generation => rollout,
             _ if within == 0 => {
                 engine.decoder_changed();
-                let chosen = order.of_step(generation);
-                let mut rollout = Rollout::draw(engine, &session, &chosen, generation)?;
-                objective.credit(engine, &session, &mut rollout)?;
+                let mut rollout = match session.settings.filter {
+                    Some(filter) => filter.draw(engine, &session, &mut order, &mut batches)?,
+                    None => {
+                        Rollout::draw(engine, &session, &order.of_step(generation), generation)?
+                    }
+                };
+                rollout.generation = generation;
+                objective.credit(engine, &session, &mut rollout, &mut control)?;
                 log.write(step + 1, &session, &rollout)?;
-                rollout
+                &*drawn.insert(rollout)
             }
             _ => {
                 let reason = format!("its completions of generation {generation} are missing");
@@ -182,7 +217,9 @@ fn train(
         };
         let places = session.settings.places(rollout.groups.len(), step);
         let groups: Vec<&Group> = places.iter().map(|&place| &rollout.groups[place]).collect();
-        let mut output = objective.learn(engine, &session, &groups, step)?;
+        let mut output = objective.learn(engine, &session, &groups, step, &mut control)?;
+        let noted = rollout.figures.iter().map(|(name, value)| (name.clone().into(), *value));
+        output.figures.extend(noted);
         for weight in &weights {
             // Where all completions were cut off nothing is learnt, and moments decay.
             let value = weight.tensor(true);
@@ -190,9 +227,11 @@ fn train(
                 output.grads.insert(&value, value.zeros_like()?);
             }
         }
-        carried.rollout = (within + 1 < steps).then_some(rollout);
+        let rollout = drawn.or_else(|| carried.rollout.take()).filter(|_| within + 1 < steps);
+        *carried = Carried { rollout, batches, control };
         Ok(output)
     })?;
+    engine.model().params().forget_reference()?;
     adapter::finish(engine, lora.as_ref(), io.dir)?;
     Ok(summary)
 }

@@ -11,7 +11,8 @@ use savi_schema::{
     Completion, Generate, GenerateError, Message, PromptRecord, Reward, Role, Verdict,
 };
 use savi_train::{
-    GrpoConfig, OptimConfig, PpoConfig, Rewards, TrainError, TrainIo, TrainSummary, grpo, ppo,
+    AdvEstimator, FilterGroups, GrpoConfig, KlCtrl, KlCtrlType, OptimConfig, PpoConfig, Rewards,
+    Scale, TrainError, TrainIo, TrainSummary, grpo, ppo,
 };
 use serde_json::{Value, json};
 
@@ -126,7 +127,7 @@ fn ppo_config(steps: u64) -> PpoConfig {
 fn run(
     dir: &Path,
     config: &impl Config,
-    reward: &Even,
+    reward: &(dyn Reward + Sync),
     interrupt: &Interrupt,
 ) -> Result<(Engine, Vec<Value>), TrainError> {
     let mut engine = random_text_engine(3, &json!({})).unwrap();
@@ -189,10 +190,12 @@ fn the_sampler_is_the_policy() {
     let (_, lines) = whole(&cut);
     assert_eq!(lines[0].get("sampling/sampling_logp_difference/max"), None);
     assert!((figure(&lines[0], "val/ratio") - 1.0).abs() < 1e-6, "{}", lines[0]);
-    // With the policy as it was for reference nothing is apart at first.
-    let (_, lines) = whole(&GrpoConfig { beta: 0.1, ..config(3) });
-    assert!(figure(&lines[0], "kl").abs() < 1e-9, "{}", lines[0]);
-    assert!(figure(&lines[2], "kl") > 1e-6, "{}", lines[2]);
+    // With the policy as it was for reference nothing is apart at first, and then ever more.
+    for lora_r in [4, 0] {
+        let (_, lines) = whole(&GrpoConfig { beta: 0.1, lora_r, ..config(3) });
+        assert!(figure(&lines[0], "kl").abs() < 1e-9, "{}", lines[0]);
+        assert!(figure(&lines[2], "kl") > 1e-6, "{}", lines[2]);
+    }
 }
 
 #[test]
@@ -203,6 +206,142 @@ fn a_stopped_training_goes_on_to_the_same_bytes() {
     iterated.steps_per_generation = Some(2);
     goes_on(&iterated, &[1, 6]);
     goes_on(&ppo_config(6), &[3, 10]);
+    // The reference is what the weights were at first, and not where the second start found them.
+    goes_on(&GrpoConfig { lora_r: 0, ..iterated }, &[6]);
+    goes_on(&PpoConfig { lora_r: 0, ..ppo_config(6) }, &[10]);
+}
+
+/// What is carried from step to step goes with the checkpoints: how often completions were drawn, and coefficients.
+#[test]
+fn coefficients_and_draws_go_on_where_they_were() {
+    let adaptive = KlCtrl { r#type: KlCtrlType::Adaptive, target_kl: 1e-3, horizon: 64.0 };
+    let config = GrpoConfig {
+        adv_estimator: AdvEstimator::Rloo,
+        beta: 0.1,
+        use_kl_in_reward: true,
+        kl_ctrl: adaptive,
+        use_adaptive_entropy: true,
+        entropy_target: 9.0,
+        entropy_coef_delta: 0.1,
+        filter_groups: Some(even(3)),
+        ..config(6)
+    };
+    goes_on(&config, &[5, 13]);
+    let (_, lines) = whole(&config);
+    for name in ["actor/reward_kl_penalty_coeff", "entropy_coef"] {
+        assert!(figure(&lines[0], name) != figure(&lines[5], name), "{name} stays");
+    }
+    let config = PpoConfig { kl_ctrl: adaptive, entropy_coef: 0.01, ..ppo_config(8) };
+    goes_on(&config, &[10]);
+    let (_, lines) = whole(&config);
+    let coefficient = |at: usize| figure(&lines[at], "actor/reward_kl_penalty_coeff");
+    // A generation is learnt from for four steps.
+    assert_eq!((coefficient(0), coefficient(3)), (0.05, 0.05));
+    assert!(coefficient(4) < 0.05, "nothing was apart at first: {}", coefficient(4));
+}
+
+fn even(max_num_gen_batches: u64) -> FilterGroups {
+    FilterGroups { metric: "even".to_owned(), max_num_gen_batches }
+}
+
+/// The rewards of [`Even`], but the same for all completions of some prompts.
+struct Decided(fn(&str) -> bool);
+
+impl Reward for Decided {
+    fn judge(
+        &self,
+        prompt: &PromptRecord,
+        completions: &[Completion],
+    ) -> Result<Vec<Option<Verdict>>, GenerateError> {
+        let mut verdicts = Even::new(None).judge(prompt, completions)?;
+        if (self.0)(&prompt.id) {
+            verdicts.iter_mut().flatten().for_each(|verdict| verdict.score = 1.0);
+        }
+        Ok(verdicts)
+    }
+}
+
+#[test]
+fn groups_that_do_not_vary_are_drawn_again() {
+    let config = GrpoConfig { filter_groups: Some(even(4)), ..config(3) };
+    let judged = |reward: &Decided| {
+        let dir = tempfile::tempdir().unwrap();
+        let (_, lines) = run(dir.path(), &config, reward, &Interrupt::new()).unwrap();
+        let text = std::fs::read_to_string(dir.path().join("completions.jsonl")).unwrap();
+        (lines, text)
+    };
+    let told = |line: &Value| {
+        ["num_gen_batches", "dropped", "surplus", "unvaried"]
+            .map(|name| figure(line, &format!("filter_groups/{name}")))
+    };
+    // One prompt of four: a second draw gives the group that lacks, and two more.
+    let (lines, text) = judged(&Decided(|id| id == "p1"));
+    for line in &lines {
+        assert_eq!(told(line), [2.0, 2.0, 2.0, 0.0]);
+        assert_eq!(figure(line, "frac_reward_zero_std"), 0.0);
+    }
+    assert!(!text.contains("\"p1\"") && text.lines().count() == 3 * 32);
+    // Nothing ever varies: after four draws what was drawn first is taken.
+    let (lines, text) = judged(&Decided(|_| true));
+    for line in &lines {
+        assert_eq!(told(line), [4.0, 12.0, 0.0, 4.0]);
+        assert_eq!(figure(line, "grad_norm"), 0.0);
+    }
+    assert!(text.contains("\"p1\""));
+}
+
+/// The advantages of the first generation, and the tokens of its completions.
+fn credited(config: &GrpoConfig) -> (Vec<f64>, Vec<f64>) {
+    let dir = tempfile::tempdir().unwrap();
+    run(dir.path(), config, &Even::new(None), &Interrupt::new()).unwrap();
+    let text = std::fs::read_to_string(dir.path().join("completions.jsonl")).unwrap();
+    let rows: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let tokens = rows.iter().map(|row| figure(row, "tokens")).collect();
+    (rows.iter().filter_map(|row| row["advantage"].as_f64()).collect(), tokens)
+}
+
+#[test]
+fn advantages_are_those_of_the_estimator() {
+    let by = |adv_estimator| GrpoConfig { adv_estimator, ..config(1) };
+    let centred = GrpoConfig { scale_rewards: Scale::None, ..config(1) };
+    let ((rloo, _), (centred, _)) = (credited(&by(AdvEstimator::Rloo)), credited(&centred));
+    // The mean of the others is the mean of all without the own share.
+    for (rloo, centred) in rloo.iter().zip(&centred) {
+        assert!((rloo - centred * 8.0 / 7.0).abs() < 1e-9, "{rloo} {centred}");
+    }
+    let (advantages, tokens) = credited(&by(AdvEstimator::ReinforcePlusPlusBaseline));
+    let count = tokens.iter().sum::<f64>();
+    let mean = advantages.iter().zip(&tokens).map(|(a, n)| a * n).sum::<f64>() / count;
+    let square = advantages.iter().zip(&tokens).map(|(a, n)| a * a * n).sum::<f64>();
+    assert!(mean.abs() < 1e-9 && (square / (count - 1.0) - 1.0).abs() < 1e-4, "{mean} {square}");
+    // Tokens have their own: no number stands for a completion.
+    assert!(credited(&by(AdvEstimator::ReinforcePlusPlus)).0.is_empty());
+    let discounted = GrpoConfig { gamma: 0.5, ..by(AdvEstimator::ReinforcePlusPlus) };
+    let loss = |config: &GrpoConfig| figure(&whole(config).1[0], "loss");
+    assert!(loss(&discounted) != loss(&by(AdvEstimator::ReinforcePlusPlus)));
+}
+
+#[test]
+fn what_an_entropy_bonus_pays_for_stays() {
+    let last = |entropy_coef: f64| {
+        let (_, lines) = whole(&GrpoConfig { lora_r: 0, entropy_coef, ..config(30) });
+        figure(&lines[29], "entropy")
+    };
+    let (without, with) = (last(0.0), last(1.0));
+    assert!(with > without + 0.2, "{without} without, {with} with");
+}
+
+#[test]
+fn a_penalty_in_rewards_is_no_term_of_the_loss() {
+    let config = GrpoConfig { beta: 1.0, use_kl_in_reward: true, ..config(4) };
+    let (_, lines) = whole(&config);
+    // What the sampler drew first is the reference's own; later completions pay.
+    assert!(figure(&lines[0], "kl").abs() < 1e-6, "{}", lines[0]);
+    assert_eq!(figure(&lines[0], "actor/reward_kl_penalty_coeff"), 1.0);
+    let (_, free) = whole(&GrpoConfig { beta: 0.0, use_kl_in_reward: false, ..config });
+    let norms = |at: usize| (figure(&lines[at], "grad_norm"), figure(&free[at], "grad_norm"));
+    let same = |(a, b): (f64, f64)| (a - b).abs() < 1e-5 * b;
+    assert!(same(norms(0)) && !same(norms(3)), "{:?} {:?}", norms(0), norms(3));
 }
 
 fn goes_on(config: &impl Config, stops: &[usize]) {
@@ -259,15 +398,26 @@ fn settings_that_make_no_sense_are_named() {
     );
     assert!(refused(GrpoConfig { num_generations: 5, ..config(1) }).contains("multiple"));
     assert!(refused(GrpoConfig { temperature: 0.0, ..config(1) }).contains("temperature = 0"));
+    let unread = [
+        (GrpoConfig { gamma: 0.9, ..config(1) }, "gamma = 0.9"),
+        (GrpoConfig { normalize_advantages: true, ..config(1) }, "rloo alone"),
+        (GrpoConfig { use_kl_in_reward: true, ..config(1) }, "needs beta"),
+        (GrpoConfig { filter_groups: Some(even(0)), ..config(1) }, "max_num_gen_batches = 0"),
+        (GrpoConfig { entropy_coef: f64::NAN, ..config(1) }, "entropy_coef = NaN"),
+    ];
+    for (config, words) in unread {
+        assert!(refused(config).contains(words), "{words}");
+    }
     let sliced = GrpoConfig { steps_per_generation: Some(0), ..config(1) };
     assert!(refused(sliced).contains("steps_per_generation = 0"));
-    let whole = PpoConfig { lora_r: 0, ..ppo_config(1) }.validate().unwrap_err().to_string();
-    assert!(whole.contains("kl_coef = 0.05"), "{whole}");
-    assert!(refused(GrpoConfig { lora_r: 0, beta: 0.1, ..config(1) }).contains("lora_r"));
     let unknown = refused(GrpoConfig { loss_type: "gspo".to_owned(), ..config(1) });
     assert!(unknown.contains("gspo") && unknown.contains("dr_grpo"), "{unknown}");
     let config = GrpoConfig { reward_weights: vec![1.0, 2.0], ..config(1) };
     let dir = tempfile::tempdir().unwrap();
     let error = run(dir.path(), &config, &Even::new(None), &Interrupt::new()).err().unwrap();
     assert!(error.to_string().contains("reward_weights"), "{error}");
+    let filter = FilterGroups { metric: "odd".to_owned(), ..even(2) };
+    let config = GrpoConfig { reward_weights: Vec::new(), filter_groups: Some(filter), ..config };
+    let error = run(dir.path(), &config, &Even::new(None), &Interrupt::new()).err().unwrap();
+    assert!(error.to_string().contains("filter_groups.metric = odd"), "{error}");
 }

@@ -1,8 +1,9 @@
 //! Trainings that follow TRL's, step for step: losses, gradient norms, learning rates and rewards of every
 //! run of `tests/goldens/trajectories`, whose `make.py` recorded them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use candle_core::Tensor;
 use savi_engine::{Engine, EngineOptions, TextFiles};
@@ -10,8 +11,11 @@ use savi_models::{LoraConfig, Processors, attach_adapter};
 use savi_nn::check::Drawn;
 use savi_nn::{TensorSource, Weights};
 use savi_run::{Interrupt, Metrics};
-use savi_schema::{Example, Message, Pair, Role, SCHEMA_VERSION};
-use savi_train::{DpoConfig, SftConfig, TrainIo, Tree, dpo, sft};
+use savi_schema::{
+    Completion, Example, FinishReason, Generate, GenerateError, Message, Pair, PromptRecord,
+    Request, Reward, Role, SCHEMA_VERSION, Verdict,
+};
+use savi_train::{DpoConfig, GrpoConfig, SftConfig, TrainIo, Tree, dpo, grpo_sampled_by, sft};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -26,6 +30,7 @@ struct Golden {
     template: String,
     sft: Vec<Row>,
     dpo: Vec<Row>,
+    grpo: Vec<Asked>,
     runs: BTreeMap<String, Run>,
 }
 
@@ -41,6 +46,14 @@ struct Row {
     chosen_ids: Vec<u32>,
     #[serde(default)]
     rejected_ids: Vec<u32>,
+}
+
+/// A prompt and what is taken for completions of it.
+#[derive(Deserialize)]
+struct Asked {
+    prompt: String,
+    prompt_ids: Vec<u32>,
+    completion_ids: Vec<Vec<u32>>,
 }
 
 #[derive(Deserialize)]
@@ -83,6 +96,15 @@ impl Golden {
         self.dpo.iter().enumerate().map(pair).collect()
     }
 
+    fn prompts(&self) -> Vec<PromptRecord> {
+        let prompt = |(i, row): (usize, &Asked)| PromptRecord {
+            id: i.to_string(),
+            prompt: vec![Message::text(Role::User, row.prompt.as_str())],
+            columns: Map::default(),
+        };
+        self.grpo.iter().enumerate().map(prompt).collect()
+    }
+
     fn examples(&self) -> Vec<Example> {
         let example = |(i, row): (usize, &Row)| Example {
             schema: SCHEMA_VERSION,
@@ -93,6 +115,65 @@ impl Golden {
             ]],
         };
         self.sft.iter().enumerate().map(example).collect()
+    }
+}
+
+/// What was recorded, in place of a sampler: a prompt that comes again goes on where it was.
+struct Recorded<'a> {
+    rows: &'a [Asked],
+    visits: Mutex<HashMap<String, usize>>,
+}
+
+impl Generate for Recorded<'_> {
+    fn generate(&self, requests: &[Request]) -> Result<Vec<Vec<Completion>>, GenerateError> {
+        let mut visits = self.visits.lock().unwrap();
+        let completion = |ids: &Vec<u32>| Completion {
+            text: String::new(),
+            token_ids: ids.clone(),
+            logps: Vec::new(),
+            sampling_logps: Vec::new(),
+            top_logps: Vec::new(),
+            finish_reason: if ids.ends_with(&[END]) {
+                FinishReason::Stop
+            } else {
+                FinishReason::Length
+            },
+        };
+        let drawn = requests.iter().map(|request| {
+            let words = request.messages[0].words();
+            let row = self.rows.iter().find(|row| row.prompt == words).unwrap();
+            let count = request.samplings.len();
+            let visits = visits.entry(words).or_default();
+            *visits += 1;
+            let from = row.completion_ids.iter().cycle().skip((*visits - 1) * count);
+            from.take(count).map(completion).collect()
+        });
+        Ok(drawn.collect())
+    }
+
+    fn fingerprint(&self) -> String {
+        "recorded".to_owned()
+    }
+}
+
+/// `<|im_end|>`.
+const END: u32 = 2;
+
+/// The share of tokens whose number is even.
+struct Even;
+
+impl Reward for Even {
+    fn judge(
+        &self,
+        _: &PromptRecord,
+        completions: &[Completion],
+    ) -> Result<Vec<Option<Verdict>>, GenerateError> {
+        let score = |completion: &Completion| {
+            let even = completion.token_ids.iter().filter(|id| id.is_multiple_of(2)).count();
+            let score = even as f64 / completion.token_ids.len() as f64;
+            Some(Verdict { score, criteria: Map::default(), raw: String::new() })
+        };
+        Ok(completions.iter().map(score).collect())
     }
 }
 
@@ -110,6 +191,14 @@ fn settings(run: &Run, more: &Value) -> Value {
             }
             key => own.insert(key.to_owned(), value.clone()),
         };
+    }
+    if run.trainer == "rloo" {
+        // The mean over completions of what their whole ratios give.
+        let more = json!({
+            "adv_estimator": "rloo", "use_kl_in_reward": true, "loss_type": "grpo",
+            "importance_sampling_level": "sequence_sum",
+        });
+        own.extend(more.as_object().unwrap().clone());
     }
     own.entry("lora_r").or_insert(json!(0));
     own.extend(more.as_object().unwrap().clone());
@@ -166,12 +255,22 @@ fn replay(golden: &Golden, name: &str, more: &Value) -> Vec<Value> {
         let adapter = LoraConfig { r, lora_alpha, options };
         begin(&engine, &adapter, name.ends_with("-warm"), dir.path());
     }
-    if run.trainer == "sft" {
-        let config: SftConfig = serde_json::from_value(settings).unwrap();
-        sft(&mut engine, &golden.examples(), &config, &io).unwrap();
-    } else {
-        let config: DpoConfig = serde_json::from_value(settings).unwrap();
-        dpo(&mut engine, &golden.pairs(), &config, &io).unwrap();
+    match run.trainer.as_str() {
+        "sft" => {
+            let config: SftConfig = serde_json::from_value(settings).unwrap();
+            sft(&mut engine, &golden.examples(), &config, &io).unwrap();
+        }
+        "dpo" => {
+            let config: DpoConfig = serde_json::from_value(settings).unwrap();
+            dpo(&mut engine, &golden.pairs(), &config, &io).unwrap();
+        }
+        _ => {
+            let config: GrpoConfig = serde_json::from_value(settings).unwrap();
+            let recorded = Recorded { rows: &golden.grpo, visits: Mutex::default() };
+            let rewards = [("even".to_owned(), &Even as &(dyn Reward + Sync))];
+            let prompts = golden.prompts();
+            grpo_sampled_by(&recorded, &mut engine, &prompts, &rewards, &config, &io).unwrap();
+        }
     }
     metrics.lines().iter().map(|line| json!(line)).collect()
 }
@@ -197,12 +296,26 @@ fn distances(golden: &Golden, name: &str, lines: &[Value]) -> BTreeMap<String, f
     farthest
 }
 
-fn follows(golden: &Golden, name: &str, more: &Value) {
-    let lines = replay(golden, name, more);
-    let off = distances(golden, name, &lines);
-    for (figure, off) in off {
-        let most = if figure == "grad_norm" { NORM } else { LOSS };
-        assert!(off < most, "{name} {more}: {figure} is {off:e} off");
+/// What is farther from the recorded figures than it may be.
+fn faults(off: &BTreeMap<String, f64>, name: &str) -> Vec<String> {
+    let most = |figure: &str| if figure == "grad_norm" { NORM } else { LOSS };
+    let faults = off.iter().filter(|(figure, off)| **off >= most(figure));
+    faults.map(|(figure, off)| format!("{name}: {figure} is {off:.1e} off")).collect()
+}
+
+fn follow<'a>(golden: &Golden, names: impl IntoIterator<Item = &'a str>, more: &Value) {
+    let faults = names.into_iter().flat_map(|name| {
+        let lines = replay(golden, name, more);
+        faults(&distances(golden, name, &lines), &format!("{name} {more}"))
+    });
+    let faults: Vec<String> = faults.collect();
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+impl Golden {
+    fn runs_of<'a>(&'a self, trainers: &'a [&str]) -> impl Iterator<Item = &'a str> {
+        let chosen = self.runs.iter().filter(|(_, run)| trainers.contains(&run.trainer.as_str()));
+        chosen.map(|(name, _)| name.as_str())
     }
 }
 
@@ -219,22 +332,27 @@ fn tokens_are_those_of_trl() {
             assert_eq!((&prompt, &branch.ids[branch.targets..]), (&row.prompt_ids, &answer[..]));
         }
     }
+    for (prompt, row) in golden.prompts().iter().zip(&golden.grpo) {
+        assert_eq!(engine.prompt(&prompt.prompt).unwrap().ids, row.prompt_ids);
+    }
 }
 
 #[test]
 fn fine_tuning_follows_trl() {
     let golden = Golden::read();
-    for (name, _) in golden.runs.iter().filter(|(_, run)| run.trainer == "sft") {
-        follows(&golden, name, &json!({}));
-    }
+    follow(&golden, golden.runs_of(&["sft"]), &json!({}));
 }
 
 #[test]
 fn preference_training_follows_trl() {
     let golden = Golden::read();
-    for (name, _) in golden.runs.iter().filter(|(_, run)| run.trainer == "dpo") {
-        follows(&golden, name, &json!({}));
-    }
+    follow(&golden, golden.runs_of(&["dpo"]), &json!({}));
+}
+
+#[test]
+fn learning_from_completions_follows_trl() {
+    let golden = Golden::read();
+    follow(&golden, golden.runs_of(&["grpo", "rloo"]), &json!({}));
 }
 
 /// However a step is cut and whatever is kept of it, it is TRL's: records one by one (losses that match pairs
@@ -246,12 +364,12 @@ fn ways_of_making_a_step_follow_trl_as_well() {
         "per_device_train_batch_size": 1, "gradient_accumulation_steps": 8,
     }});
     let again = json!({"optim": {"gradient_checkpointing": true}});
-    for name in ["sft", "dpo-several", "dpo-aot"] {
-        follows(&golden, name, &single);
-    }
-    for name in ["dpo-weighted", "dpo-sppo_hard"] {
-        follows(&golden, name, &again);
-    }
+    let halves = json!({"optim": {
+        "per_device_train_batch_size": 4, "gradient_accumulation_steps": 2,
+    }});
+    follow(&golden, ["sft", "dpo-several", "dpo-aot"], &single);
+    follow(&golden, ["grpo-lora-beta"], &halves);
+    follow(&golden, ["dpo-weighted", "dpo-sppo_hard", "grpo-beta", "grpo-entropy"], &again);
     for name in ["dpo-hinge", "dpo-aot", "dpo-ld"] {
         let before = replay(&golden, name, &json!({"precompute_ref_log_probs": true}));
         let live = replay(&golden, name, &json!({}));

@@ -1,5 +1,6 @@
 //! Group-relative policy optimisation (Shao et al., "DeepSeekMath", arXiv 2402.03300) and its kin: a completion is
-//! worth what its rewards are above those of the others of its prompt.
+//! worth what its rewards are above those of the others of its prompt. What it is worth by other ways is in
+//! [`credit`](super::credit).
 
 use std::sync::Arc;
 
@@ -10,10 +11,11 @@ use savi_nn::Weight;
 use savi_nn::layers::Mode;
 use savi_nn::optim::add_gradients;
 use savi_objectives::policy::{
-    self, Advantages, PolicyMetrics, PolicyTokens, RewardTable, Totals, policy_loss,
+    Advantages, PolicyLoss, PolicyMetrics, PolicyTokens, Totals, policy_loss,
 };
-use savi_schema::PromptRecord;
+use savi_schema::{Generate, PromptRecord};
 
+use super::control::Control;
 use super::figures::figures;
 use super::pass::Pass;
 use super::rollout::{Group, Rollout};
@@ -30,11 +32,37 @@ pub fn grpo(
     config: &GrpoConfig,
     io: &TrainIo<'_>,
 ) -> Result<TrainSummary, TrainError> {
+    run(engine, prompts, rewards, config, config.settings(), io)
+}
+
+/// [`grpo`] on completions that `sampler` gives in place of the engine, with the tokens of this model. Their log-probs
+/// are computed by the trainer, with the weights as they are when they come.
+pub fn grpo_sampled_by(
+    sampler: &(dyn Generate + Sync),
+    engine: &mut Engine,
+    prompts: &[PromptRecord],
+    rewards: &Rewards<'_>,
+    config: &GrpoConfig,
+    io: &TrainIo<'_>,
+) -> Result<TrainSummary, TrainError> {
+    let settings = Settings { sampler: Some(sampler), ..config.settings() };
+    run(engine, prompts, rewards, config, settings, io)
+}
+
+fn run(
+    engine: &mut Engine,
+    prompts: &[PromptRecord],
+    rewards: &Rewards<'_>,
+    config: &GrpoConfig,
+    settings: Settings<'_>,
+    io: &TrainIo<'_>,
+) -> Result<TrainSummary, TrainError> {
     config.validate()?;
     check(prompts, rewards, &config.reward_weights)?;
+    config.check_rewards(rewards.iter().map(|(name, _)| name))?;
     let records = prompts.len() * config.num_generations * config.num_iterations as usize;
     let total = config.optim.total_steps(records);
-    train(engine, &GroupRelative { config }, prompts, rewards, config.settings(), total, io)
+    train(engine, &GroupRelative { config }, prompts, rewards, settings, total, io)
 }
 
 impl GrpoConfig {
@@ -44,7 +72,10 @@ impl GrpoConfig {
             optim: &self.optim,
             lora: self.adapter(),
             sampling: self.sampling(),
+            sampler: None,
+            reference: self.beta != 0.0,
             num_generations: self.num_generations,
+            filter: self.filter_groups.as_ref(),
             slices: self.slices(),
             passes: self.num_iterations,
             shuffles: false,
@@ -76,20 +107,12 @@ impl Objective for GroupRelative<'_> {
 
     fn credit(
         &self,
-        _: &Engine,
+        engine: &Engine,
         session: &Session<'_>,
         rollout: &mut Rollout,
+        control: &mut Control,
     ) -> Result<(), TrainError> {
-        let count = self.config.num_generations;
-        let groups: Vec<&Group> = rollout.groups.iter().collect();
-        let values = Rollout::rewards(&groups);
-        let of: Vec<u32> = (0..groups.len() as u32).flat_map(|g| vec![g; count]).collect();
-        let table = RewardTable { values: &values, weights: &session.reward_weights, groups: &of };
-        let advantages = policy::grpo(&table, &self.config.advantages())?;
-        for (group, advantages) in rollout.groups.iter_mut().zip(advantages.chunks(count)) {
-            group.advantages = advantages.to_vec();
-        }
-        Ok(())
+        self.give_credit(engine, session, rollout, control)
     }
 
     fn learn(
@@ -98,6 +121,7 @@ impl Objective for GroupRelative<'_> {
         session: &Session<'_>,
         groups: &[&Group],
         step: u64,
+        control: &mut Control,
     ) -> Result<StepOutput, TrainError> {
         let (params, optim) = (engine.model().params(), &self.config.optim);
         let size = (optim.per_device_train_batch_size / self.config.num_generations).max(1);
@@ -117,8 +141,9 @@ impl Objective for GroupRelative<'_> {
         if totals.tokens == 0.0 {
             return Ok(output);
         }
+        let entropy_coef = self.config.entropy_coefficient(control);
         let parts = in_parts(params, groups, size, |part| {
-            self.learn_part(engine, session, part, &totals, step)
+            self.learn_part(engine, session, part, &totals, (step, entropy_coef))
         })?;
         let mut metrics: Option<PolicyMetrics> = None;
         let (mut apart, mut most) = (0.0, 0f64);
@@ -134,6 +159,12 @@ impl Objective for GroupRelative<'_> {
             }
         }
         let named = metrics.map(|metrics| metrics.named()).unwrap_or_default();
+        if self.config.has_entropy_bonus()
+            && let Some((_, entropy)) = named.iter().find(|(name, _)| *name == "entropy")
+        {
+            let coefficient = self.config.note_entropy(control, *entropy)?;
+            output.figures.push(("entropy_coef".into(), coefficient));
+        }
         output.figures.extend(named.into_iter().map(|(name, value)| (name.into(), value)));
         // At the first step of a generation the policy is the one that has drawn.
         let sampled = groups.iter().all(|group| group.old_are_sampled);
@@ -153,7 +184,7 @@ impl GroupRelative<'_> {
         session: &Session<'_>,
         part: &[&Group],
         totals: &Totals,
-        step: u64,
+        (step, entropy_coef): (u64, f64),
     ) -> Result<Part, TrainError> {
         if !part.iter().any(|group| group.counts.contains(&true)) {
             let (grads, apart) = (GradStore::default(), (0.0, 0.0));
@@ -164,18 +195,26 @@ impl GroupRelative<'_> {
         let tape = config.optim.tape();
         let states = pass.states(engine, Mode::TRAIN, &tape)?;
         let logps = pass.logps(engine, session, &states, Mode::TRAIN)?;
-        let reference = match config.beta {
+        let loss = PolicyLoss { entropy_coef, ..config.loss()? };
+        let reference = match loss.beta {
             0.0 => None,
             _ => Some(pass.reference(engine, session)?),
         };
-        let advantages: Vec<f32> =
-            part.iter().flat_map(|group| group.advantages.iter().map(|&a| a as f32)).collect();
+        let of_tokens = part.iter().all(|group| group.estimates.is_some());
+        let advantages: Vec<f32> = part
+            .iter()
+            .flat_map(|group| match &group.estimates {
+                Some(estimates) => estimates.advantages.clone(),
+                None => group.advantages.iter().map(|&advantage| advantage as f32).collect(),
+            })
+            .collect();
         let advantages = Tensor::from_slice(&advantages, advantages.len(), logps.device())?;
-        // A figure alone: it costs the head's product again, and is made where it is logged.
+        // Most often a figure alone: it costs the head's product again, and is made where it is logged.
         let logged = (step + 1).is_multiple_of(config.optim.logging_steps);
-        let entropies = match logged {
-            true => Some(pass.entropies(engine, session, &states)?),
-            false => None,
+        let entropies = match (entropy_coef != 0.0, logged || config.has_entropy_bonus()) {
+            (true, _) => Some(pass.entropies(engine, session, &states, Mode::TRAIN, &tape)?),
+            (false, true) => Some(pass.entropies(engine, session, &states, Mode::INFER, &tape)?),
+            (false, false) => None,
         };
         let output = policy_loss(
             &PolicyTokens {
@@ -184,13 +223,16 @@ impl GroupRelative<'_> {
                 // Where one step learns from what was drawn, the policy is the one that has drawn it.
                 old_logps: (session.settings.steps() > 1).then_some(&pass.old_logps),
                 reference_logps: reference.as_ref(),
-                advantages: Advantages::Completion(&advantages),
+                advantages: match of_tokens {
+                    true => Advantages::Token(&advantages),
+                    false => Advantages::Completion(&advantages),
+                },
                 corrections: None,
                 entropies: entropies.as_ref(),
                 chosen: None,
             },
             totals,
-            &config.loss()?,
+            &loss,
         )?;
         Ok(Part {
             loss: f64::from(output.loss.to_scalar::<f32>()?),

@@ -7,6 +7,11 @@ use savi_objectives::policy::{self, Grpo, Level, PolicyLoss, ScaleRewards, Surro
 use savi_schema::Sampling;
 use serde::{Deserialize, Serialize};
 
+use super::control::{KlCtrl, KlCtrlType};
+use super::credit::AdvEstimator;
+use super::filter::FilterGroups;
+use super::ppo_config::KlInReward;
+use crate::config::is_default;
 use crate::{OptimConfig, TrainError};
 
 /// What advantages are divided by.
@@ -44,6 +49,8 @@ pub enum RatioLevel {
     Sequence,
     /// The whole completion, the gradient flowing through each token's own log-prob: GSPO-token.
     SequenceToken,
+    /// The whole completion's probability, by no length: TRL's RLOO.
+    SequenceSum,
 }
 
 /// Settings of GRPO. A record of the batch is a completion, as in TRL: a step takes
@@ -73,6 +80,35 @@ pub struct GrpoConfig {
     pub loss_type: String,
     /// Weight of the KL term; 0 needs no reference.
     pub beta: f64,
+    /// Whether the KL term is taken off rewards in place of being added to the loss, as in TRL's RLOO.
+    #[serde(skip_serializing_if = "is_default")]
+    pub use_kl_in_reward: bool,
+    /// How the divergence is estimated that rewards pay for.
+    #[serde(skip_serializing_if = "is_default")]
+    pub kl_estimator: KlInReward,
+    /// Whether `beta` follows the divergence that rewards pay for.
+    #[serde(skip_serializing_if = "is_default")]
+    pub kl_ctrl: KlCtrl,
+    /// Weight of the mean entropy of a token, which is taken off the loss. With it the logits of a micro-batch are kept
+    /// for the backward pass, unless `gradient_checkpointing` is on.
+    #[serde(skip_serializing_if = "is_default")]
+    pub entropy_coef: f64,
+    /// Whether `entropy_coef` moves so that the entropy stays up, and counts only where it is not (Skywork-OR1, arXiv
+    /// 2505.22312).
+    #[serde(skip_serializing_if = "is_default")]
+    pub use_adaptive_entropy: bool,
+    /// The mean entropy of a token that is to be held.
+    #[serde(skip_serializing_if = "is_fifth")]
+    pub entropy_target: f64,
+    /// By how much `entropy_coef` moves in a step.
+    #[serde(skip_serializing_if = "is_usual_delta")]
+    pub entropy_coef_delta: f64,
+    /// The least `entropy_coef`.
+    #[serde(skip_serializing_if = "is_default")]
+    pub entropy_coef_min: f64,
+    /// The greatest `entropy_coef`.
+    #[serde(skip_serializing_if = "is_one")]
+    pub entropy_coef_max: f64,
     /// How far the ratio goes below 1, and above it where `epsilon_high` is not set.
     pub epsilon: f64,
     /// How far the ratio goes above 1 (clip-higher); cispo's cap.
@@ -83,11 +119,24 @@ pub struct GrpoConfig {
     pub delta: Option<f64>,
     /// Over what the ratio is taken.
     pub importance_sampling_level: RatioLevel,
-    /// What advantages are divided by.
+    /// How rewards become advantages, under verl's names.
+    #[serde(skip_serializing_if = "is_default")]
+    pub adv_estimator: AdvEstimator,
+    /// Of rloo: whether advantages are normalised over the generation.
+    #[serde(skip_serializing_if = "is_default")]
+    pub normalize_advantages: bool,
+    /// Of reinforce_plus_plus: the discount from a token to the one before it.
+    #[serde(skip_serializing_if = "is_one")]
+    pub gamma: f64,
+    /// Draws again where groups do not vary (DAPO's dynamic sampling).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub filter_groups: Option<FilterGroups>,
+    /// What advantages of grpo are divided by.
     pub scale_rewards: Scale,
     /// How several rewards come together.
     pub multi_objective_aggregation: MultiObjective,
-    /// Whether the KL term is multiplied by the ratio (DeepSeek-V3.2, arXiv 2512.02556).
+    /// Whether the KL term is multiplied by the ratio (DeepSeek-V3.2, arXiv 2512.02556), as TRL 1.16 does unless told
+    /// otherwise. It changes the gradient where the ratio is 1, too.
     pub use_bias_correction_kl: bool,
     /// How much each reward counts; empty: all the same.
     pub reward_weights: Vec<f64>,
@@ -95,7 +144,7 @@ pub struct GrpoConfig {
     pub mask_truncated_completions: bool,
     /// Writes completions and rewards to `completions.jsonl`.
     pub log_completions: bool,
-    /// Adapter rank; 0 trains all weights of the decoder.
+    /// Adapter rank; 0 trains all weights of the decoder, with a copy of them where a reference is asked.
     pub lora_r: usize,
     /// Adapter scale is `lora_alpha / lora_r`.
     pub lora_alpha: f64,
@@ -119,10 +168,23 @@ impl Default for GrpoConfig {
             num_iterations: 1,
             loss_type: "dapo".to_owned(),
             beta: 0.0,
+            use_kl_in_reward: false,
+            kl_estimator: KlInReward::K1,
+            kl_ctrl: KlCtrl::default(),
+            entropy_coef: 0.0,
+            use_adaptive_entropy: false,
+            entropy_target: 0.2,
+            entropy_coef_delta: 0.005,
+            entropy_coef_min: 0.0,
+            entropy_coef_max: 1.0,
             epsilon: 0.2,
             epsilon_high: None,
             delta: None,
             importance_sampling_level: RatioLevel::Token,
+            adv_estimator: AdvEstimator::Grpo,
+            normalize_advantages: false,
+            gamma: 1.0,
+            filter_groups: None,
             scale_rewards: Scale::Group,
             multi_objective_aggregation: MultiObjective::SumThenNormalize,
             use_bias_correction_kl: false,
@@ -135,6 +197,18 @@ impl Default for GrpoConfig {
             optim,
         }
     }
+}
+
+fn is_one(value: &f64) -> bool {
+    *value == 1.0
+}
+
+fn is_fifth(value: &f64) -> bool {
+    *value == 0.2
+}
+
+fn is_usual_delta(value: &f64) -> bool {
+    *value == 0.005
 }
 
 impl GrpoConfig {
@@ -172,16 +246,85 @@ impl GrpoConfig {
         if self.num_iterations == 0 {
             return refuse("num_iterations", "0".to_owned(), "at least 1");
         }
-        if self.lora_r == 0 && self.beta != 0.0 {
-            let reason =
-                "the reference is the model without its adapter, so this needs lora_r above 0";
-            return refuse("beta", self.beta.to_string(), reason);
-        }
+        self.validate_credit()?;
         if let Some(lora) = self.adapter() {
             lora.validate(Path::new("lora"))?;
         }
         self.loss()?;
         self.optim.validate()
+    }
+
+    /// Refuses settings of advantages, penalties and bonuses that nothing would read.
+    fn validate_credit(&self) -> Result<(), TrainError> {
+        let estimator = self.adv_estimator;
+        let is_grpo = estimator == AdvEstimator::Grpo;
+        let adaptive = self.kl_ctrl.r#type == KlCtrlType::Adaptive;
+        let numbers = [
+            ("beta", self.beta),
+            ("entropy_target", self.entropy_target),
+            ("entropy_coef_delta", self.entropy_coef_delta),
+            ("entropy_coef_min", self.entropy_coef_min),
+        ];
+        for (key, value) in numbers {
+            if !(value.is_finite() && value >= 0.0) {
+                let (value, reason) = (value.to_string(), "a number from 0 up");
+                return Err(TrainError::Setting { key, value, reason });
+            }
+        }
+        let unread = [
+            (
+                !self.entropy_coef.is_finite(),
+                ("entropy_coef", self.entropy_coef.to_string(), "a number"),
+            ),
+            (
+                self.entropy_coef_max.is_nan() || self.entropy_coef_max < self.entropy_coef_min,
+                (
+                    "entropy_coef_max",
+                    self.entropy_coef_max.to_string(),
+                    "at least entropy_coef_min",
+                ),
+            ),
+            (!(0.0..=1.0).contains(&self.gamma), ("gamma", self.gamma.to_string(), "from 0 to 1")),
+            (
+                self.gamma != 1.0 && estimator != AdvEstimator::ReinforcePlusPlus,
+                ("gamma", self.gamma.to_string(), "is read by reinforce_plus_plus alone"),
+            ),
+            (
+                self.normalize_advantages && estimator != AdvEstimator::Rloo,
+                ("normalize_advantages", "true".to_owned(), "is read by rloo alone"),
+            ),
+            (
+                self.scale_rewards != Scale::Group && !is_grpo,
+                ("scale_rewards", "batch or none".to_owned(), "is read by grpo alone"),
+            ),
+            (
+                self.multi_objective_aggregation != MultiObjective::SumThenNormalize
+                    && (!is_grpo || self.use_kl_in_reward),
+                (
+                    "multi_objective_aggregation",
+                    "normalize_then_sum".to_owned(),
+                    "is read by grpo alone, and without use_kl_in_reward",
+                ),
+            ),
+            (
+                self.use_kl_in_reward && self.beta == 0.0,
+                ("use_kl_in_reward", "true".to_owned(), "needs beta, which is its coefficient"),
+            ),
+            (
+                adaptive && !self.use_kl_in_reward,
+                ("kl_ctrl.type", "adaptive".to_owned(), "is about use_kl_in_reward"),
+            ),
+        ];
+        if let Some((_, (key, value, reason))) = unread.into_iter().find(|(wrong, _)| *wrong) {
+            return Err(TrainError::Setting { key, value, reason });
+        }
+        self.kl_ctrl.validate()?;
+        self.filter_groups.as_ref().map_or(Ok(()), FilterGroups::validate)
+    }
+
+    /// Refuses settings that speak of rewards which are not there.
+    pub fn check_rewards(&self, names: impl Iterator<Item: AsRef<str>>) -> Result<(), TrainError> {
+        self.filter_groups.as_ref().map_or(Ok(()), |filter| filter.check(names))
     }
 
     /// The policy loss that these settings stand for.
@@ -191,9 +334,10 @@ impl GrpoConfig {
             RatioLevel::Token => Level::Token,
             RatioLevel::Sequence => Level::Sequence,
             RatioLevel::SequenceToken => Level::SequenceToken,
+            RatioLevel::SequenceSum => Level::SequenceSum,
         };
         let mut loss = PolicyLoss {
-            beta: self.beta,
+            beta: if self.use_kl_in_reward { 0.0 } else { self.beta },
             use_bias_correction_kl: self.use_bias_correction_kl,
             ..named
         };

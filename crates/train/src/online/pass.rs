@@ -103,7 +103,7 @@ impl Pass {
         self.logps(engine, session, &states, Mode::INFER)
     }
 
-    /// Log-probs under the reference: the model without its adapter.
+    /// Log-probs under the reference.
     pub(super) fn reference(
         &self,
         engine: &Engine,
@@ -113,24 +113,35 @@ impl Pass {
         self.logps(engine, session, &states, Mode::REFERENCE)
     }
 
-    /// Entropies of the policy after these states, without gradients and never with all logits at once.
-    pub(super) fn entropies(
+    /// Entropies of the policy after these states, a part of the logits at a time. Without gradients in
+    /// [`Mode::INFER`]; with them, parts are segments of the tape: where it runs segments again, logits are not kept.
+    pub(super) fn entropies<'a>(
         &self,
-        engine: &Engine,
+        engine: &'a Engine,
         session: &Session<'_>,
         states: &Tensor,
+        mode: Mode<'static>,
+        tape: &Tape<'a>,
     ) -> Result<Tensor, TrainError> {
-        let (rows, states) = (states.dim(0)?, states.detach());
-        let mut parts = Vec::new();
-        for start in (0..rows).step_by(LOGP_CHUNK) {
-            let chunk = states.narrow(0, start, LOGP_CHUNK.min(rows - start))?;
-            let logits = engine.model().logits(&chunk, Mode::INFER)?.to_dtype(DType::F32)?;
-            let logits = (logits / session.settings.sampling.temperature)?;
-            let above = logits.broadcast_sub(&logits.max_keepdim(D::Minus1)?)?;
+        let temperature = session.settings.sampling.temperature;
+        let rows = states.dim(0)?;
+        let states = if mode.train { states.clone() } else { states.detach() };
+        let entropies = move |states: &Tensor| {
+            let logits = engine.model().logits(states, mode)?.to_dtype(DType::F32)?;
+            let logits = (logits / temperature)?;
+            let above = logits.broadcast_sub(&logits.max_keepdim(D::Minus1)?.detach())?;
             let weights = above.exp()?;
             let sum = weights.sum(D::Minus1)?;
             // H = log sum - (sum of w x) / (sum of w), for w = exp(x).
-            parts.push((sum.log()? - ((weights * above)?.sum(D::Minus1)? / sum)?)?);
+            sum.log()? - ((weights * above)?.sum(D::Minus1)? / sum)?
+        };
+        let mut parts = Vec::new();
+        for start in (0..rows).step_by(LOGP_CHUNK) {
+            let part = states.narrow(0, start, LOGP_CHUNK.min(rows - start))?;
+            parts.push(match mode.train {
+                true => tape.segment(&part, entropies)?,
+                false => entropies(&part)?,
+            });
         }
         Ok(Tensor::cat(&parts, 0)?)
     }

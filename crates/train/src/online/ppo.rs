@@ -24,6 +24,7 @@ use savi_objectives::policy::{
 };
 use savi_schema::{FinishReason, PromptRecord};
 
+use super::control::Control;
 use super::figures::figures;
 use super::pass::Pass;
 use super::rollout::{Group, Rollout, TokenEstimates};
@@ -56,7 +57,10 @@ impl PpoConfig {
             optim: &self.optim,
             lora: self.adapter(),
             sampling: self.sampling(),
+            sampler: None,
+            reference: self.kl_coef != 0.0,
             num_generations: 1,
+            filter: None,
             slices: self.num_mini_batches,
             passes: self.num_ppo_epochs,
             shuffles: true,
@@ -97,6 +101,7 @@ impl Objective for ActorCritic<'_> {
         engine: &Engine,
         session: &Session<'_>,
         rollout: &mut Rollout,
+        control: &mut Control,
     ) -> Result<(), TrainError> {
         let config = self.config;
         let looked = self.look(engine, session, &rollout.groups.iter().collect::<Vec<_>>())?;
@@ -114,14 +119,19 @@ impl Objective for ActorCritic<'_> {
         let wide = |numbers: &[f32]| numbers.iter().map(|&x| f64::from(x)).collect::<Vec<f64>>();
         let old: Vec<f32> =
             rollout.groups.iter().flat_map(|group| group.old_logps.iter().copied()).collect();
+        let kl_coef = config.kl_ctrl.coefficient(config.kl_coef, control);
         let paid = kl_in_reward(
             &vec![0.0; weights.len()],
             &wide(&old),
             &wide(&looked.reference),
             (&weights, &segments, completions),
-            config.estimator(),
-            config.kl_coef,
+            config.kl_estimator.estimator(),
+            kl_coef,
         )?;
+        config.kl_ctrl.note(config.kl_coef, control, paid.current_kl, completions)?;
+        if config.kl_coef != 0.0 {
+            rollout.figures.push(("actor/reward_kl_penalty_coeff".to_owned(), kl_coef));
+        }
         let mut rewards = paid.rewards;
         let mut end = 0;
         for (group, score) in rollout.groups.iter().zip(&scores) {
@@ -155,6 +165,7 @@ impl Objective for ActorCritic<'_> {
                 advantages: narrow(&advantages),
                 returns: narrow(&estimates.returns),
                 reference_logps: looked.reference[range.clone()].to_vec(),
+                kl_coef,
             });
         }
         Ok(())
@@ -166,6 +177,7 @@ impl Objective for ActorCritic<'_> {
         session: &Session<'_>,
         groups: &[&Group],
         step: u64,
+        _: &mut Control,
     ) -> Result<StepOutput, TrainError> {
         let (params, optim) = (engine.model().params(), &self.config.optim);
         let counted: Vec<&Group> =
@@ -267,7 +279,8 @@ impl<'a> ActorCritic<'a> {
             for (&old, &reference) in group.old_logps.iter().zip(&estimates.reference_logps) {
                 let (old, reference) = (f64::from(old), f64::from(reference));
                 kl += old - reference;
-                paid -= self.config.kl_coef * self.config.estimator().estimate(old, reference);
+                let estimate = self.config.kl_estimator.estimator().estimate(old, reference);
+                paid -= estimates.kl_coef * estimate;
             }
             let stopped = |c: &&savi_schema::Completion| c.finish_reason == FinishReason::Stop;
             ended += group.completions.iter().filter(stopped).count() as f64;
@@ -318,9 +331,10 @@ impl<'a> ActorCritic<'a> {
         let (old_values, returns) =
             (vector(|group| &group.values)?, vector(|group| &group.returns)?);
         let logged = (step + 1).is_multiple_of(config.optim.logging_steps);
-        let entropies = match logged {
-            true => Some(pass.entropies(engine, session, &states)?),
-            false => None,
+        let entropies = match (config.entropy_coef != 0.0, logged) {
+            (true, _) => Some(pass.entropies(engine, session, &states, Mode::TRAIN, &tape)?),
+            (false, true) => Some(pass.entropies(engine, session, &states, Mode::INFER, &tape)?),
+            (false, false) => None,
         };
         let policy = policy_loss(
             &PolicyTokens {

@@ -7,6 +7,8 @@ use savi_objectives::policy::{Aggregation, KlEstimator, PolicyLoss, Surrogate, V
 use savi_schema::Sampling;
 use serde::{Deserialize, Serialize};
 
+use super::control::{KlCtrl, KlCtrlType};
+use crate::config::is_default;
 use crate::{OptimConfig, TrainError};
 
 /// How the divergence from the reference is estimated that the reward pays for.
@@ -18,6 +20,15 @@ pub enum KlInReward {
     K1,
     /// `exp(-d) + d - 1`, never negative.
     K3,
+}
+
+impl KlInReward {
+    pub(super) fn estimator(self) -> KlEstimator {
+        match self {
+            Self::K1 => KlEstimator::K1,
+            Self::K3 => KlEstimator::K3_TRL,
+        }
+    }
 }
 
 /// Settings of PPO. A step takes `per_device_train_batch_size * gradient_accumulation_steps` completions, one of each
@@ -47,6 +58,13 @@ pub struct PpoConfig {
     pub kl_coef: f64,
     /// How that divergence is estimated.
     pub kl_estimator: KlInReward,
+    /// Whether `kl_coef` follows the divergence.
+    #[serde(skip_serializing_if = "is_default")]
+    pub kl_ctrl: KlCtrl,
+    /// Weight of the mean entropy of a token, which is taken off the loss. With it the logits of a micro-batch are kept
+    /// for the backward pass, unless `gradient_checkpointing` is on.
+    #[serde(skip_serializing_if = "is_default")]
+    pub entropy_coef: f64,
     /// Whether rewards of tokens are brought to unit variance.
     pub whiten_rewards: bool,
     /// Taken off the reward of a completion that was cut off.
@@ -56,7 +74,7 @@ pub struct PpoConfig {
     pub reward_weights: Vec<f64>,
     /// Writes completions and rewards to `completions.jsonl`.
     pub log_completions: bool,
-    /// Adapter rank; 0 trains all weights of the decoder.
+    /// Adapter rank; 0 trains all weights of the decoder, with a copy of them where a reference is asked.
     pub lora_r: usize,
     /// Adapter scale is `lora_alpha / lora_r`.
     pub lora_alpha: f64,
@@ -81,6 +99,8 @@ impl Default for PpoConfig {
             lam: 0.95,
             kl_coef: 0.05,
             kl_estimator: KlInReward::K1,
+            kl_ctrl: KlCtrl::default(),
+            entropy_coef: 0.0,
             whiten_rewards: false,
             missing_eos_penalty: None,
             reward_weights: Vec::new(),
@@ -129,10 +149,13 @@ impl PpoConfig {
                 return refuse(key, value.to_string(), "from 0 to 1");
             }
         }
-        if self.lora_r == 0 && self.kl_coef != 0.0 {
-            let reason =
-                "the reference is the model without its adapter, so this needs lora_r above 0";
-            return refuse("kl_coef", self.kl_coef.to_string(), reason);
+        if !self.entropy_coef.is_finite() {
+            return refuse("entropy_coef", self.entropy_coef.to_string(), "a number");
+        }
+        self.kl_ctrl.validate()?;
+        if self.kl_ctrl.r#type == KlCtrlType::Adaptive && self.kl_coef == 0.0 {
+            let reason = "adaptive begins at kl_coef, which has to be above 0";
+            return refuse("kl_ctrl.type", "adaptive".to_owned(), reason);
         }
         if let Some(lora) = self.adapter() {
             lora.validate(Path::new("lora"))?;
@@ -160,7 +183,7 @@ impl PpoConfig {
             },
             other => other,
         };
-        Ok(PolicyLoss { surrogate, ..named })
+        Ok(PolicyLoss { surrogate, entropy_coef: self.entropy_coef, ..named })
     }
 
     pub(super) fn value_loss(&self) -> ValueLoss {
@@ -168,13 +191,6 @@ impl PpoConfig {
             cliprange_value: Some(self.cliprange_value),
             vf_coef: self.vf_coef,
             aggregation: Aggregation::TokenMean,
-        }
-    }
-
-    pub(super) fn estimator(&self) -> KlEstimator {
-        match self.kl_estimator {
-            KlInReward::K1 => KlEstimator::K1,
-            KlInReward::K3 => KlEstimator::K3_TRL,
         }
     }
 

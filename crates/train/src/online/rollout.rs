@@ -24,21 +24,24 @@ pub(super) struct Group {
     pub(super) old_logps: Vec<f32>,
     /// Whether they are the sampler's own, and not computed again.
     pub(super) old_are_sampled: bool,
-    /// GRPO: one for each completion.
+    /// One for each completion, where their tokens have none of their own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) advantages: Vec<f64>,
-    /// PPO: of all tokens, completion after completion.
+    /// Of all tokens, completion after completion.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) estimates: Option<TokenEstimates>,
 }
 
-/// What PPO knows of tokens before it learns.
+/// What is known of tokens before they are learnt from; of REINFORCE++ the advantages alone.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct TokenEstimates {
     pub(super) values: Vec<f32>,
     pub(super) advantages: Vec<f32>,
     pub(super) returns: Vec<f32>,
     pub(super) reference_logps: Vec<f32>,
+    /// What a token paid for its divergence.
+    #[serde(default)]
+    pub(super) kl_coef: f64,
 }
 
 /// One generation: what several steps may learn from.
@@ -47,10 +50,14 @@ pub(super) struct Rollout {
     /// Its number, from 0.
     pub(super) generation: u64,
     pub(super) groups: Vec<Group>,
+    /// What is logged of it at every step that learns from it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) figures: Vec<(String, f64)>,
 }
 
 impl Rollout {
-    /// Samples and judges completions of these prompts with the weights as they are.
+    /// Samples and judges completions of these prompts with the weights as they are. Draws of another `generation`
+    /// have other chances.
     pub(super) fn draw(
         engine: &Engine,
         session: &Session<'_>,
@@ -74,7 +81,14 @@ impl Rollout {
                 seed,
             })
             .collect();
-        let drawn = engine.generate(&requests)?;
+        let drawn = match settings.sampler {
+            Some(sampler) => sampler.generate(&requests)?,
+            None => engine.generate(&requests)?,
+        };
+        if drawn.iter().map(Vec::len).ne(requests.iter().map(|request| request.samplings.len())) {
+            let reason = "the sampler did not give the completions that it was asked for";
+            return Err(TrainError::Record { id: requests[0].id.clone(), reason: reason.into() });
+        }
         let mut groups: Vec<Group> = Vec::with_capacity(chosen.len());
         for (&prompt, completions) in chosen.iter().zip(drawn) {
             let rewards = judged(session, &session.prompts[prompt], &completions)?;
@@ -92,17 +106,18 @@ impl Rollout {
                 estimates: None,
             });
         }
-        let mut rollout = Self { generation, groups };
+        let mut rollout = Self { generation, groups, figures: Vec::new() };
         rollout.note_logps(engine, session)?;
         Ok(rollout)
     }
 
     /// Log-probs of the drawn tokens at the temperature of sampling, over all tokens: cuts (`top_p` and its kin) are no
-    /// part of the policy. Most often the sampler has them; with both a temperature and cuts they are computed again.
+    /// part of the policy. Most often the engine has them; with both a temperature and cuts, and of what another
+    /// sampler drew, they are computed again.
     fn note_logps(&mut self, engine: &Engine, session: &Session<'_>) -> Result<(), TrainError> {
         let sampling = &session.settings.sampling;
         let at_one = sampling.temperature == 1.0;
-        if at_one || !cuts(sampling) {
+        if session.settings.sampler.is_none() && (at_one || !cuts(sampling)) {
             for group in &mut self.groups {
                 let of = |c: &Completion| {
                     if at_one { c.logps.clone() } else { c.sampling_logps.clone() }

@@ -49,9 +49,10 @@ fn check_gradients(
     let session =
         Session { prompts: &prompts, rewards: &reward, reward_weights: vec![1.0], settings };
     let mut rollout = Rollout::draw(engine, &session, &[0, 1, 2, 3], 0).unwrap();
-    objective.credit(engine, &session, &mut rollout).unwrap();
+    let mut control = Control::default();
+    objective.credit(engine, &session, &mut rollout, &mut control).unwrap();
     let groups: Vec<&Group> = rollout.groups.iter().collect();
-    let loss = || objective.learn(engine, &session, &groups, 0).unwrap();
+    let loss = || objective.learn(engine, &session, &groups, 0, &mut control.clone()).unwrap();
     let grads = loss().grads;
     let mut seen = 0;
     for weight in weights {
@@ -102,10 +103,11 @@ fn gradients_of_grpo_are_those_of_its_loss() {
         num_generations: 4,
         max_completion_length: 6,
         temperature: 0.8,
-        beta: 0.1,
+        beta: 1.0,
         // The ratio is taken against what was drawn.
         num_iterations: 2,
         epsilon: 0.9,
+        entropy_coef: 0.5,
         lora_r: 4,
         lora_alpha: 16.0,
         lora: LoraOptions::default(),
@@ -115,6 +117,14 @@ fn gradients_of_grpo_are_those_of_its_loss() {
     let (engine, weights) = adapted(&config.adapter().unwrap());
     let settings = config.settings();
     check_gradients(&engine, &GroupRelative { config: &config }, settings, &weights);
+    // With a layer at a time, parts of the logits among them, and with advantages of tokens.
+    let mut again = GrpoConfig {
+        adv_estimator: AdvEstimator::ReinforcePlusPlus,
+        use_kl_in_reward: true,
+        ..config
+    };
+    again.optim.gradient_checkpointing = true;
+    check_gradients(&engine, &GroupRelative { config: &again }, again.settings(), &weights);
 }
 
 #[test]
@@ -126,6 +136,7 @@ fn gradients_of_ppo_are_those_of_its_loss() {
         vf_coef: 1.0,
         missing_eos_penalty: Some(0.5),
         whiten_rewards: true,
+        entropy_coef: 0.5,
         lora_r: 4,
         lora_alpha: 16.0,
         optim: optim(),
