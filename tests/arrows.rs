@@ -33,7 +33,7 @@ const TENSORS: &[&str] =
     &["savi-nn", "savi-objectives", "savi-models", "savi-engine", "savi-train"];
 
 /// External crates (by name, or by the start of it) and the only crates that may name them.
-const EXTERNAL: [(&str, &[&str]); 19] = [
+const EXTERNAL: [(&str, &[&str]); 20] = [
     ("ffmpeg-", &["savi-video-ingest"]),
     ("candle-", TENSORS),
     ("gemm", &["savi-nn"]),
@@ -41,6 +41,7 @@ const EXTERNAL: [(&str, &[&str]); 19] = [
     ("tokenizers", &["savi-engine"]),
     ("llguidance", &["savi-engine"]),
     ("toktrie", &["savi-engine"]),
+    ("mpi", &["savi-train"]),
     ("csv", &["savi-data"]),
     ("parquet", &["savi-data"]),
     ("rustls", &["savi-data"]),

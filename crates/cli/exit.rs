@@ -2,6 +2,7 @@
 
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context;
 
@@ -38,11 +39,22 @@ pub(crate) fn init_logging(filter: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Whether another process tells how things go.
+static QUIET: AtomicBool = AtomicBool::new(false);
+
+/// Logs no more: another process says the same. Errors are still told.
+pub(crate) fn be_quiet() {
+    QUIET.store(true, Ordering::Relaxed);
+}
+
 /// stderr, with progress bars out of the way while a line is written.
 struct Stderr;
 
 impl Write for Stderr {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        if QUIET.load(Ordering::Relaxed) {
+            return Ok(bytes.len());
+        }
         savi_run::with_bars_hidden(|| std::io::stderr().write(bytes))
     }
 
@@ -53,22 +65,36 @@ impl Write for Stderr {
 
 /// Prints an error's whole chain once and picks the exit status.
 pub(crate) fn code(result: anyhow::Result<()>) -> ExitCode {
-    let Err(error) = result else { return ExitCode::SUCCESS };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => ExitCode::from(tell(&error)),
+    }
+}
+
+/// Whether a run was stopped, and nothing is wrong.
+pub(crate) fn is_interrupted(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| cause.is::<Interrupted>())
+}
+
+/// Prints an error's whole chain; gives the exit status.
+pub(crate) fn tell(error: &anyhow::Error) -> u8 {
     let broken_pipe = error.chain().any(|cause| {
         cause
             .downcast_ref::<std::io::Error>()
             .is_some_and(|io| io.kind() == std::io::ErrorKind::BrokenPipe)
     });
     if broken_pipe {
-        return ExitCode::SUCCESS;
+        return 0;
     }
-    if error.chain().any(|cause| cause.is::<Interrupted>()) {
-        eprintln!("{}", chain(&error));
-        return ExitCode::from(130);
+    if is_interrupted(error) {
+        if !QUIET.load(Ordering::Relaxed) {
+            eprintln!("{}", chain(error));
+        }
+        return 130;
     }
-    eprintln!("error: {}", chain(&error));
+    eprintln!("error: {}", chain(error));
     let bad_input = error.chain().any(|cause| cause.is::<BadInput>());
-    ExitCode::from(if bad_input { 2 } else { 1 })
+    if bad_input { 2 } else { 1 }
 }
 
 /// An error with its causes on one line. Some libraries already say their cause in their own

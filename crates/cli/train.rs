@@ -1,6 +1,6 @@
 //! `savi train`: the trainers on their own. Examples in files are learnt in `files`, models from scratch in `recipe`,
 //! preferences in `dpo`; what trainings on files have in common is in `common`. What learns from its own completions
-//! is in `grpo` and `ppo`.
+//! is in `grpo` and `ppo`, and several processes that train together in `ranks`.
 
 mod common;
 mod dpo;
@@ -8,6 +8,7 @@ mod files;
 mod grpo;
 mod online;
 mod ppo;
+mod ranks;
 mod recipe;
 
 use std::path::Path;
@@ -37,13 +38,13 @@ enum Command {
 }
 
 pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
-    match args.command {
-        Command::Dpo(dpo) => dpo::run(&dpo, global),
-        Command::Grpo(args) => grpo::run(&args, global),
-        Command::Ppo(args) => ppo::run(&args, global),
-        Command::Sft(sft) if files::is_meant(&sft) => files::run(&sft, global),
-        Command::Sft(sft) => recipe::run(&sft, global),
-    }
+    ranks::together(|ranks| match args.command {
+        Command::Dpo(dpo) => dpo::run(&dpo, global, ranks),
+        Command::Grpo(args) => grpo::run(&args, global, ranks),
+        Command::Ppo(args) => ppo::run(&args, global, ranks),
+        Command::Sft(sft) if files::is_meant(&sft) => files::run(&sft, global, ranks),
+        Command::Sft(sft) => recipe::run(&sft, global, ranks),
+    })
 }
 
 /// What the training of a config will take: of pairs, or of examples in files.

@@ -23,7 +23,7 @@ use savi_schema::{
     Completion, Example, GenerateError, Message, Pair, PromptRecord, Reward, Role, SCHEMA_VERSION,
     Verdict,
 };
-use savi_train::{DpoConfig, GrpoConfig, OptimConfig, SftConfig, TrainIo};
+use savi_train::{DpoConfig, GrpoConfig, OptimConfig, Ranks, SftConfig, TrainIo};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -196,7 +196,7 @@ fn main() -> anyhow::Result<()> {
     let run = dir.join("run");
     let metrics = Metrics::open(&run)?.heard_by(move |line| listener.answer(line));
     let interrupt = Interrupt::new();
-    let io = TrainIo { dir: &run, metrics: &metrics, interrupt: &interrupt };
+    let io = TrainIo { dir: &run, metrics: &metrics, interrupt: &interrupt, ranks: Ranks::alone() };
     let optim = |records: usize| OptimConfig {
         learning_rate: row.learning_rate,
         lr_scheduler_type: Schedule::Constant,

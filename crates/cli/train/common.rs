@@ -8,7 +8,7 @@ use savi_data::{BadRows, Data, DataSource, Named, Read, read_mixture};
 use savi_engine::{Engine, EngineError, EngineOptions, FeatureFolder, ModelDir, StoredDType};
 use savi_run::{FolderOptions, Interrupt, Loaded, Metrics, RunFolder, file_hash};
 use savi_schema::{Generate, Media, MediaPolicy, Message, Part};
-use savi_train::{EvalStrategy, OptimConfig, Plan, TrainError, TrainIo};
+use savi_train::{EvalStrategy, OptimConfig, Plan, Ranks, TrainError, TrainIo};
 use savi_video_ingest::IngestOptions;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -223,6 +223,7 @@ impl Common<'_> {
         args: &FileArgs,
         loaded: &Loaded<T>,
         seed: u64,
+        ranks: &Ranks,
     ) -> anyhow::Result<RunFolder> {
         let dir = args.run_dir.clone().unwrap_or_else(|| Path::new("runs").join(&loaded.name));
         let options = FolderOptions {
@@ -233,10 +234,15 @@ impl Common<'_> {
             device: self.device.to_owned(),
             dtype: self.dtype.to_owned(),
         };
-        let folder = RunFolder::open(&dir, &loaded.resolved, &options);
-        folder.map_err(|error| match error.is_bad_input() {
-            true => BadInput(error.into()).into(),
-            false => error.into(),
+        ranks.in_turn(|| {
+            if !ranks.is_first() {
+                return Ok(RunFolder::of_another(&dir));
+            }
+            let folder = RunFolder::open(&dir, &loaded.resolved, &options);
+            folder.map_err(|error| match error.is_bad_input() {
+                true => BadInput(error.into()).into(),
+                false => error.into(),
+            })
         })
     }
 
@@ -287,9 +293,10 @@ impl Common<'_> {
         &self,
         folder: &mut RunFolder,
         interrupt: &Interrupt,
+        ranks: &Ranks,
     ) -> anyhow::Result<Engine> {
         let options = EngineOptions { interrupt: Some(interrupt.flag()), ..self.engine_options() };
-        crate::hub::fetch(self.model)?;
+        ranks.in_turn(|| crate::hub::fetch(self.model))?;
         let engine = Engine::load(self.model, &options).map_err(|e| BadInput(e.into()))?;
         self.record(folder, &engine.fingerprint())?;
         Ok(engine)
@@ -332,6 +339,9 @@ impl Common<'_> {
         told: Told<'_>,
         global: &Global,
     ) -> anyhow::Result<()> {
+        if !folder.is_ours() {
+            return Ok(());
+        }
         let model = (self.save_merged || !told.adapter).then(|| folder.path("model"));
         // A model's folder is there whole or not at all.
         if let Some(model) = model.as_ref().filter(|model| !model.exists()) {
@@ -440,47 +450,20 @@ pub(super) fn announce(folder: &RunFolder, count: usize, records: &str) {
     tracing::info!("{doing} in {}, {count} {records}", folder.dir().display());
 }
 
+/// The run's metrics, written where the folder is this process's.
+pub(super) fn metrics(folder: &RunFolder) -> anyhow::Result<Metrics> {
+    Ok(if folder.is_ours() { Metrics::open(folder.dir())? } else { Metrics::unwritten() })
+}
+
 /// Where a training writes.
 pub(super) fn io<'a>(
     folder: &'a RunFolder,
     metrics: &'a Metrics,
     interrupt: &'a Interrupt,
+    ranks: &'a Ranks,
 ) -> TrainIo<'a> {
-    TrainIo { dir: folder.dir(), metrics, interrupt }
+    TrainIo { dir: folder.dir(), metrics, interrupt, ranks }
 }
 
-/// What tests hold every command's config to.
 #[cfg(test)]
-pub(super) mod testing {
-    use std::fmt::Debug;
-    use std::path::Path;
-
-    use super::*;
-
-    /// A config of the tree loads, is valid, and is saved as what was loaded.
-    pub(in crate::train) fn holds<T>(file: &str, valid: impl Fn(&T) -> anyhow::Result<()>)
-    where
-        T: DeserializeOwned + Serialize + PartialEq + Debug,
-    {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/train").join(file);
-        let loaded = savi_run::load::<T>(&path, &[]).unwrap();
-        valid(&loaded.value).unwrap_or_else(|e| panic!("{}: {e:#}", path.display()));
-        let saved = toml::to_string(&loaded.resolved).unwrap();
-        assert_eq!(savi_run::load_str::<T>(&saved, &path, &[]).unwrap().value, loaded.value);
-    }
-
-    /// Each text is refused, in words that say what is wrong.
-    pub(in crate::train) fn refuses<T: DeserializeOwned + Serialize>(
-        valid: impl Fn(&T) -> anyhow::Result<()>,
-        mistakes: &[(&str, &str)],
-    ) {
-        for (text, expected) in mistakes {
-            let refused = match savi_run::load_str::<T>(text, Path::new("x.toml"), &[]) {
-                Ok(loaded) => valid(&loaded.value).map_err(|error| format!("{error:#}")),
-                Err(error) => Err(error.to_string()),
-            };
-            let message = refused.expect_err(text);
-            assert!(message.contains(expected), "{message}");
-        }
-    }
-}
+pub(super) mod testing;

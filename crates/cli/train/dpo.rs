@@ -2,9 +2,9 @@
 
 use anyhow::Context;
 use savi_data::{PairFormat, read_pairs_with};
-use savi_run::{Interrupt, Metrics};
+use savi_run::Interrupt;
 use savi_schema::Pair;
-use savi_train::{DpoConfig, Plan};
+use savi_train::{DpoConfig, Plan, Ranks};
 
 use super::common::{self, FileArgs, Told, recipe};
 use crate::Global;
@@ -44,7 +44,7 @@ impl Recipe {
     }
 }
 
-pub(super) fn run(args: &FileArgs, global: &Global) -> anyhow::Result<()> {
+pub(super) fn run(args: &FileArgs, global: &Global, ranks: &Ranks) -> anyhow::Result<()> {
     let loaded = common::load::<Recipe>(args)?;
     let recipe = &loaded.value;
     let whose = || format!("config {}", args.config.display());
@@ -53,11 +53,11 @@ pub(super) fn run(args: &FileArgs, global: &Global) -> anyhow::Result<()> {
     let (pairs, held_out) = recipe.pairs().map_err(BadInput)?;
     let interrupt = Interrupt::on_signals().context("cannot watch for signals")?;
     let (common, seed) = (recipe.common(), recipe.dpo.optim.seed);
-    let mut folder = common.open_folder("train dpo", args, &loaded, seed)?;
+    let mut folder = common.open_folder("train dpo", args, &loaded, seed, ranks)?;
     common::announce(&folder, pairs.len(), "pairs");
-    let mut engine = common.engine(&mut folder, &interrupt)?;
-    let metrics = Metrics::open(folder.dir())?;
-    let io = common::io(&folder, &metrics, &interrupt);
+    let mut engine = common.engine(&mut folder, &interrupt, ranks)?;
+    let metrics = common::metrics(&folder)?;
+    let io = common::io(&folder, &metrics, &interrupt, ranks);
     let summary = savi_train::dpo_evaluated(&mut engine, &pairs, &held_out, &recipe.dpo, &io)
         .map_err(|error| common.explain(error, "dpo"))?;
     metrics.write_trainer_state()?;

@@ -2,9 +2,9 @@
 
 use anyhow::Context;
 use savi_data::{DemonstrationFormat, read_demonstrations};
-use savi_run::{Interrupt, Metrics};
+use savi_run::Interrupt;
 use savi_schema::{Demonstration, Taught};
-use savi_train::{Plan, SftConfig};
+use savi_train::{Plan, Ranks, SftConfig};
 
 use super::common::{self, FileArgs, Told, recipe};
 use crate::Global;
@@ -57,7 +57,7 @@ pub(super) fn is_meant(args: &FileArgs) -> bool {
     table.contains_key("data") || named("data=") || table.get("model").is_some_and(|m| m.is_str())
 }
 
-pub(super) fn run(args: &FileArgs, global: &Global) -> anyhow::Result<()> {
+pub(super) fn run(args: &FileArgs, global: &Global, ranks: &Ranks) -> anyhow::Result<()> {
     let loaded = common::load::<Recipe>(args)?;
     let recipe = &loaded.value;
     let whose = || format!("config {}", args.config.display());
@@ -66,11 +66,11 @@ pub(super) fn run(args: &FileArgs, global: &Global) -> anyhow::Result<()> {
     let (records, held_out) = recipe.demonstrations().map_err(BadInput)?;
     let interrupt = Interrupt::on_signals().context("cannot watch for signals")?;
     let (common, seed) = (recipe.common(), recipe.sft.optim.seed);
-    let mut folder = common.open_folder("train sft", args, &loaded, seed)?;
+    let mut folder = common.open_folder("train sft", args, &loaded, seed, ranks)?;
     common::announce(&folder, records.len(), "examples");
-    let mut engine = common.engine(&mut folder, &interrupt)?;
-    let metrics = Metrics::open(folder.dir())?;
-    let io = common::io(&folder, &metrics, &interrupt);
+    let mut engine = common.engine(&mut folder, &interrupt, ranks)?;
+    let metrics = common::metrics(&folder)?;
+    let io = common::io(&folder, &metrics, &interrupt, ranks);
     let summary =
         savi_train::sft_demonstrations(&mut engine, &records, &held_out, &recipe.sft, &io)
             .map_err(|error| common.explain(error, "sft"))?;

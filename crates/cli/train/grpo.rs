@@ -3,7 +3,7 @@
 use savi_engine::Engine;
 use savi_judge::rewards::RewardFunction;
 use savi_schema::PromptRecord;
-use savi_train::{GrpoConfig, Rewards, TrainError, TrainIo, TrainSummary};
+use savi_train::{GrpoConfig, Ranks, Rewards, TrainError, TrainIo, TrainSummary};
 
 use super::common::{Common, FileArgs, recipe};
 use super::online::{self, Online, Own};
@@ -54,8 +54,8 @@ impl Online for Recipe {
     }
 }
 
-pub(super) fn run(args: &FileArgs, global: &Global) -> anyhow::Result<()> {
-    online::run::<Recipe>(args, global)
+pub(super) fn run(args: &FileArgs, global: &Global, ranks: &Ranks) -> anyhow::Result<()> {
+    online::run::<Recipe>(args, global, ranks)
 }
 
 #[cfg(test)]

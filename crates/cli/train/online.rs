@@ -4,9 +4,9 @@ use anyhow::{Context, anyhow, ensure};
 use savi_data::{PromptFormat, read_prompts};
 use savi_engine::Engine;
 use savi_judge::rewards::{Ready, RewardFunction};
-use savi_run::{Interrupt, Loaded, Metrics};
+use savi_run::{Interrupt, Loaded};
 use savi_schema::{PromptRecord, Reward};
-use savi_train::{OptimConfig, Rewards, TrainError, TrainIo, TrainSummary};
+use savi_train::{OptimConfig, Ranks, Rewards, TrainError, TrainIo, TrainSummary};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -100,7 +100,11 @@ fn prompts(recipe: &impl Online) -> anyhow::Result<Vec<PromptRecord>> {
     Ok(prompts)
 }
 
-pub(super) fn run<R: Online>(args: &FileArgs, global: &Global) -> anyhow::Result<()> {
+pub(super) fn run<R: Online>(
+    args: &FileArgs,
+    global: &Global,
+    ranks: &Ranks,
+) -> anyhow::Result<()> {
     let loaded: Loaded<R> = common::load(args)?;
     let recipe = &loaded.value;
     let whose = || format!("config {}", args.config.display());
@@ -112,11 +116,11 @@ pub(super) fn run<R: Online>(args: &FileArgs, global: &Global) -> anyhow::Result
     let rewards: Vec<(String, &(dyn Reward + Sync))> =
         functions.iter().map(|(name, ready)| (name.clone(), ready as _)).collect();
     let interrupt = Interrupt::on_signals().context("cannot watch for signals")?;
-    let mut folder = keys.open_folder(R::COMMAND, args, &loaded, own.optim.seed)?;
+    let mut folder = keys.open_folder(R::COMMAND, args, &loaded, own.optim.seed, ranks)?;
     common::announce(&folder, prompts.len(), "prompts");
-    let mut engine = keys.engine(&mut folder, &interrupt)?;
-    let metrics = Metrics::open(folder.dir())?;
-    let io = common::io(&folder, &metrics, &interrupt);
+    let mut engine = keys.engine(&mut folder, &interrupt, ranks)?;
+    let metrics = common::metrics(&folder)?;
+    let io = common::io(&folder, &metrics, &interrupt, ranks);
     let summary = recipe
         .train(&mut engine, &prompts, &rewards, &io)
         .map_err(|error| keys.explain(error, R::SECTION))?;

@@ -13,7 +13,9 @@ use savi_engine::{
 use savi_models::Processors;
 use savi_nn::Weights;
 use savi_run::{Interrupt, Metrics};
-use savi_train::{OptimConfig, Sample, SftConfig, TrainError, TrainIo, perceive, sft_stream};
+use savi_train::{
+    OptimConfig, Ranks, Sample, SftConfig, TrainError, TrainIo, perceive, sft_stream,
+};
 use savi_videosavi::Prompts;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -216,7 +218,11 @@ fn length(text: &TextModel, sample: &Sample) -> anyhow::Result<usize> {
     Ok(tokens)
 }
 
-pub(super) fn run(args: &FileArgs, global: &Global) -> anyhow::Result<()> {
+pub(super) fn run(args: &FileArgs, global: &Global, ranks: &Ranks) -> anyhow::Result<()> {
+    if !ranks.is_alone() {
+        let message = "a model from scratch is trained by one rank alone";
+        return Err(BadInput(anyhow!(message)).into());
+    }
     if args.fresh || args.dtype.is_some() {
         let message = "--fresh and --dtype are for trainings on files, whose configs name `data`";
         return Err(BadInput(anyhow!(message)).into());
@@ -252,7 +258,7 @@ pub(super) fn run(args: &FileArgs, global: &Global) -> anyhow::Result<()> {
         let dir = dir.join("perception");
         std::fs::create_dir_all(&dir).with_context(|| dir.display().to_string())?;
         let metrics = Metrics::open(&dir)?;
-        let io = TrainIo { dir: &dir, metrics: &metrics, interrupt: &interrupt };
+        let io = TrainIo { dir: &dir, metrics: &metrics, interrupt: &interrupt, ranks };
         let frames = shapes::frames(&engine)?;
         perceive(&mut engine, &shapes::heads(frames), perception, &io, |step, count| {
             let first = step * count as u64;
@@ -261,7 +267,7 @@ pub(super) fn run(args: &FileArgs, global: &Global) -> anyhow::Result<()> {
         })
         .map_err(interrupted)?;
     }
-    let io = TrainIo { dir: &dir, metrics: &metrics, interrupt: &interrupt };
+    let io = TrainIo { dir: &dir, metrics: &metrics, interrupt: &interrupt, ranks };
     // The engine is the trainer's meanwhile.
     let text = match &world {
         World::Arithmetic(_) => Some(TextModel::new(engine.text_files(), None)?),

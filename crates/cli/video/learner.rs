@@ -2,7 +2,7 @@
 
 use savi_engine::Engine;
 use savi_schema::Generate;
-use savi_train::{DpoConfig, SftConfig, TrainError, TrainIo};
+use savi_train::{DpoConfig, Ranks, SftConfig, TrainError, TrainIo};
 use savi_videosavi::{LearnError, Learner, Learnt, Material, Training};
 
 use super::config::RunConfig;
@@ -34,7 +34,12 @@ impl Learner for EngineLearner {
     }
 
     fn learn(&mut self, material: Material<'_>, at: &Training<'_>) -> Result<Learnt, LearnError> {
-        let io = TrainIo { dir: at.dir, metrics: at.metrics, interrupt: at.interrupt };
+        let io = TrainIo {
+            dir: at.dir,
+            metrics: at.metrics,
+            interrupt: at.interrupt,
+            ranks: Ranks::alone(),
+        };
         let summary = match material {
             Material::Pairs(pairs) => {
                 savi_train::dpo(&mut self.engine, pairs, &seeded_dpo(&self.dpo, at.round), &io)

@@ -10,7 +10,7 @@ use std::num::NonZeroUsize;
 use candle_core::backprop::GradStore;
 use candle_core::{Result, Tensor, Var};
 
-use crate::collect::collecting;
+use crate::collect::{collecting, take};
 
 type Run<'a> = Box<dyn Fn(&Tensor) -> Result<Tensor> + 'a>;
 
@@ -19,6 +19,8 @@ type Run<'a> = Box<dyn Fn(&Tensor) -> Result<Tensor> + 'a>;
 pub struct Tape<'a> {
     /// Layers of a segment; none where nothing is run again.
     layers: Option<NonZeroUsize>,
+    /// Whether segments that are not run again are kept apart.
+    keeps: bool,
     segments: RefCell<Vec<Segment<'a>>>,
 }
 
@@ -27,7 +29,35 @@ struct Segment<'a> {
     source: Tensor,
     input: Tensor,
     output: Tensor,
-    run: Run<'a>,
+    pass: Pass<'a>,
+}
+
+/// What a segment's gradients are computed from.
+enum Pass<'a> {
+    Again(Run<'a>),
+    Kept(Tensor),
+}
+
+/// The gradients of a backward pass that is under way.
+pub struct Given<'g> {
+    grads: &'g mut GradStore,
+}
+
+impl Given<'_> {
+    /// What has been given to `of` since it was last taken, if anything.
+    pub fn take(&mut self, of: &Tensor) -> Result<Option<Tensor>> {
+        let own = self.grads.remove(of).map(|grad| grad.detach());
+        Ok(match (take(of)?, own) {
+            (Some(one), Some(other)) => Some((one + other)?),
+            (one, other) => one.or(other),
+        })
+    }
+}
+
+impl std::fmt::Debug for Given<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Given").finish_non_exhaustive()
+    }
 }
 
 impl std::fmt::Debug for Tape<'_> {
@@ -47,7 +77,15 @@ impl<'a> Tape<'a> {
     /// With segments of so many layers of a decoder, without checkpointing for 0. Longer segments keep fewer inputs,
     /// and more of a segment's own tensors while it is run again.
     pub fn every(layers: usize) -> Self {
-        Self { layers: NonZeroUsize::new(layers), segments: RefCell::default() }
+        let layers = NonZeroUsize::new(layers);
+        Self { layers, keeps: false, segments: RefCell::default() }
+    }
+
+    /// Goes back segment by segment without checkpointing as well, so that [`backward_telling`](Self::backward_telling)
+    /// has something to tell.
+    #[must_use]
+    pub fn in_segments(self) -> Self {
+        Self { keeps: true, ..self }
     }
 
     /// Layers that a decoder puts into a segment.
@@ -61,7 +99,7 @@ impl<'a> Tape<'a> {
         input: &Tensor,
         run: impl Fn(&Tensor) -> Result<Tensor> + 'a,
     ) -> Result<Tensor> {
-        if self.layers.is_none() {
+        if self.layers.is_none() && !self.keeps {
             return run(input);
         }
         let source = input.clone();
@@ -74,13 +112,12 @@ impl<'a> Tape<'a> {
         if !output.track_op() {
             return Ok(output);
         }
+        let pass = match self.layers {
+            Some(_) => Pass::Again(Box::new(run)),
+            None => Pass::Kept(output.clone()),
+        };
         let output = Var::from_tensor(&output.detach())?.as_tensor().clone();
-        self.segments.borrow_mut().push(Segment {
-            source,
-            input,
-            output: output.clone(),
-            run: Box::new(run),
-        });
+        self.segments.borrow_mut().push(Segment { source, input, output: output.clone(), pass });
         Ok(output)
     }
 
@@ -88,24 +125,44 @@ impl<'a> Tape<'a> {
     /// that remembered what it comes from would keep the whole pass in memory for as long as it is kept itself, and
     /// candle's products give such ones (to constants, for example).
     pub fn backward(self, loss: &Tensor) -> Result<GradStore> {
-        let (mut grads, of_parameters) = collecting(|| self.pulled(loss))?;
+        self.backward_telling(loss, |_, _| Ok(()))
+    }
+
+    /// [`backward`](Self::backward) that calls `tell` after what came behind the last segment (with 0), and after each
+    /// segment from there on (with 1 and so on), with the gradients that are there. It gives those that nobody took.
+    pub fn backward_telling(
+        self,
+        loss: &Tensor,
+        tell: impl FnMut(usize, &mut Given<'_>) -> Result<()>,
+    ) -> Result<GradStore> {
+        let (mut grads, of_parameters) = collecting(|| self.pulled(loss, tell))?;
         grads.extend(of_parameters)?;
         Ok(grads)
     }
 
     /// The gradients that candle keeps.
-    fn pulled(self, loss: &Tensor) -> Result<GradStore> {
+    fn pulled(
+        self,
+        loss: &Tensor,
+        mut tell: impl FnMut(usize, &mut Given<'_>) -> Result<()>,
+    ) -> Result<GradStore> {
         let mut grads = loss.backward()?;
         let mut segments = self.segments.into_inner();
+        let all = segments.len();
+        tell(0, &mut Given { grads: &mut grads })?;
         while let Some(segment) = segments.pop() {
             let Some(grad) = grads.remove(&segment.output) else { continue };
-            let output = (segment.run)(&segment.input)?;
+            let output = match segment.pass {
+                Pass::Again(run) => run(&segment.input)?,
+                Pass::Kept(output) => output,
+            };
             grads.extend(pull(&output, &grad)?)?;
             if segment.source.id() != segment.input.id()
                 && let Some(grad) = grads.remove(&segment.input)
             {
                 grads.extend(pull(&segment.source, &grad)?)?;
             }
+            tell(all - segments.len(), &mut Given { grads: &mut grads })?;
         }
         let mut alone = GradStore::default();
         for id in grads.get_ids() {
@@ -132,6 +189,7 @@ mod tests {
 
     use super::*;
     use crate::check;
+    use crate::ops::linear;
 
     /// Three layers, of which the loss sees every output, on an input that is computed itself.
     #[test]
@@ -155,6 +213,46 @@ mod tests {
         for var in weights.iter().chain([&start]) {
             let (got, want) = (got.get(var).expect("got"), want.get(var).expect("wanted"));
             check::close(got, want, 1e-6)?;
+        }
+        Ok(())
+    }
+
+    /// With and without segments that are run again, what is taken on the way and what is left are all of it.
+    #[test]
+    fn gradients_are_told_segment_by_segment() -> Result<()> {
+        let weights: Vec<Var> = (0..3)
+            .map(|i| Var::from_tensor(&check::normal(&[6, 6], &i.to_string(), DType::F32)?))
+            .collect::<Result<_>>()?;
+        let start = Var::from_tensor(&check::normal(&[4, 6], "x", DType::F32)?)?;
+        let pass = |tape: &Tape<'_>| -> Result<Tensor> {
+            let mut x = start.as_tensor().clone();
+            for weight in &weights {
+                let weight = weight.as_tensor().clone();
+                x = tape.segment(&x, move |x| linear(x, &weight)?.tanh()? + x)?;
+            }
+            // Behind the segments and within one.
+            linear(&x, &weights[1])?.sqr()?.sum_all()
+        };
+        let plain = Tape::new(false);
+        let want = pass(&plain)?.backward()?;
+        for tape in [Tape::new(true), Tape::new(false).in_segments()] {
+            let loss = pass(&tape)?;
+            let mut told = Vec::new();
+            let rest = tape.backward_telling(&loss, |at, given| {
+                for (i, weight) in weights.iter().enumerate() {
+                    told.extend(given.take(weight)?.map(|grad| (at, i, grad)));
+                }
+                Ok(())
+            })?;
+            let order: Vec<_> = told.iter().map(|&(at, i, _)| (at, i)).collect();
+            assert_eq!(order, [(0, 1), (1, 2), (2, 1), (3, 0)]);
+            let twice = (&told[0].2 + &told[2].2)?;
+            for (i, got) in [&told[3].2, &twice, &told[1].2].into_iter().enumerate() {
+                check::close(got, want.get(&weights[i]).expect("wanted"), 1e-5)?;
+                assert!(rest.get(&weights[i]).is_none());
+            }
+            let (got, want) = (rest.get(&start).expect("left"), want.get(&start).expect("wanted"));
+            check::close(got, want, 1e-5)?;
         }
         Ok(())
     }

@@ -38,14 +38,23 @@ pub(crate) fn collecting<R>(f: impl FnOnce() -> Result<R>) -> Result<(R, GradSto
         .unwrap_or_default();
     drop(guard);
     let mut grads = GradStore::default();
-    for (id, (of, sum)) in sums {
-        let grad = by_dtype!(of.dtype(), "collect", T => {
-            let data = <T as candle_core::WithDType>::cpu_storage_data(sum)?;
-            Tensor::from_vec(data, of.shape(), of.device())?
-        });
-        grads.insert_id(id, grad);
+    for (id, sum) in sums {
+        grads.insert_id(id, as_tensor(sum)?);
     }
     Ok((result, grads))
+}
+
+/// What was collected for `of` so far by the newest pass of this thread, which forgets it.
+pub(crate) fn take(of: &Tensor) -> Result<Option<Tensor>> {
+    let sum = COLLECTORS.with_borrow_mut(|stack| stack.last_mut()?.remove(&of.id()));
+    sum.map(as_tensor).transpose()
+}
+
+fn as_tensor((of, sum): (Tensor, CpuStorage)) -> Result<Tensor> {
+    by_dtype!(of.dtype(), "collect", T => {
+        let data = <T as candle_core::WithDType>::cpu_storage_data(sum)?;
+        Tensor::from_vec(data, of.shape(), of.device())
+    })
 }
 
 /// The gradient of `of` from `sum`, which is given what earlier ones summed up to, if anything. None is left to

@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use candle_core::backprop::GradStore;
-use candle_core::{DType, Result, Tensor, bail};
+use candle_core::{DType, Device, Result, Tensor, bail};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::Weight;
-use crate::host::{add_to, in_place, with_slice_mut, with_slices};
+use crate::host::{self, in_place, with_slice_mut, with_slices};
 
 /// Elements that one task takes.
 const CHUNK: usize = 16_384;
@@ -205,7 +205,7 @@ pub fn add_gradients(sums: &mut GradStore, parts: GradStore) -> Result<()> {
             Some(sum) if in_place(sum) && sum.dims() == part.dims() => {
                 with_slices::<f32, _>(&[part], "add_gradients", |s| {
                     with_slice_mut(sum, |sum| {
-                        add_to(sum, s[0]);
+                        host::add_to(sum, s[0]);
                         Ok(())
                     })
                 })?;
@@ -216,6 +216,21 @@ pub fn add_gradients(sums: &mut GradStore, parts: GradStore) -> Result<()> {
         }
     }
     sums.extend(rest)
+}
+
+/// Adds a gradient, of any shape, to as many first elements of `sum`. One thread does it, so that threads outside the
+/// pool need not wait for those in it.
+pub fn add_to(sum: &mut [f32], grad: &Tensor) -> Result<()> {
+    let grad = grad.to_device(&Device::Cpu)?.to_dtype(DType::F32)?;
+    if grad.elem_count() > sum.len() {
+        bail!("a gradient {:?} does not fit {} elements", grad.dims(), sum.len());
+    }
+    with_slices::<f32, _>(&[&grad], "add_to", |s| {
+        for (sum, &grad) in sum.iter_mut().zip(s[0]) {
+            *sum += grad;
+        }
+        Ok(())
+    })
 }
 
 /// Whether a weight belongs to the group that decays.

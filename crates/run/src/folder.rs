@@ -50,8 +50,8 @@ pub struct RunFolder {
     dir: PathBuf,
     manifest: Manifest,
     resumed: bool,
-    // Held for its lock, which ends with the file handle.
-    _lock: File,
+    // Held for its lock, which ends with the file handle; none where another process holds it.
+    lock: Option<File>,
 }
 
 impl RunFolder {
@@ -110,7 +110,17 @@ impl RunFolder {
         if !resumed {
             write_atomic(&config_path, text.as_bytes())?;
         }
-        Ok(Self { dir: dir.to_owned(), manifest, resumed, _lock: lock })
+        Ok(Self { dir: dir.to_owned(), manifest, resumed, lock: Some(lock) })
+    }
+
+    /// The folder of a run that another process has opened: nothing is recorded in it.
+    pub fn of_another(dir: &Path) -> Self {
+        Self { dir: dir.to_owned(), manifest: Manifest::default(), resumed: false, lock: None }
+    }
+
+    /// Whether this process is the one that writes.
+    pub fn is_ours(&self) -> bool {
+        self.lock.is_some()
     }
 
     /// The folder.
@@ -136,12 +146,19 @@ impl RunFolder {
     /// Adds a model's fingerprint to the manifest.
     pub fn record_model(&mut self, name: &str, fingerprint: &str) -> Result<(), RunError> {
         self.manifest.models.insert(name.to_owned(), fingerprint.to_owned());
-        write_json_atomic(&self.dir.join("manifest.json"), &self.manifest)
+        self.note()
     }
 
     /// Adds the hash of an input to the manifest.
     pub fn record_input(&mut self, name: &str, hash: &str) -> Result<(), RunError> {
         self.manifest.inputs.insert(name.to_owned(), hash.to_owned());
+        self.note()
+    }
+
+    fn note(&self) -> Result<(), RunError> {
+        if !self.is_ours() {
+            return Ok(());
+        }
         write_json_atomic(&self.dir.join("manifest.json"), &self.manifest)
     }
 }

@@ -38,22 +38,34 @@ impl fmt::Debug for Listener {
 
 #[derive(Debug)]
 struct Files {
-    dir: PathBuf,
     lines: Vec<Map<String, Value>>,
-    jsonl: File,
-    events: File,
+    /// None where another process writes.
+    disk: Option<Disk>,
     /// Where the newest training stands, in steps of the whole run.
     state: TrainerState,
 }
 
+#[derive(Debug)]
+struct Disk {
+    dir: PathBuf,
+    jsonl: File,
+    events: File,
+}
+
 impl Metrics {
+    /// Keeps figures and writes none: for a run whose files another process writes.
+    pub fn unwritten() -> Self {
+        let files = Files { lines: Vec::new(), disk: None, state: TrainerState::default() };
+        Self { files: Arc::new(Mutex::new(files)), offset: 0, extra: Map::new(), listener: None }
+    }
+
     /// Opens the metrics of a run folder, keeping what an earlier start logged.
     pub fn open(run_dir: &Path) -> Result<Self, RunError> {
         fs::create_dir_all(run_dir).map_err(RunError::io(run_dir))?;
         let lines = read_lines(&run_dir.join("metrics.jsonl"))?;
         let state = TrainerState::read(&run_dir.join(STATE))?.unwrap_or_default();
-        let files = Files::rewrite(run_dir, lines, state)?;
-        let files = Arc::new(Mutex::new(files));
+        let disk = Some(Disk::rewrite(run_dir, &lines)?);
+        let files = Arc::new(Mutex::new(Files { lines, disk, state }));
         Ok(Self { files, offset: 0, extra: Map::new(), listener: None })
     }
 
@@ -78,12 +90,14 @@ impl Metrics {
         line.extend(values.clone());
         line.insert("time".to_owned(), json!(now()));
         let mut files = self.lock();
-        let text = format!("{}\n", Value::Object(line.clone()));
-        let path = files.dir.join("metrics.jsonl");
-        files.jsonl.write_all(text.as_bytes()).map_err(RunError::io(&path))?;
-        if let Some(record) = event(&line) {
-            let path = files.dir.join("tensorboard");
-            files.events.write_all(&record).map_err(RunError::io(&path))?;
+        if let Some(disk) = &mut files.disk {
+            let text = format!("{}\n", Value::Object(line.clone()));
+            let path = disk.dir.join("metrics.jsonl");
+            disk.jsonl.write_all(text.as_bytes()).map_err(RunError::io(&path))?;
+            if let Some(record) = event(&line) {
+                let path = disk.dir.join("tensorboard");
+                disk.events.write_all(&record).map_err(RunError::io(&path))?;
+            }
         }
         files.lines.push(line.clone());
         drop(files);
@@ -103,8 +117,10 @@ impl Metrics {
         if kept.len() == files.lines.len() {
             return Ok(());
         }
-        let (dir, state) = (files.dir.clone(), files.state.clone());
-        *files = Files::rewrite(&dir, kept, state)?;
+        if let Some(disk) = &mut files.disk {
+            *disk = Disk::rewrite(&disk.dir, &kept)?;
+        }
+        files.lines = kept;
         Ok(())
     }
 
@@ -126,6 +142,7 @@ impl Metrics {
     /// Writes `trainer_state.json` of the whole run in the layout of Hugging Face's trainers.
     pub fn write_trainer_state(&self) -> Result<(), RunError> {
         let files = self.lock();
+        let Some(disk) = &files.disk else { return Ok(()) };
         let last = files.lines.last();
         let global_step = last.map_or(0, step_of).max(files.state.global_step);
         let epoch = last.and_then(|line| line.get("epoch")).and_then(Value::as_f64);
@@ -136,7 +153,7 @@ impl Metrics {
             log_history: history(files.lines.iter(), 0),
             ..files.state.clone()
         };
-        write_json_atomic(&files.dir.join(STATE), &state)
+        write_json_atomic(&disk.dir.join(STATE), &state)
     }
 
     fn is_ours(&self, line: &Map<String, Value>) -> bool {
@@ -149,12 +166,8 @@ impl Metrics {
     }
 }
 
-impl Files {
-    fn rewrite(
-        dir: &Path,
-        lines: Vec<Map<String, Value>>,
-        state: TrainerState,
-    ) -> Result<Self, RunError> {
+impl Disk {
+    fn rewrite(dir: &Path, lines: &[Map<String, Value>]) -> Result<Self, RunError> {
         let jsonl_path = dir.join("metrics.jsonl");
         let text: String =
             lines.iter().map(|l| format!("{}\n", Value::Object(l.clone()))).collect();
@@ -167,7 +180,7 @@ impl Files {
         let append = |path: &Path| OpenOptions::new().append(true).open(path);
         let jsonl = append(&jsonl_path).map_err(RunError::io(&jsonl_path))?;
         let events = append(&events_path).map_err(RunError::io(&events_path))?;
-        Ok(Self { dir: dir.to_owned(), lines, jsonl, events, state })
+        Ok(Self { dir: dir.to_owned(), jsonl, events })
     }
 }
 

@@ -1,11 +1,9 @@
 //! The adapter that a training fits: attached to the decoder, saved and merged.
 
-use std::path::Path;
-
 use savi_engine::Engine;
 use savi_models::{LoraConfig, attach_adapter, write_adapter};
 
-use crate::{TrainError, checkpoint};
+use crate::{TrainError, TrainIo, checkpoint};
 
 /// The name that PEFT gives an adapter where nobody named it.
 const NAME: &str = "default";
@@ -22,28 +20,25 @@ pub(crate) fn attach(engine: &Engine, config: &LoraConfig, seed: u64) -> Result<
     Ok(params.check_mergeable(NAME)?)
 }
 
-/// Writes the trained adapter to `dir/adapter` and makes it part of the weights.
-pub(crate) fn save_and_merge(
-    engine: &mut Engine,
-    config: &LoraConfig,
-    dir: &Path,
-) -> Result<(), TrainError> {
-    write_adapter(engine.model(), NAME, config, &dir.join("adapter"))?;
-    Ok(engine.merge_attached()?)
-}
-
-/// Ends a training: its adapter is saved and merged, and checkpoints go; without one the weights themselves are new.
+/// Ends a training: its adapter is saved in `adapter` and merged, and checkpoints go; without one the weights
+/// themselves are new.
 pub(crate) fn finish(
     engine: &mut Engine,
     lora: Option<&LoraConfig>,
-    dir: &Path,
+    io: &TrainIo<'_>,
 ) -> Result<(), TrainError> {
     engine.model().params().set_trains(|_| false);
     match lora {
         Some(lora) => {
-            save_and_merge(engine, lora, dir)?;
-            checkpoint::clear(dir)
+            if io.ranks.is_first() {
+                write_adapter(engine.model(), NAME, lora, &io.dir.join("adapter"))?;
+            }
+            engine.merge_attached()?;
+            if io.ranks.is_first() {
+                checkpoint::clear(io.dir)?;
+            }
         }
-        None => Ok(engine.weights_changed()?),
+        None => engine.weights_changed()?,
     }
+    io.ranks.barrier()
 }

@@ -40,7 +40,7 @@ pub struct OptimConfig {
     pub warmup_steps: u64,
     /// Steps over which it falls at the end (`warmup_stable_decay` only).
     pub num_decay_steps: u64,
-    /// Records of one forward pass.
+    /// Records of one forward pass, of all ranks together.
     pub per_device_train_batch_size: usize,
     /// Forward passes of one step.
     pub gradient_accumulation_steps: usize,

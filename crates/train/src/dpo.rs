@@ -14,20 +14,21 @@ mod reference;
 use std::borrow::Cow;
 use std::cell::Cell;
 
-use candle_core::backprop::GradStore;
 use savi_engine::Engine;
 use savi_models::LoraConfig;
 use savi_nn::Params;
-use savi_nn::optim::add_gradients;
 use savi_objectives::{PreferenceLoss, PreferenceMetrics, RewardBaseline, Totals};
 use savi_schema::Pair;
 use serde::{Deserialize, Serialize};
 
-use self::part::{Outcome, Place, Step, Whole};
+use self::part::{Place, Step, Whole};
 use crate::adapter;
+use crate::backward::Backward;
 use crate::length::{Fit, Limit, cut_branches, longest};
 use crate::sft::{Order, take_finished};
-use crate::steps::{Hooks, StepOutput, Training, finished_steps, in_batches, in_parts, part_size};
+use crate::steps::{
+    Hooks, StepOutput, Training, finished_steps, in_batches, in_parts, part_size, shared_batches,
+};
 use crate::{DpoConfig, TrainError, TrainIo, TrainSummary, Tree};
 
 /// Trains on `pairs`. With an adapter (`lora_r` above 0) the folder gets `adapter/`, and the engine holds the
@@ -111,17 +112,18 @@ pub fn dpo_evaluated(
     };
     let mut order_again = order();
     let mut alone = |step: u64, place: usize| {
-        let record = order_again.of_step(step)[place];
-        let chosen = [(0, record)];
-        let outcome = step_of(&chosen, 0.0, step).learn(&chosen, None)?;
-        Ok((outcome.loss, outcome.grads))
+        let records = order_again.of_step(step);
+        let chosen = [(0, records[io.ranks.share(records.len())][place])];
+        let passed = step_of(&chosen, 0.0, step).learn(&chosen, None, optim.tape())?;
+        passed.alone(|outcome| outcome.loss)
     };
     let mut evaluate = |carried: &Option<Carried>| {
         sync(carried)?;
         let mean = carried.as_ref().map_or(0.0, |carried| carried.mean);
         let places: Vec<usize> = (0..held_out.len()).collect();
         let size = optim.per_device_eval_batch_size;
-        let batches = in_batches(&device, &places, size, |batch| {
+        let own = shared_batches(io.ranks, &places, size);
+        let batches = in_batches(&device, own, size, |batch| {
             if io.interrupt.is_set() {
                 return Err(TrainError::Interrupted);
             }
@@ -141,9 +143,9 @@ pub fn dpo_evaluated(
             };
             let (loss, metrics) = at.evaluate(&chosen)?;
             Ok((loss * chosen.len() as f64, metrics))
-        })?;
+        });
         let (mut loss, mut sums) = (0.0, PreferenceMetrics::default());
-        for (batch, metrics) in batches {
+        for (batch, metrics) in io.ranks.rows(io.ranks.agree(batches)?.iter().map(row), read)? {
             loss += batch / held_out.len() as f64;
             sums.merge(&metrics);
         }
@@ -156,23 +158,32 @@ pub fn dpo_evaluated(
     let mut order = order();
     let follows_mean = config.has(PreferenceLoss::BcoPair);
     let mut carried = (follows_mean || config.sync_ref_model).then(Carried::default);
+    let backward = Backward::new(io.ranks, &weights);
     let summary = training.run_with(&mut carried, hooks, |step, carried| {
         sync(carried)?;
         let chosen: Vec<Place> = order.of_step(step).into_iter().enumerate().collect();
         let at = step_of(&chosen, carried.as_ref().map_or(0.0, |carried| carried.mean), step);
-        let size = optim.per_device_train_batch_size;
-        let whole: Option<Whole> = match config.sorts() && chosen.len() > part_size(params, size) {
-            true => Some(in_parts(params, &chosen, size, |part| at.look(part))?.concat().into()),
+        let own = &chosen[io.ranks.share(chosen.len())];
+        let size = optim.per_device_train_batch_size.div_ceil(io.ranks.size());
+        let in_one = io.ranks.is_alone() && own.len() <= part_size(params, size);
+        let whole: Option<Whole> = match config.sorts() && !in_one {
+            true => {
+                let own = in_parts(params, own, size, |part| at.look(part))?.concat();
+                let all = io.ranks.numbers(own.as_flattened())?.concat();
+                Some(all.as_chunks().0.to_vec().into())
+            }
             false => None,
         };
-        let parts = in_parts(params, &chosen, size, |part| at.learn(part, whole.as_ref()))?;
-        let mut grads = GradStore::default();
+        let (grads, parts) = backward
+            .learn(params, optim, (own, size), |part, tape| at.learn(part, whole.as_ref(), tape))?;
         let (mut loss, mut tokens) = (0.0, 0);
         let mut sums = PreferenceMetrics::default();
-        for Outcome { loss: part_loss, tokens: part_tokens, grads: part_grads, metrics } in parts {
-            loss += part_loss;
-            tokens += part_tokens;
-            add_gradients(&mut grads, part_grads)?;
+        for part in &parts {
+            loss += part.loss;
+            tokens += part.tokens;
+        }
+        let figures = parts.iter().map(|part| part.metrics.numbers());
+        for metrics in io.ranks.rows(figures, PreferenceMetrics::from_numbers)? {
             sums.merge(&metrics);
         }
         if let Some(carried) = carried {
@@ -181,13 +192,23 @@ pub fn dpo_evaluated(
                 carried.follow(&sums);
             }
         }
-        let ids = chosen.iter().map(|&(_, i)| pairs[i].id.clone()).collect();
+        let ids = own.iter().map(|&(_, i)| pairs[i].id.clone()).collect();
         let figures = sums.named().into_iter().map(|(name, value)| (name.into(), value)).collect();
         Ok(StepOutput { grads, loss, tokens, figures, ids })
     })?;
     engine.model().params().forget_reference()?;
-    adapter::finish(engine, lora.as_ref(), io.dir)?;
+    adapter::finish(engine, lora.as_ref(), io)?;
     Ok(summary)
+}
+
+/// A loss and the figures beside it as numbers, for other ranks to read.
+fn row(&(loss, ref metrics): &(f64, PreferenceMetrics)) -> Vec<f64> {
+    [&[loss], metrics.numbers().as_slice()].concat()
+}
+
+fn read(row: &[f64]) -> Option<(f64, PreferenceMetrics)> {
+    let (&loss, metrics) = row.split_first()?;
+    Some((loss, PreferenceMetrics::from_numbers(metrics)?))
 }
 
 /// Says which weights train: an adapter, which is given back, or the decoder's own.

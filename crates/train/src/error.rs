@@ -66,6 +66,9 @@ pub enum TrainError {
     /// Stopped on request; the state is saved.
     #[error("interrupted")]
     Interrupted,
+    /// Ranks do not go together, or cannot reach each other.
+    #[error("ranks: {0}")]
+    Ranks(String),
     /// Completions could not be drawn or judged.
     #[error(transparent)]
     Generate(savi_schema::GenerateError),

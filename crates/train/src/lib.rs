@@ -7,6 +7,7 @@
 //! the engine's media.
 
 mod adapter;
+mod backward;
 mod checkpoint;
 mod config;
 mod dpo;
@@ -16,6 +17,7 @@ mod online;
 mod pack;
 mod perception;
 mod plan;
+mod ranks;
 mod sft;
 mod steps;
 
@@ -32,5 +34,6 @@ pub use online::{
 pub use pack::{Branch, Packed, Tree};
 pub use perception::{Head, LabelledFrames, perceive};
 pub use plan::{Plan, PlannedMemory, plan_dpo, plan_sft};
+pub use ranks::Ranks;
 pub use sft::{Sample, sft, sft_demonstrations, sft_evaluated, sft_stream};
 pub use steps::{TrainIo, TrainSummary};

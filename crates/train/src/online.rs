@@ -41,6 +41,7 @@ use self::log::CompletionLog;
 pub use self::ppo::ppo;
 pub use self::ppo_config::{KlInReward, PpoConfig};
 use self::rollout::{Group, Rollout};
+use crate::backward::Backward;
 use crate::sft::{Order, take_finished};
 use crate::steps::{StepOutput, Training};
 use crate::{OptimConfig, TrainError, TrainIo, TrainSummary, adapter};
@@ -81,6 +82,8 @@ struct Session<'a> {
     /// How much each reward counts.
     reward_weights: Vec<f64>,
     settings: Settings<'a>,
+    /// How all that trains is learnt, and with whom.
+    backward: Backward<'a>,
 }
 
 /// What completions are worth, and what is learnt from that.
@@ -97,7 +100,7 @@ trait Objective {
         control: &mut Control,
     ) -> Result<(), TrainError>;
 
-    /// The gradients of one step on these groups.
+    /// The gradients of one step on these groups, of which each rank learns its share.
     fn learn(
         &self,
         engine: &Engine,
@@ -184,8 +187,9 @@ fn train(
     let equal = vec![1.0; rewards.len()];
     let reward_weights =
         if settings.reward_weights.is_empty() { equal } else { settings.reward_weights.to_vec() };
-    let mut log = CompletionLog::new(io.dir, settings.log_completions);
-    let session = Session { prompts, rewards, reward_weights, settings };
+    let mut log = CompletionLog::new(io.dir, settings.log_completions && io.ranks.is_first());
+    let backward = Backward::new(io.ranks, &weights);
+    let session = Session { prompts, rewards, reward_weights, settings, backward };
     let steps = session.settings.steps();
     // What several steps learn from goes with the checkpoints between them: the weights that drew it are gone.
     let mut carried = Carried::default();
@@ -232,7 +236,7 @@ fn train(
         Ok(output)
     })?;
     engine.model().params().forget_reference()?;
-    adapter::finish(engine, lora.as_ref(), io.dir)?;
+    adapter::finish(engine, lora.as_ref(), io)?;
     Ok(summary)
 }
 

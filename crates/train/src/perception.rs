@@ -7,7 +7,6 @@
 
 use std::sync::Arc;
 
-use candle_core::backprop::GradStore;
 use candle_core::{DType, Tensor};
 use rayon::prelude::*;
 use savi_engine::{Engine, PromptVisual};
@@ -15,12 +14,12 @@ use savi_models::{Pixels, Visual};
 use savi_nn::checkpoint::Tape;
 use savi_nn::layers::Mode;
 use savi_nn::ops::{gathered_logps, rms_norm};
-use savi_nn::optim::add_gradients;
 use savi_nn::{Forest, Parent};
 use savi_objectives::nll;
 use savi_schema::{Media, Message, RgbImage};
 
-use crate::steps::{StepOutput, in_parts, run};
+use crate::backward::{Backward, Passed};
+use crate::steps::{StepOutput, run};
 use crate::{OptimConfig, TrainError, TrainIo, TrainSummary};
 
 /// One question that is put to every visual token.
@@ -123,7 +122,11 @@ pub fn perceive(
     });
     let weights = engine.model().params().trainable();
     let device = engine.model().params().device().clone();
+    if !io.ranks.is_alone() {
+        return Err(TrainError::Ranks("labelled frames are learnt by one rank alone".to_owned()));
+    }
     let records = config.step_records();
+    let backward = Backward::new(io.ranks, &weights);
     let summary = run("perception", config, &weights, config.max_steps, io, &device, |step| {
         let batch: Vec<(LabelledFrames, Pixels)> = source(step, records)?
             .into_par_iter()
@@ -135,10 +138,10 @@ pub fn perceive(
             .collect::<Result<_, TrainError>>()?;
         let share = Share::of(&batch, &heads);
         let size = batch.len().div_ceil(config.gradient_accumulation_steps.max(1));
-        let parts = in_parts(engine.model().params(), &batch, size, |part| {
-            pass(engine, &heads, part, &share, config.gradient_checkpointing)
+        let params = engine.model().params();
+        let (grads, parts) = backward.learn(params, config, (&batch, size), |part, tape| {
+            pass(engine, &heads, part, &share, tape)
         })?;
-        let mut grads = GradStore::default();
         let (mut loss, mut tokens) = (0.0, 0);
         let mut figures = vec![0.0; heads.heads.len()];
         for part in parts {
@@ -147,7 +150,6 @@ pub fn perceive(
             for (sum, value) in figures.iter_mut().zip(part.by_head) {
                 *sum += value;
             }
-            add_gradients(&mut grads, part.grads)?;
         }
         let figures = heads.heads.iter().map(|head| head.name.into()).zip(figures).collect();
         let ids = batch.iter().map(|(record, _)| record.id.clone()).collect();
@@ -203,16 +205,15 @@ struct Part {
     tokens: usize,
     /// Losses after the last block.
     by_head: Vec<f64>,
-    grads: GradStore,
 }
 
-fn pass(
-    engine: &Engine,
+fn pass<'a>(
+    engine: &'a Engine,
     heads: &Heads,
     part: &[(LabelledFrames, Pixels)],
     share: &Share,
-    checkpointing: bool,
-) -> Result<Part, TrainError> {
+    tape: Tape<'a>,
+) -> Result<Passed<'a, Part>, TrainError> {
     let model = engine.model();
     let pixels: Vec<Pixels> = part.iter().map(|(_, pixels)| pixels.clone()).collect();
     let clips = model.encode(&pixels, Mode::TRAIN)?;
@@ -233,7 +234,6 @@ fn pass(
     let index = Tensor::from_slice(&rows, rows.len(), embeds.device())?;
     let projected = embeds.index_select(&index, 0)?;
     let projected = rms_norm(&projected, &heads.scale, 1e-6)?;
-    let tape = Tape::new(checkpointing);
     let states = model.block_states(&embeds, &Arc::new(forest), Mode::TRAIN, &tape)?;
     let states = states
         .iter()
@@ -279,5 +279,5 @@ fn pass(
     }
     let Some(total) = total else { return Err(TrainError::Nothing("labels")) };
     let loss = f64::from(total.to_scalar::<f32>()?);
-    Ok(Part { loss, tokens: ids.len(), by_head, grads: tape.backward(&total)? })
+    Ok(Passed { loss: Some((total, tape)), told: Part { loss, tokens: ids.len(), by_head } })
 }

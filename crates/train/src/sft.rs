@@ -3,18 +3,20 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
-use candle_core::backprop::GradStore;
 use candle_core::{DType, Tensor};
 use rayon::prelude::*;
 use savi_engine::Engine;
 use savi_models::{LoraConfig, Pixels, Visual};
+use savi_nn::checkpoint::Tape;
 use savi_nn::layers::Mode;
-use savi_nn::optim::add_gradients;
 use savi_objectives::nll;
 use savi_schema::{Demonstration, Example, RgbImage};
 
-use crate::steps::{Hooks, StepOutput, Training, finished_steps, in_batches, in_parts};
-use crate::{Packed, SftConfig, TrainError, TrainIo, TrainSummary, adapter, checkpoint};
+use crate::backward::{Backward, Passed};
+use crate::steps::{
+    Figures, Hooks, StepOutput, Training, finished_steps, in_batches, shared_batches,
+};
+use crate::{Packed, Ranks, SftConfig, TrainError, TrainIo, TrainSummary, adapter, checkpoint};
 
 mod order;
 mod plan;
@@ -87,12 +89,14 @@ pub fn sft_demonstrations(
         .by(config.optim.train_sampling_strategy);
     let course = Course { total, records: Some(planned.len()), held_out: &held_out };
     train(engine, config, io, &course, |engine, step| {
-        order.of_step(step).into_iter().map(|i| Work::encoded(engine, &planned[i])).collect()
+        let places = order.of_step(step);
+        let own = places[io.ranks.share(places.len())].iter();
+        own.map(|&i| Work::encoded(engine, &planned[i])).collect()
     })
 }
 
 /// Trains on samples that `source` makes for each step (its number, and the config's batch size,
-/// which it may exceed where samples are small), vision tower included where its weights train. The caller saves the model.
+/// which it may exceed where samples are small; all of them on every rank), vision tower included where its weights train. The caller saves the model.
 pub fn sft_stream(
     engine: &mut Engine,
     config: &SftConfig,
@@ -110,8 +114,10 @@ pub fn sft_stream(
     let records = config.optim.step_records();
     let course = Course { total: config.optim.max_steps, records: None, held_out: &[] };
     train(engine, config, io, &course, |engine, step| {
-        source(step, records)?
-            .into_par_iter()
+        let samples = source(step, records)?;
+        let own = io.ranks.share(samples.len());
+        let own: Vec<Sample> = samples.into_iter().skip(own.start).take(own.len()).collect();
+        own.into_par_iter()
             .map(|sample| {
                 let Example { id, conversations, .. } = &sample.example;
                 let planned = Planned::plain(plan::branches(engine, id, conversations)?);
@@ -165,12 +171,11 @@ struct Course<'a> {
     held_out: &'a [Planned],
 }
 
-/// What a part of a step gives.
+/// What is told of a part of a step.
 struct Outcome {
     loss: f64,
     tokens: usize,
     kinds: BTreeMap<&'static str, (f64, f64)>,
-    grads: GradStore,
 }
 
 /// Says which weights train: an adapter, which is given back, or the model's own.
@@ -216,21 +221,27 @@ fn train(
     let mut alone = |step: u64, place: usize| {
         let works = (batch.borrow_mut())(engine_now, step)?;
         let work = works.get(place..=place).unwrap_or_default();
-        let outcome = learn(engine_now, config, work, step, weight_of(work))?;
-        Ok((outcome.loss, outcome.grads))
+        let passed = learn(engine_now, config, work, step, weight_of(work), config.optim.tape())?;
+        passed.alone(|outcome| outcome.loss)
     };
     let mut evaluate = |_: &()| {
         let size = config.optim.per_device_eval_batch_size;
-        let batches = in_batches(&device, course.held_out, size, |planned| {
+        let own = shared_batches(io.ranks, course.held_out, size);
+        let batches = in_batches(&device, own, size, |planned| {
             if io.interrupt.is_set() {
                 return Err(TrainError::Interrupted);
             }
             look(engine_now, planned, exponent)
-        })?;
+        });
+        let own: Vec<f64> =
+            io.ranks.agree(batches)?.into_iter().flat_map(<[f64; 2]>::from).collect();
+        let all = io.ranks.numbers(&own)?.concat();
+        let (batches, _) = all.as_chunks::<2>();
         let sums =
-            batches.iter().fold((0.0, 0.0), |sums, batch| (sums.0 + batch.0, sums.1 + batch.1));
+            batches.iter().fold((0.0, 0.0), |sums, batch| (sums.0 + batch[0], sums.1 + batch[1]));
         Ok(vec![("loss", sums.0 / sums.1)])
     };
+    let backward = Backward::new(io.ranks, &weights);
     let hooks = Hooks {
         evaluate: (!course.held_out.is_empty()).then_some(&mut evaluate),
         alone: Some(&mut alone),
@@ -238,44 +249,34 @@ fn train(
     let summary = training.run_with(&mut (), hooks, |step, ()| {
         let works = (batch.borrow_mut())(engine_now, step)?;
         let size = works.len().div_ceil(config.optim.gradient_accumulation_steps.max(1));
-        let total_weight = weight_of(&works);
-        let parts = in_parts(engine_now.model().params(), &works, size, |part| {
-            learn(engine_now, config, part, step, total_weight)
+        let [total_weight] = io.ranks.totals([weight_of(&works)])?;
+        let (params, optim) = (engine_now.model().params(), &config.optim);
+        let (grads, parts) = backward.learn(params, optim, (&works, size), |part, tape| {
+            learn(engine_now, config, part, step, total_weight, tape)
         })?;
-        let mut grads = GradStore::default();
-        let (mut loss, mut tokens) = (0.0, 0);
-        let mut kinds: BTreeMap<&'static str, (f64, f64)> = BTreeMap::new();
-        for part in parts {
-            loss += part.loss;
-            tokens += part.tokens;
-            for (kind, (sum, count)) in part.kinds {
-                let entry = kinds.entry(kind).or_default();
-                *entry = (entry.0 + sum, entry.1 + count);
-            }
-            add_gradients(&mut grads, part.grads)?;
-        }
-        let figures =
-            kinds.into_iter().map(|(kind, (sum, count))| (kind.into(), sum / count)).collect();
+        let loss = parts.iter().map(|part| part.loss).sum();
+        let tokens = parts.iter().map(|part| part.tokens).sum();
+        let figures = of_kinds(io.ranks, &parts)?;
         let ids = works.iter().map(|work| work.planned.tree.id.clone()).collect();
         Ok(StepOutput { grads, loss, tokens, figures, ids })
     })?;
-    adapter::finish(engine, lora.as_ref(), io.dir)?;
+    adapter::finish(engine, lora.as_ref(), io)?;
     Ok(summary)
 }
 
-/// A part's share of a step's loss, and its gradients.
-fn learn(
-    engine: &Engine,
+/// A part's share of a step's loss.
+fn learn<'a>(
+    engine: &'a Engine,
     config: &SftConfig,
     part: &[Work],
     step: u64,
     total_weight: f64,
-) -> Result<Outcome, TrainError> {
+    tape: Tape<'a>,
+) -> Result<Passed<'a, Outcome>, TrainError> {
     let mut packed = packed(part);
     if config.lora.lora_dropout > 0.0 {
         packed = packed.with_dropout(config.optim.seed, step)?;
     }
-    let tape = config.optim.tape();
     let clips = encode(engine, part)?;
     let logps = packed.logps_on(engine, &clips, Mode::TRAIN, &tape)?.to_dtype(DType::F32)?;
     let weights = token_weights(part, &packed, config.length_exponent);
@@ -283,7 +284,22 @@ fn learn(
     let share = nll(&logps, &weights, total_weight)?;
     let loss = f64::from(share.to_scalar::<f32>()?);
     let kinds = kind_losses(part, &packed, &logps)?;
-    Ok(Outcome { loss, tokens: packed.ids.len(), kinds, grads: tape.backward(&share)? })
+    let told = Outcome { loss, tokens: packed.ids.len(), kinds };
+    Ok(Passed { loss: Some((share, tape)), told })
+}
+
+/// The mean loss of every kind of conversation, over all ranks' parts.
+fn of_kinds(ranks: &Ranks, parts: &[Outcome]) -> Result<Figures, TrainError> {
+    let own = || parts.iter().flat_map(|part| &part.kinds);
+    let kinds = ranks.gather(own().map(|(kind, _)| (*kind).to_owned()).collect::<Vec<String>>())?;
+    let own: Vec<f64> = own().flat_map(|(_, &sums)| <[f64; 2]>::from(sums)).collect();
+    let numbers = ranks.numbers(&own)?.concat();
+    let mut all: BTreeMap<String, (f64, f64)> = BTreeMap::new();
+    for (kind, [sum, count]) in kinds.concat().into_iter().zip(numbers.as_chunks().0) {
+        let entry = all.entry(kind).or_default();
+        *entry = (entry.0 + sum, entry.1 + count);
+    }
+    Ok(all.into_iter().map(|(kind, (sum, count))| (kind.into(), sum / count)).collect())
 }
 
 /// The weighted sum of held-out targets' losses, and their weights together.
@@ -305,7 +321,9 @@ pub(crate) fn take_finished(engine: &mut Engine, io: &TrainIo<'_>) -> Result<boo
         return Ok(false);
     }
     engine.merge_adapter(&adapter)?;
-    checkpoint::clear(io.dir)?;
+    if io.ranks.is_first() {
+        checkpoint::clear(io.dir)?;
+    }
     Ok(true)
 }
 

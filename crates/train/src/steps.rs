@@ -19,7 +19,7 @@ use serde_json::json;
 
 use self::watch::Window;
 use crate::checkpoint::{self, Snapshot};
-use crate::{OptimConfig, TrainError};
+use crate::{OptimConfig, Ranks, TrainError};
 
 /// Where training writes and when it stops.
 #[derive(Debug, Clone, Copy)]
@@ -31,6 +31,9 @@ pub struct TrainIo<'a> {
     pub metrics: &'a Metrics,
     /// When to stop.
     pub interrupt: &'a Interrupt,
+    /// Who else trains the same model: the records of a step are shared out among all ranks, of which the first
+    /// alone writes. All see the same files, and are given the same model, records and settings.
+    pub ranks: &'a Ranks,
 }
 
 /// What training took.
@@ -43,7 +46,7 @@ pub struct TrainSummary {
 /// Figures by their names in the metrics.
 pub(crate) type Figures = Vec<(Cow<'static, str>, f64)>;
 
-/// One step's gradients and figures.
+/// One step's gradients and figures, and of this rank its share of the loss, its tokens and the ids of its records.
 pub(crate) struct StepOutput {
     pub(crate) grads: GradStore,
     pub(crate) loss: f64,
@@ -83,6 +86,12 @@ pub(crate) fn in_batches<T: Sync, R: Send>(
     } else {
         items.chunks(size).map(f).collect()
     }
+}
+
+/// This rank's share of `items`, in whole batches of `size`.
+pub(crate) fn shared_batches<'i, T>(ranks: &Ranks, items: &'i [T], size: usize) -> &'i [T] {
+    let own = ranks.share(items.len().div_ceil(size));
+    &items[own.start * size..(own.end * size).min(items.len())]
 }
 
 /// Items of one part, where a batch has `size` of them.
@@ -127,7 +136,7 @@ pub(crate) struct Training<'a> {
 pub(crate) type Evaluate<'h, C> =
     dyn FnMut(&C) -> Result<Vec<(&'static str, f64)>, TrainError> + 'h;
 
-/// Loss and gradients of one record of a step, given by its place there, without the others.
+/// Loss and gradients of one record of a step, given by its place in this rank's share, without the others.
 pub(crate) type Alone<'h> = dyn FnMut(u64, usize) -> Result<(f64, GradStore), TrainError> + 'h;
 
 /// What the loop asks for beside steps.
@@ -161,6 +170,7 @@ impl Training<'_> {
             return Err(TrainError::Nothing("trainable weights"));
         }
         self.check(&hooks)?;
+        let ranks = io.ranks;
         let mut optimiser = AdamW::new(config.adamw());
         let failed = |error: serde_json::Error| TrainError::Checkpoint {
             path: io.dir.to_owned(),
@@ -168,17 +178,25 @@ impl Training<'_> {
         };
         let kept = |carried: &C| serde_json::to_value(carried).map_err(failed);
         let mut read = kept(carried)?;
-        let mut state =
-            checkpoint::restore(io.dir, weights, &mut optimiser, device, &mut read, reference)?;
+        // What an earlier start has left unfinished is removed by the first rank.
+        let restore =
+            || checkpoint::restore(io.dir, weights, &mut optimiser, device, &mut read, reference);
+        let mut state = ranks.in_turn(restore)?;
         *carried = serde_json::from_value(read).map_err(failed)?;
+        self.check_ranks(&state)?;
         io.metrics.cut_after(state.global_step)?;
         self.describe(&mut state);
         let save = |state: &TrainerState, optimiser: &AdamW, carried: &C| {
+            self.check_weights("other weights")?;
+            if !ranks.is_first() {
+                return ranks.barrier();
+            }
             let state = io.metrics.note_state(state);
             let carried = &kept(carried)?;
             let best = state.best_global_step.filter(|_| config.load_best_model_at_end);
             let snapshot = Snapshot { weights, optimiser, carried, state: &state, reference };
-            checkpoint::save(io.dir, &snapshot, config.save_total_limit, best)
+            checkpoint::save(io.dir, &snapshot, config.save_total_limit, best)?;
+            ranks.barrier()
         };
         let course = Course {
             warmup: config.warmup(total),
@@ -214,17 +232,19 @@ impl Training<'_> {
             if at >= total || self.stops(&state) {
                 break;
             }
-            if io.interrupt.is_set() {
+            if ranks.any(io.interrupt.is_set())? {
                 save(&state, &optimiser, carried)?;
                 return Err(TrainError::Interrupted);
             }
-            let output = match step(at, carried) {
+            let mut output = match step(at, carried) {
                 Err(TrainError::Interrupted) => {
                     save(&state, &optimiser, carried)?;
                     return Err(TrainError::Interrupted);
                 }
                 output => output?,
             };
+            let [loss, tokens] = ranks.totals([output.loss, output.tokens as f64])?;
+            (output.loss, output.tokens) = (loss, tokens as usize);
             if !output.loss.is_finite() {
                 return Err(self.blame(
                     &mut hooks,
@@ -276,7 +296,9 @@ impl Training<'_> {
         }
         // Of a result that is taken up later, this file says how many steps it took.
         let state = io.metrics.note_state(&state);
-        savi_run::write_json_atomic(&io.dir.join(STATE), &state)?;
+        if ranks.is_first() {
+            savi_run::write_json_atomic(&io.dir.join(STATE), &state)?;
+        }
         Ok(TrainSummary { steps })
     }
 }

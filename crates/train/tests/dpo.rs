@@ -12,7 +12,7 @@ use savi_objectives::{
 };
 use savi_run::{Interrupt, Metrics};
 use savi_schema::{Generate, Message, Pair, Role, SCHEMA_VERSION};
-use savi_train::{DpoConfig, Packed, TrainError, TrainIo, Tree, dpo, dpo_evaluated};
+use savi_train::{DpoConfig, Packed, Ranks, TrainError, TrainIo, Tree, dpo, dpo_evaluated};
 use serde_json::{Value, json};
 
 /// Log-probs of an answer's tokens, and the logs of the sums of squares beside them.
@@ -70,7 +70,8 @@ fn losses(metrics: &Metrics) -> Vec<f64> {
 fn train(dir: &Path, config: &DpoConfig) -> Result<(Engine, Metrics), TrainError> {
     let mut engine = random_engine(1, 2).unwrap();
     let metrics = Metrics::open(dir).unwrap();
-    let io = TrainIo { dir, metrics: &metrics, interrupt: &Interrupt::new() };
+    let io =
+        TrainIo { dir, metrics: &metrics, interrupt: &Interrupt::new(), ranks: Ranks::alone() };
     dpo(&mut engine, &pairs(), config, &io)?;
     Ok((engine, metrics))
 }
@@ -295,7 +296,7 @@ fn stopped(dir: &Path, config: &DpoConfig) {
             }
             flag.set();
         });
-        let io = TrainIo { dir, metrics: &metrics, interrupt: &interrupt };
+        let io = TrainIo { dir, metrics: &metrics, interrupt: &interrupt, ranks: Ranks::alone() };
         let result = dpo(&mut engine, &pairs(), config, &io);
         watcher.join().unwrap();
         match result {
@@ -401,7 +402,12 @@ fn margins_that_no_logit_takes_are_refused() {
     pairs[4].margin = 0.5;
     let dir = tempfile::tempdir().unwrap();
     let metrics = Metrics::open(dir.path()).unwrap();
-    let io = TrainIo { dir: dir.path(), metrics: &metrics, interrupt: &Interrupt::new() };
+    let io = TrainIo {
+        dir: dir.path(),
+        metrics: &metrics,
+        interrupt: &Interrupt::new(),
+        ranks: Ranks::alone(),
+    };
     let mut engine = random_engine(1, 2).unwrap();
     let mut run =
         |loss: &str| dpo(&mut engine, &pairs, &config(&json!({"loss_type": loss}), 1), &io);

@@ -11,8 +11,8 @@ use savi_schema::{
     Completion, Generate, GenerateError, Message, PromptRecord, Reward, Role, Verdict,
 };
 use savi_train::{
-    AdvEstimator, FilterGroups, GrpoConfig, KlCtrl, KlCtrlType, OptimConfig, PpoConfig, Rewards,
-    Scale, TrainError, TrainIo, TrainSummary, grpo, ppo,
+    AdvEstimator, FilterGroups, GrpoConfig, KlCtrl, KlCtrlType, OptimConfig, PpoConfig, Ranks,
+    Rewards, Scale, TrainError, TrainIo, TrainSummary, grpo, ppo,
 };
 use serde_json::{Value, json};
 
@@ -132,7 +132,7 @@ fn run(
 ) -> Result<(Engine, Vec<Value>), TrainError> {
     let mut engine = random_text_engine(3, &json!({})).unwrap();
     let metrics = Metrics::open(dir).unwrap();
-    let io = TrainIo { dir, metrics: &metrics, interrupt };
+    let io = TrainIo { dir, metrics: &metrics, interrupt, ranks: Ranks::alone() };
     config.train(&mut engine, &[("even".to_owned(), reward)], &io)?;
     Ok((engine, metrics.lines().iter().map(|line| json!(line)).collect()))
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use savi_engine::{Engine, testing::random_engine};
 use savi_run::{Interrupt, Metrics};
 use savi_schema::{Generate, RgbImage};
-use savi_train::{Head, LabelledFrames, OptimConfig, TrainError, TrainIo, perceive};
+use savi_train::{Head, LabelledFrames, OptimConfig, Ranks, TrainError, TrainIo, perceive};
 
 fn heads() -> Vec<Head> {
     let words = |words: [&str; 2]| words.map(str::to_owned).to_vec();
@@ -50,7 +50,7 @@ fn config(max_steps: u64) -> OptimConfig {
 fn run(dir: &Path, max_steps: u64, interrupt: &Interrupt) -> Result<(Engine, Metrics), TrainError> {
     let mut engine = random_engine(1, 2).unwrap();
     let metrics = Metrics::open(dir).unwrap();
-    let io = TrainIo { dir, metrics: &metrics, interrupt };
+    let io = TrainIo { dir, metrics: &metrics, interrupt, ranks: Ranks::alone() };
     perceive(&mut engine, &heads(), &config(max_steps), &io, |step, count| {
         Ok((0..count as u64).map(|i| record(step * count as u64 + i)).collect())
     })?;
@@ -100,7 +100,12 @@ fn labels_that_do_not_fit_are_refused_by_record() {
     let check = |change: fn(&mut LabelledFrames), expected: &str| {
         let mut engine = random_engine(1, 2).unwrap();
         let metrics = Metrics::open(dir.path()).unwrap();
-        let io = TrainIo { dir: dir.path(), metrics: &metrics, interrupt: &Interrupt::new() };
+        let io = TrainIo {
+            dir: dir.path(),
+            metrics: &metrics,
+            interrupt: &Interrupt::new(),
+            ranks: Ranks::alone(),
+        };
         let error = perceive(&mut engine, &heads(), &config(2), &io, |_, _| {
             let mut bad = record(5);
             change(&mut bad);

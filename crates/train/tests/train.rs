@@ -12,7 +12,7 @@ use savi_nn::layers::Mode;
 use savi_run::{Interrupt, Metrics, TrainerState};
 use savi_schema::{Example, Generate, Media, Message, Pair, Role, SCHEMA_VERSION};
 use savi_train::{
-    DpoConfig, EvalStrategy, OptimConfig, Packed, SftConfig, TrainError, TrainIo, Tree, dpo,
+    DpoConfig, EvalStrategy, OptimConfig, Packed, Ranks, SftConfig, TrainError, TrainIo, Tree, dpo,
     dpo_evaluated, sft, sft_evaluated,
 };
 
@@ -74,7 +74,7 @@ fn run_dpo(dir: &Path, data: &Path, config: &DpoConfig) -> Result<(Engine, Vec<f
     let mut engine = random_engine(1, 2).unwrap();
     let metrics = Metrics::open(dir).unwrap();
     let interrupt = Interrupt::new();
-    let io = TrainIo { dir, metrics: &metrics, interrupt: &interrupt };
+    let io = TrainIo { dir, metrics: &metrics, interrupt: &interrupt, ranks: Ranks::alone() };
     dpo(&mut engine, &pairs(data), config, &io)?;
     let losses = metrics.lines().iter().map(|line| line["loss"].as_f64().unwrap()).collect();
     Ok((engine, losses))
@@ -198,7 +198,12 @@ fn options_of_the_adapter_are_carried_out() {
 
     let mut engine = random_engine(1, 2).unwrap();
     let metrics = Metrics::open(data.path()).unwrap();
-    let io = TrainIo { dir: data.path(), metrics: &metrics, interrupt: &Interrupt::new() };
+    let io = TrainIo {
+        dir: data.path(),
+        metrics: &metrics,
+        interrupt: &Interrupt::new(),
+        ranks: Ranks::alone(),
+    };
     let tied = LoraOptions {
         modules_to_save: Some(vec!["embed_tokens".to_owned()]),
         ..LoraOptions::default()
@@ -263,7 +268,12 @@ fn a_stopped_training_continues_to_the_same_bytes() {
             std::thread::sleep(std::time::Duration::from_millis(30));
             flag.set();
         });
-        let io = TrainIo { dir: dir.path(), metrics: &metrics, interrupt: &interrupt };
+        let io = TrainIo {
+            dir: dir.path(),
+            metrics: &metrics,
+            interrupt: &interrupt,
+            ranks: Ranks::alone(),
+        };
         let result = dpo(&mut stopped, &pairs(data.path()), &dpo_config(3, 1), &io);
         stopper.join().unwrap();
         assert!(matches!(result, Ok(_) | Err(TrainError::Interrupted)), "{result:?}");
@@ -296,7 +306,12 @@ fn sft_learns_its_targets() {
     let mut engine = random_engine(1, 2).unwrap();
     let metrics = Metrics::open(dir.path()).unwrap();
     let interrupt = Interrupt::new();
-    let io = TrainIo { dir: dir.path(), metrics: &metrics, interrupt: &interrupt };
+    let io = TrainIo {
+        dir: dir.path(),
+        metrics: &metrics,
+        interrupt: &interrupt,
+        ranks: Ranks::alone(),
+    };
     let config = SftConfig {
         optim: OptimConfig { max_steps: 30, learning_rate: 1e-2, ..optim(6, 1) },
         ..SftConfig::default()
@@ -317,7 +332,12 @@ fn a_loss_that_is_not_a_number_names_the_records() {
         .unwrap();
     weight.set(&nan).unwrap();
     let metrics = Metrics::open(dir.path()).unwrap();
-    let io = TrainIo { dir: dir.path(), metrics: &metrics, interrupt: &Interrupt::new() };
+    let io = TrainIo {
+        dir: dir.path(),
+        metrics: &metrics,
+        interrupt: &Interrupt::new(),
+        ranks: Ranks::alone(),
+    };
     let error =
         dpo(&mut engine, &pairs(data.path()), &dpo_config(2, 1), &io).unwrap_err().to_string();
     assert!(error.contains("step 1") && error.contains('p'), "{error}");
@@ -328,7 +348,12 @@ fn what_cannot_be_learnt_is_refused() {
     let (dir, data) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let mut engine = random_engine(1, 2).unwrap();
     let metrics = Metrics::open(dir.path()).unwrap();
-    let io = TrainIo { dir: dir.path(), metrics: &metrics, interrupt: &Interrupt::new() };
+    let io = TrainIo {
+        dir: dir.path(),
+        metrics: &metrics,
+        interrupt: &Interrupt::new(),
+        ranks: Ranks::alone(),
+    };
     let nothing = dpo(&mut engine, &[], &dpo_config(2, 1), &io).unwrap_err().to_string();
     assert!(nothing.contains("pairs"), "{nothing}");
     let bad = DpoConfig { lora_alpha: -1.0, ..dpo_config(2, 1) };
@@ -362,7 +387,7 @@ fn the_best_state_is_taken_and_patience_ends_a_training() {
     let run = |dir: &Path, interrupt: &Interrupt| {
         let mut engine = random_engine(1, 2).unwrap();
         let metrics = Metrics::open(dir).unwrap();
-        let io = TrainIo { dir, metrics: &metrics, interrupt };
+        let io = TrainIo { dir, metrics: &metrics, interrupt, ranks: Ranks::alone() };
         let summary = dpo_evaluated(&mut engine, held_out, held_out, &config, &io);
         (summary, engine.fingerprint(), metrics)
     };
@@ -406,7 +431,12 @@ fn the_best_state_is_taken_and_patience_ends_a_training() {
     engine.merge_adapter(&whole.path().join("adapter")).unwrap();
     let again = tempfile::tempdir().unwrap();
     let metrics = Metrics::open(again.path()).unwrap();
-    let io = TrainIo { dir: again.path(), metrics: &metrics, interrupt: &Interrupt::new() };
+    let io = TrainIo {
+        dir: again.path(),
+        metrics: &metrics,
+        interrupt: &Interrupt::new(),
+        ranks: Ranks::alone(),
+    };
     let examples = examples(data.path());
     let config =
         SftConfig { optim: OptimConfig { max_steps: 2, ..evaluated(0) }, ..SftConfig::default() };
@@ -426,7 +456,8 @@ fn a_damaged_record_is_named_and_the_run_goes_on() {
     let run = |dir: &Path, margin: f64| {
         let mut engine = random_engine(1, 2).unwrap();
         let metrics = Metrics::open(dir).unwrap();
-        let io = TrainIo { dir, metrics: &metrics, interrupt: &Interrupt::new() };
+        let io =
+            TrainIo { dir, metrics: &metrics, interrupt: &Interrupt::new(), ranks: Ranks::alone() };
         let mut pairs = pairs(data.path());
         pairs[3].margin = margin;
         dpo(&mut engine, &pairs, &config, &io).map(|_| engine.fingerprint())

@@ -15,7 +15,9 @@ use savi_schema::{
     Completion, Example, FinishReason, Generate, GenerateError, Message, Pair, PromptRecord,
     Request, Reward, Role, SCHEMA_VERSION, Verdict,
 };
-use savi_train::{DpoConfig, GrpoConfig, SftConfig, TrainIo, Tree, dpo, grpo_sampled_by, sft};
+use savi_train::{
+    DpoConfig, GrpoConfig, Ranks, SftConfig, TrainIo, Tree, dpo, grpo_sampled_by, sft,
+};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -243,7 +245,12 @@ fn replay(golden: &Golden, name: &str, more: &Value) -> Vec<Value> {
     let run = &golden.runs[name];
     let (mut engine, dir) = (golden.engine(), tempfile::tempdir().unwrap());
     let metrics = Metrics::open(dir.path()).unwrap();
-    let io = TrainIo { dir: dir.path(), metrics: &metrics, interrupt: &Interrupt::new() };
+    let io = TrainIo {
+        dir: dir.path(),
+        metrics: &metrics,
+        interrupt: &Interrupt::new(),
+        ranks: Ranks::alone(),
+    };
     let settings = settings(run, more);
     let own: SftConfig = serde_json::from_value(json!({
         "lora_r": settings["lora_r"], "lora_alpha": settings.get("lora_alpha").unwrap_or(&json!(1)),

@@ -171,6 +171,50 @@ impl PolicyMetrics {
         };
     }
 
+    /// The sums as plain numbers, for another process to [read](Self::from_numbers): a 1 before what is there, a 0
+    /// for what is not.
+    pub fn numbers(&self) -> Vec<f64> {
+        fn put<const N: usize>(numbers: &mut Vec<f64>, of: Option<[f64; N]>) {
+            numbers.push(f64::from(of.is_some()));
+            numbers.extend(of.into_iter().flatten());
+        }
+        let mut numbers = vec![self.tokens, self.ppo_kl, self.approx_kl];
+        for number in [self.ratio, self.clip_lower, self.kl, self.entropy] {
+            put(&mut numbers, number.map(|number| [number]));
+        }
+        put(&mut numbers, self.cispo.map(|(held, units)| [held, units]));
+        put(&mut numbers, self.clip.map(|c| [c.units, c.low, c.high, c.low_min, c.high_max]));
+        numbers
+    }
+
+    /// What [`numbers`](Self::numbers) gave; `None` where that is something else.
+    pub fn from_numbers(numbers: &[f64]) -> Option<Self> {
+        fn take<const N: usize>(rest: &mut &[f64]) -> Option<[f64; N]> {
+            let (taken, after) = rest.split_first_chunk()?;
+            *rest = after;
+            Some(*taken)
+        }
+        /// What may be there.
+        fn maybe<const N: usize>(rest: &mut &[f64]) -> Option<Option<[f64; N]>> {
+            let [there] = take(rest)?;
+            if there == 0.0 { Some(None) } else { take(rest).map(Some) }
+        }
+        let rest = &mut &*numbers;
+        let [tokens, ppo_kl, approx_kl] = take(rest)?;
+        let mut one = || Some(maybe(rest)?.map(|[number]| number));
+        let (ratio, clip_lower, kl, entropy) = (one()?, one()?, one()?, one()?);
+        let cispo = maybe(rest)?.map(|[held, units]| (held, units));
+        let clip = maybe(rest)?.map(|[units, low, high, low_min, high_max]| ClipCounts {
+            units,
+            low,
+            high,
+            low_min,
+            high_max,
+        });
+        let whole = Self { tokens, ppo_kl, approx_kl, ratio, clip, clip_lower, cispo, kl, entropy };
+        rest.is_empty().then_some(whole)
+    }
+
     /// The figures by name, those that apply: means over tokens, but `clip_ratio/*` of a ratio of
     /// whole completions over completions.
     ///
@@ -200,5 +244,30 @@ impl PolicyMetrics {
         rows.push(("policy/approxkl_avg", self.approx_kl / tokens));
         rows.push(("actor/ppo_kl", self.ppo_kl / tokens));
         rows
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_read_back() {
+        let counts = ClipCounts {
+            units: 4.0,
+            low: 1.0,
+            high: 2.0,
+            low_min: f64::INFINITY,
+            high_max: f64::NEG_INFINITY,
+        };
+        for metrics in [
+            PolicyMetrics { tokens: 3.0, ppo_kl: -0.5, ..PolicyMetrics::default() },
+            PolicyMetrics { ratio: Some(1.5), clip: Some(counts), ..PolicyMetrics::default() },
+            PolicyMetrics { cispo: Some((1.0, 2.0)), kl: Some(0.0), ..PolicyMetrics::default() },
+        ] {
+            let numbers = metrics.numbers();
+            assert_eq!(PolicyMetrics::from_numbers(&numbers[1..]), None);
+            assert_eq!(PolicyMetrics::from_numbers(&numbers), Some(metrics));
+        }
     }
 }

@@ -65,6 +65,17 @@ impl ValueMetrics {
         self.values += other.values;
     }
 
+    /// The sums as plain numbers, for another process to [read](Self::from_numbers).
+    pub fn numbers(&self) -> Vec<f64> {
+        vec![self.tokens, self.losses, self.clipped, self.values]
+    }
+
+    /// What [`numbers`](Self::numbers) gave; `None` where that is something else.
+    pub fn from_numbers(numbers: &[f64]) -> Option<Self> {
+        let &[tokens, losses, clipped, values] = numbers else { return None };
+        Some(Self { tokens, losses, clipped, values })
+    }
+
     /// The figures by the names of TRL's PPO and of verl, means over tokens: the loss without
     /// `vf_coef`, the share of tokens where the clipped error is the greater one, the value.
     pub fn named(&self) -> Vec<(&'static str, f64)> {

@@ -51,6 +51,35 @@ impl PreferenceMetrics {
         }
     }
 
+    /// The sums as plain numbers, for another process to [read](Self::from_numbers).
+    pub fn numbers(&self) -> Vec<f64> {
+        let sums = [
+            self.pairs,
+            self.rewards_chosen,
+            self.rewards_rejected,
+            self.accuracies,
+            self.logps_chosen,
+            self.logps_rejected,
+        ];
+        sums.into_iter().chain(self.nll).collect()
+    }
+
+    /// What [`numbers`](Self::numbers) gave; `None` where that is something else.
+    pub fn from_numbers(numbers: &[f64]) -> Option<Self> {
+        let (sums, nll) = numbers.split_first_chunk()?;
+        let &[pairs, rewards_chosen, rewards_rejected, accuracies, logps_chosen, logps_rejected] =
+            sums;
+        Some(Self {
+            pairs,
+            rewards_chosen,
+            rewards_rejected,
+            accuracies,
+            logps_chosen,
+            logps_rejected,
+            nll: nll.first().copied(),
+        })
+    }
+
     /// The figures by TRL's names, means over the pairs; `nll_loss` only where it is part of the
     /// loss. A pair counts as accurate when its chosen reward is the greater one.
     pub fn named(&self) -> Vec<(&'static str, f64)> {
@@ -101,6 +130,16 @@ impl RewardBaseline {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_are_read_back() {
+        for nll in [None, Some(0.25)] {
+            let metrics =
+                PreferenceMetrics { pairs: 2.0, accuracies: 1.0, nll, ..Default::default() };
+            assert_eq!(PreferenceMetrics::from_numbers(&metrics.numbers()), Some(metrics));
+        }
+        assert_eq!(PreferenceMetrics::from_numbers(&[1.0]), None);
+    }
 
     #[test]
     fn the_baseline_is_the_mean_of_all_rewards() {

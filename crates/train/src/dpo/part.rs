@@ -1,6 +1,5 @@
 //! A part of a step of preference training: its forward passes, its share of the loss, its gradients.
 
-use candle_core::backprop::GradStore;
 use candle_core::{D, DType, Device, Tensor};
 use savi_engine::Engine;
 use savi_nn::checkpoint::Tape;
@@ -12,6 +11,7 @@ use savi_objectives::{
 };
 use savi_schema::Pair;
 
+use crate::backward::Passed;
 use crate::{DpoConfig, Packed, TrainError, Tree};
 
 /// A pair's place in its step and among all pairs.
@@ -33,11 +33,10 @@ pub(super) struct Step<'a> {
 /// Log-probs of a pair's answers under the reference.
 pub(super) type Reference = [f64; 2];
 
-/// What a part adds to its step.
+/// What is told of a part of a step.
 pub(super) struct Outcome {
     pub(super) loss: f64,
     pub(super) tokens: usize,
-    pub(super) grads: GradStore,
     pub(super) metrics: PreferenceMetrics,
 }
 
@@ -187,7 +186,7 @@ fn numbers(of: &Tensor) -> Result<Vec<f64>, TrainError> {
     Ok(of.detach().to_dtype(DType::F64)?.to_vec1()?)
 }
 
-impl Step<'_> {
+impl<'a> Step<'a> {
     fn device(&self) -> &Device {
         self.engine.model().params().device()
     }
@@ -219,21 +218,24 @@ impl Step<'_> {
         Ok(policy.zip(reference).map(|((a, b), (c, d))| [a, b, c, d]).collect())
     }
 
-    /// A part's share of the loss and its gradients.
-    pub(super) fn learn(
+    /// A part's share of the loss.
+    pub(super) fn learn<'t>(
         &self,
         part: &[Place],
         whole: Option<&Whole>,
-    ) -> Result<Outcome, TrainError> {
+        tape: Tape<'t>,
+    ) -> Result<Passed<'t, Outcome>, TrainError>
+    where
+        'a: 't,
+    {
         let row = Row::new(self, part, self.device(), true)?;
-        let tape = self.config.optim.tape();
         let output = self.objective(part, whole, &row, Mode::TRAIN, &tape)?;
-        Ok(Outcome {
+        let told = Outcome {
             loss: f64::from(output.loss.to_scalar::<f32>()?),
             tokens: row.packed.ids.len(),
-            grads: tape.backward(&output.loss)?,
             metrics: output.metrics,
-        })
+        };
+        Ok(Passed { loss: Some((output.loss, tape)), told })
     }
 
     /// The loss of held-out pairs and their figures, without dropout and gradients.
@@ -244,14 +246,17 @@ impl Step<'_> {
     }
 
     /// A part's share of the loss.
-    fn objective<'b>(
-        &'b self,
+    fn objective<'t>(
+        &self,
         part: &[Place],
         whole: Option<&Whole>,
         row: &Row,
-        mode: Mode<'b>,
-        tape: &Tape<'b>,
-    ) -> Result<PreferenceOutput, TrainError> {
+        mode: Mode<'t>,
+        tape: &Tape<'t>,
+    ) -> Result<PreferenceOutput, TrainError>
+    where
+        'a: 't,
+    {
         let (engine, config) = (self.engine, self.config);
         let (states, tokens) = row.policy(engine, mode, tape)?;
         let policy = row.sums(&tokens)?;

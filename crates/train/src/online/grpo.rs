@@ -8,8 +8,8 @@ use candle_core::Tensor;
 use candle_core::backprop::GradStore;
 use savi_engine::Engine;
 use savi_nn::Weight;
+use savi_nn::checkpoint::Tape;
 use savi_nn::layers::Mode;
-use savi_nn::optim::add_gradients;
 use savi_objectives::policy::{
     Advantages, PolicyLoss, PolicyMetrics, PolicyTokens, Totals, policy_loss,
 };
@@ -20,7 +20,8 @@ use super::figures::figures;
 use super::pass::Pass;
 use super::rollout::{Group, Rollout};
 use super::{GrpoConfig, Objective, Rewards, Session, Settings, check, train};
-use crate::steps::{StepOutput, in_parts, part_size};
+use crate::backward::Passed;
+use crate::steps::{StepOutput, part_size};
 use crate::{TrainError, TrainIo, TrainSummary};
 
 /// Trains the engine's model on what `rewards`, each under its name, say of its completions. With an adapter the
@@ -90,11 +91,10 @@ pub(super) struct GroupRelative<'a> {
     pub(super) config: &'a GrpoConfig,
 }
 
-/// What a micro-batch gives.
+/// What is told of a micro-batch.
 struct Part {
     loss: f64,
     tokens: usize,
-    grads: GradStore,
     metrics: Option<PolicyMetrics>,
     /// Sum and maximum of how far the trainer's log-probs are from the sampler's.
     apart: (f64, f64),
@@ -124,40 +124,51 @@ impl Objective for GroupRelative<'_> {
         control: &mut Control,
     ) -> Result<StepOutput, TrainError> {
         let (params, optim) = (engine.model().params(), &self.config.optim);
-        let size = (optim.per_device_train_batch_size / self.config.num_generations).max(1);
+        let ranks = session.backward.ranks();
+        let size = optim.per_device_train_batch_size / self.config.num_generations;
+        let size = size.div_ceil(ranks.size()).max(1);
+        let parts_of =
+            |rank| ranks.share_of(rank, groups.len()).len().div_ceil(part_size(params, size));
+        let own = &groups[ranks.share(groups.len())];
         let completions = || groups.iter().map(|group| group.completions.len() as f64);
         let totals = Totals {
             tokens: groups.iter().flat_map(|group| group.weights()).sum(),
             completions: completions().sum(),
-            micro_batches: groups.len().div_ceil(part_size(params, size)) as f64,
+            micro_batches: (0..ranks.size()).map(parts_of).sum::<usize>() as f64,
         };
         let mut output = StepOutput {
             grads: GradStore::default(),
             loss: 0.0,
             tokens: 0,
             figures: figures(session, groups)?,
-            ids: groups.iter().map(|group| session.prompts[group.prompt].id.clone()).collect(),
+            ids: own.iter().map(|group| session.prompts[group.prompt].id.clone()).collect(),
         };
         if totals.tokens == 0.0 {
             return Ok(output);
         }
         let entropy_coef = self.config.entropy_coefficient(control);
-        let parts = in_parts(params, groups, size, |part| {
-            self.learn_part(engine, session, part, &totals, (step, entropy_coef))
+        let (grads, parts) = session.backward.learn(params, optim, (own, size), |part, tape| {
+            self.learn_part(engine, session, part, &totals, (step, entropy_coef, tape))
         })?;
+        output.grads = grads;
         let mut metrics: Option<PolicyMetrics> = None;
         let (mut apart, mut most) = (0.0, 0f64);
-        for part in parts {
+        for part in &parts {
             output.loss += part.loss;
             output.tokens += part.tokens;
-            add_gradients(&mut output.grads, part.grads)?;
             apart += part.apart.0;
             most = most.max(part.apart.1);
-            match (&mut metrics, part.metrics) {
-                (Some(sum), Some(more)) => sum.merge(&more),
-                (none, more) => *none = none.take().or(more),
+        }
+        let own = parts.iter().filter_map(|part| Some(part.metrics.as_ref()?.numbers()));
+        for part in ranks.rows(own, PolicyMetrics::from_numbers)? {
+            match &mut metrics {
+                Some(sum) => sum.merge(&part),
+                none => *none = Some(part),
             }
         }
+        let all = ranks.numbers(&[apart, most])?;
+        let apart: f64 = all.iter().map(|rank| rank[0]).sum();
+        let most = all.iter().map(|rank| rank[1]).fold(0.0, f64::max);
         let named = metrics.map(|metrics| metrics.named()).unwrap_or_default();
         if self.config.has_entropy_bonus()
             && let Some((_, entropy)) = named.iter().find(|(name, _)| *name == "entropy")
@@ -178,21 +189,20 @@ impl Objective for GroupRelative<'_> {
 }
 
 impl GroupRelative<'_> {
-    fn learn_part(
+    fn learn_part<'t>(
         &self,
-        engine: &Engine,
+        engine: &'t Engine,
         session: &Session<'_>,
         part: &[&Group],
         totals: &Totals,
-        (step, entropy_coef): (u64, f64),
-    ) -> Result<Part, TrainError> {
+        (step, entropy_coef, tape): (u64, f64, Tape<'t>),
+    ) -> Result<Passed<'t, Part>, TrainError> {
         if !part.iter().any(|group| group.counts.contains(&true)) {
-            let (grads, apart) = (GradStore::default(), (0.0, 0.0));
-            return Ok(Part { loss: 0.0, tokens: 0, grads, metrics: None, apart });
+            let told = Part { loss: 0.0, tokens: 0, metrics: None, apart: (0.0, 0.0) };
+            return Ok(Passed { loss: None, told });
         }
         let config = self.config;
         let pass = Pass::pack(engine, session, part)?.with_dropout(session, step)?;
-        let tape = config.optim.tape();
         let states = pass.states(engine, Mode::TRAIN, &tape)?;
         let logps = pass.logps(engine, session, &states, Mode::TRAIN)?;
         let loss = PolicyLoss { entropy_coef, ..config.loss()? };
@@ -234,12 +244,12 @@ impl GroupRelative<'_> {
             totals,
             &loss,
         )?;
-        Ok(Part {
+        let told = Part {
             loss: f64::from(output.loss.to_scalar::<f32>()?),
             tokens: pass.packed.ids.len(),
             apart: pass.apart(&logps)?,
-            grads: tape.backward(&output.loss)?,
             metrics: Some(output.metrics),
-        })
+        };
+        Ok(Passed { loss: Some((output.loss, tape)), told })
     }
 }

@@ -17,7 +17,6 @@ use savi_engine::Engine;
 use savi_nn::Weight;
 use savi_nn::checkpoint::Tape;
 use savi_nn::layers::Mode;
-use savi_nn::optim::add_gradients;
 use savi_objectives::policy::{
     Advantages, Gae, PolicyMetrics, PolicyTokens, RewardTable, Totals, Trajectory, ValueMetrics,
     ValueTokens, explained_variance, gae, kl_in_reward, policy_loss, value_loss, whiten,
@@ -30,6 +29,7 @@ use super::pass::Pass;
 use super::rollout::{Group, Rollout, TokenEstimates};
 use super::value_head::ValueHead;
 use super::{Objective, PpoConfig, Rewards, Session, Settings, check, train};
+use crate::backward::Passed;
 use crate::steps::{Figures, StepOutput, in_parts, part_size};
 use crate::{TrainError, TrainIo, TrainSummary};
 
@@ -76,11 +76,10 @@ pub(super) struct ActorCritic<'a> {
     head: ValueHead,
 }
 
-/// What a micro-batch gives.
+/// What is told of a micro-batch.
 struct Part {
     loss: f64,
     tokens: usize,
-    grads: GradStore,
     policy: PolicyMetrics,
     value: ValueMetrics,
 }
@@ -104,7 +103,7 @@ impl Objective for ActorCritic<'_> {
         control: &mut Control,
     ) -> Result<(), TrainError> {
         let config = self.config;
-        let looked = self.look(engine, session, &rollout.groups.iter().collect::<Vec<_>>())?;
+        let looked = self.look(engine, session, &rollout.groups)?;
         let scores = scores(session, &rollout.groups)?;
         for (group, score) in rollout.groups.iter_mut().zip(&scores) {
             // What no reward has judged teaches nothing.
@@ -182,37 +181,47 @@ impl Objective for ActorCritic<'_> {
         let (params, optim) = (engine.model().params(), &self.config.optim);
         let counted: Vec<&Group> =
             groups.iter().copied().filter(|group| group.counts.contains(&true)).collect();
-        let size = optim.per_device_train_batch_size;
+        let ranks = session.backward.ranks();
+        let size = optim.per_device_train_batch_size.div_ceil(ranks.size());
+        let parts_of =
+            |rank| ranks.share_of(rank, counted.len()).len().div_ceil(part_size(params, size));
+        let own = &counted[ranks.share(counted.len())];
         let totals = Totals {
             tokens: counted.iter().flat_map(|group| group.weights()).sum(),
             completions: counted.len() as f64,
-            micro_batches: counted.len().div_ceil(part_size(params, size)) as f64,
+            micro_batches: (0..ranks.size()).map(parts_of).sum::<usize>() as f64,
         };
         let mut output = StepOutput {
             grads: GradStore::default(),
             loss: 0.0,
             tokens: 0,
             figures: figures(session, groups)?,
-            ids: groups.iter().map(|group| session.prompts[group.prompt].id.clone()).collect(),
+            ids: own.iter().map(|group| session.prompts[group.prompt].id.clone()).collect(),
         };
         output.figures.extend(self.objective(session, groups)?);
         if totals.tokens == 0.0 {
             return Ok(output);
         }
-        let parts = in_parts(params, &counted, size, |part| {
-            self.learn_part(engine, session, part, &totals, step)
+        let (grads, parts) = session.backward.learn(params, optim, (own, size), |part, tape| {
+            self.learn_part(engine, session, part, &totals, (step, tape))
         })?;
-        let mut sums: Option<(PolicyMetrics, ValueMetrics)> = None;
-        for part in parts {
+        output.grads = grads;
+        for part in &parts {
             output.loss += part.loss;
             output.tokens += part.tokens;
-            add_gradients(&mut output.grads, part.grads)?;
+        }
+        let policies = parts.iter().map(|part| part.policy.numbers());
+        let values = parts.iter().map(|part| part.value.numbers());
+        let policies = ranks.rows(policies, PolicyMetrics::from_numbers)?;
+        let values = ranks.rows(values, ValueMetrics::from_numbers)?;
+        let mut sums: Option<(PolicyMetrics, ValueMetrics)> = None;
+        for part in policies.into_iter().zip(values) {
             match &mut sums {
                 Some((policy, value)) => {
-                    policy.merge(&part.policy);
-                    value.merge(&part.value);
+                    policy.merge(&part.0);
+                    value.merge(&part.1);
                 }
-                none => *none = Some((part.policy, part.value)),
+                none => *none = Some(part),
             }
         }
         let (policy, value) = sums.unwrap_or_default();
@@ -222,10 +231,10 @@ impl Objective for ActorCritic<'_> {
             name => (name, figure),
         });
         let named = named.filter(|(name, _)| !name.starts_with("clip_ratio")).chain(value.named());
-        let coefficient = self.config.vf_coef;
+        let (coefficient, [loss]) = (self.config.vf_coef, ranks.totals([output.loss])?);
         for (name, figure) in named {
             if name == "loss/value_avg" {
-                let policy = output.loss - coefficient * figure;
+                let policy = loss - coefficient * figure;
                 output.figures.push(("loss/policy_avg".into(), policy));
             }
             output.figures.push((name.into(), figure));
@@ -242,15 +251,18 @@ impl<'a> ActorCritic<'a> {
         Ok(Self { config, head: ValueHead::new(width, config.optim.seed, device)? })
     }
 
-    /// Values and the reference's log-probs of all tokens.
+    /// Values and the reference's log-probs of all tokens, each rank having looked at its share.
     fn look(
         &self,
         engine: &Engine,
         session: &Session<'_>,
-        groups: &[&Group],
+        groups: &[Group],
     ) -> Result<Looked, TrainError> {
         let (params, optim) = (engine.model().params(), &self.config.optim);
-        let parts = in_parts(params, groups, optim.per_device_train_batch_size, |part| {
+        let ranks = session.backward.ranks();
+        let own: Vec<&Group> = groups[ranks.share(groups.len())].iter().collect();
+        let size = optim.per_device_train_batch_size.div_ceil(ranks.size());
+        let parts = in_parts(params, &own, size, |part| {
             let pass = Pass::pack(engine, session, part)?;
             let states = pass.states(engine, Mode::INFER, &Tape::default())?;
             let values = self.head.values(&states, false)?.to_vec1::<f32>()?;
@@ -261,12 +273,11 @@ impl<'a> ActorCritic<'a> {
             };
             Ok(Looked { values, reference })
         })?;
-        let mut all = Looked { values: Vec::new(), reference: Vec::new() };
-        for part in parts {
-            all.values.extend(part.values);
-            all.reference.extend(part.reference);
-        }
-        Ok(all)
+        let all = |of: fn(&Looked) -> &Vec<f32>| -> Result<Vec<f32>, TrainError> {
+            let own: Vec<f64> = parts.iter().flat_map(of).map(|&x| f64::from(x)).collect();
+            Ok(ranks.numbers(&own)?.into_iter().flatten().map(|x| x as f32).collect())
+        };
+        Ok(Looked { values: all(|part| &part.values)?, reference: all(|part| &part.reference)? })
     }
 
     /// Figures of what was drawn, under the names of TRL's PPO: means over completions.
@@ -307,17 +318,16 @@ impl<'a> ActorCritic<'a> {
         Ok(figures)
     }
 
-    fn learn_part(
+    fn learn_part<'t>(
         &self,
-        engine: &Engine,
+        engine: &'t Engine,
         session: &Session<'_>,
         part: &[&Group],
         totals: &Totals,
-        step: u64,
-    ) -> Result<Part, TrainError> {
+        (step, tape): (u64, Tape<'t>),
+    ) -> Result<Passed<'t, Part>, TrainError> {
         let config = self.config;
         let pass = Pass::pack(engine, session, part)?.with_dropout(session, step)?;
-        let tape = config.optim.tape();
         let states = pass.states(engine, Mode::TRAIN, &tape)?;
         let logps = pass.logps(engine, session, &states, Mode::TRAIN)?;
         let values = self.head.values(&states, true)?;
@@ -361,13 +371,13 @@ impl<'a> ActorCritic<'a> {
             &config.value_loss(),
         )?;
         let loss = (policy.loss + value.loss)?;
-        Ok(Part {
+        let told = Part {
             loss: f64::from(loss.to_scalar::<f32>()?),
             tokens: pass.packed.ids.len(),
-            grads: tape.backward(&loss)?,
             policy: policy.metrics,
             value: value.metrics,
-        })
+        };
+        Ok(Passed { loss: Some((loss, tape)), told })
     }
 }
 

@@ -56,14 +56,27 @@ pub(super) struct Rollout {
 }
 
 impl Rollout {
-    /// Samples and judges completions of these prompts with the weights as they are. Draws of another `generation`
-    /// have other chances.
+    /// Samples and judges completions of these prompts with the weights as they are, each rank those of its share. Draws
+    /// of another `generation` have other chances.
     pub(super) fn draw(
         engine: &Engine,
         session: &Session<'_>,
         chosen: &[usize],
         generation: u64,
     ) -> Result<Self, TrainError> {
+        let ranks = session.backward.ranks();
+        let own = ranks.agree(Self::draw_own(engine, session, chosen, generation))?;
+        let groups = ranks.gather(own)?.into_iter().flatten().collect();
+        Ok(Self { generation, groups, figures: Vec::new() })
+    }
+
+    fn draw_own(
+        engine: &Engine,
+        session: &Session<'_>,
+        chosen: &[usize],
+        generation: u64,
+    ) -> Result<Vec<Group>, TrainError> {
+        let own = session.backward.ranks().share(chosen.len());
         let settings = &session.settings;
         let seed = rand::Rng::random(&mut savi_nn::rng::stream(
             settings.optim.seed,
@@ -72,6 +85,8 @@ impl Rollout {
         let requests: Vec<Request> = chosen
             .iter()
             .enumerate()
+            .take(own.end)
+            .skip(own.start)
             .map(|(at, &prompt)| Request {
                 // A prompt may come twice where an epoch ends: its completions have streams of their own.
                 id: format!("{}#{at}", session.prompts[prompt].id),
@@ -90,7 +105,7 @@ impl Rollout {
             return Err(TrainError::Record { id: requests[0].id.clone(), reason: reason.into() });
         }
         let mut groups: Vec<Group> = Vec::with_capacity(chosen.len());
-        for (&prompt, completions) in chosen.iter().zip(drawn) {
+        for (&prompt, completions) in chosen[own].iter().zip(drawn) {
             let rewards = judged(session, &session.prompts[prompt], &completions)?;
             let cut = |c: &Completion| c.finish_reason == FinishReason::Length;
             let counts = completions.iter().map(|c| !(settings.masks_truncated && cut(c)));
@@ -106,39 +121,8 @@ impl Rollout {
                 estimates: None,
             });
         }
-        let mut rollout = Self { generation, groups, figures: Vec::new() };
-        rollout.note_logps(engine, session)?;
-        Ok(rollout)
-    }
-
-    /// Log-probs of the drawn tokens at the temperature of sampling, over all tokens: cuts (`top_p` and its kin) are no
-    /// part of the policy. Most often the engine has them; with both a temperature and cuts, and of what another
-    /// sampler drew, they are computed again.
-    fn note_logps(&mut self, engine: &Engine, session: &Session<'_>) -> Result<(), TrainError> {
-        let sampling = &session.settings.sampling;
-        let at_one = sampling.temperature == 1.0;
-        if session.settings.sampler.is_none() && (at_one || !cuts(sampling)) {
-            for group in &mut self.groups {
-                let of = |c: &Completion| {
-                    if at_one { c.logps.clone() } else { c.sampling_logps.clone() }
-                };
-                group.old_logps = group.completions.iter().flat_map(of).collect();
-            }
-            return Ok(());
-        }
-        let groups: Vec<&Group> = self.groups.iter().collect();
-        let size = session.settings.optim.per_device_train_batch_size;
-        let size = (size / session.settings.num_generations).max(1);
-        let parts = in_parts(engine.model().params(), &groups, size, |part| {
-            let pass = Pass::pack(engine, session, part)?;
-            Ok(pass.look(engine, session)?.to_vec1::<f32>()?)
-        })?;
-        let mut logps = parts.into_iter().flatten();
-        for group in &mut self.groups {
-            group.old_logps = logps.by_ref().take(group.tokens()).collect();
-            group.old_are_sampled = false;
-        }
-        Ok(())
+        note_logps(&mut groups, engine, session)?;
+        Ok(groups)
     }
 
     /// Rewards of all completions, row by row.
@@ -148,6 +132,36 @@ impl Rollout {
             .flat_map(|group: &&'a Group| group.rewards.iter().flatten().copied())
             .collect()
     }
+}
+
+/// Log-probs of the drawn tokens at the temperature of sampling, over all tokens: cuts (`top_p` and its kin) are no
+/// part of the policy. Most often the engine has them; with both a temperature and cuts, and of what another sampler
+/// drew, they are computed again.
+fn note_logps(all: &mut [Group], engine: &Engine, session: &Session<'_>) -> Result<(), TrainError> {
+    let sampling = &session.settings.sampling;
+    let at_one = sampling.temperature == 1.0;
+    if session.settings.sampler.is_none() && (at_one || !cuts(sampling)) {
+        for group in all {
+            let of = |c: &Completion| {
+                if at_one { c.logps.clone() } else { c.sampling_logps.clone() }
+            };
+            group.old_logps = group.completions.iter().flat_map(of).collect();
+        }
+        return Ok(());
+    }
+    let groups: Vec<&Group> = all.iter().collect();
+    let size = session.settings.optim.per_device_train_batch_size;
+    let size = (size / session.settings.num_generations).max(1);
+    let parts = in_parts(engine.model().params(), &groups, size, |part| {
+        let pass = Pass::pack(engine, session, part)?;
+        Ok(pass.look(engine, session)?.to_vec1::<f32>()?)
+    })?;
+    let mut logps = parts.into_iter().flatten();
+    for group in all {
+        group.old_logps = logps.by_ref().take(group.tokens()).collect();
+        group.old_are_sampled = false;
+    }
+    Ok(())
 }
 
 /// Whether tokens are left out before the draw.

@@ -46,8 +46,13 @@ fn check_gradients(
     weights: &[Arc<Weight>],
 ) {
     let (prompts, reward) = (prompts(), [("even".to_owned(), &Even as &(dyn Reward + Sync))]);
-    let session =
-        Session { prompts: &prompts, rewards: &reward, reward_weights: vec![1.0], settings };
+    let session = Session {
+        prompts: &prompts,
+        rewards: &reward,
+        reward_weights: vec![1.0],
+        settings,
+        backward: Backward::new(crate::Ranks::alone(), weights),
+    };
     let mut rollout = Rollout::draw(engine, &session, &[0, 1, 2, 3], 0).unwrap();
     let mut control = Control::default();
     objective.credit(engine, &session, &mut rollout, &mut control).unwrap();

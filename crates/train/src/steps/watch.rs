@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
-use candle_core::Device;
+use candle_core::{DType, Device};
 use savi_nn::device::memory_used;
 use savi_nn::optim::global_norm;
 use savi_run::{TrainerState, peak_memory};
@@ -26,6 +26,44 @@ impl Training<'_> {
         };
         let value = format!("{asked:?}").to_lowercase();
         Err(TrainError::Setting { key: "eval_strategy", value, reason })
+    }
+
+    /// Refuses ranks that have been given something else, or elsewhere.
+    pub(super) fn check_ranks(&self, state: &TrainerState) -> Result<(), TrainError> {
+        let ranks = self.io.ranks;
+        if ranks.is_alone() {
+            return Ok(());
+        }
+        if !self.device.is_cpu() {
+            return Err(TrainError::Ranks(format!(
+                "{ranks:?} computes on a GPU: gradients go from rank to rank on the CPU alone for now"
+            )));
+        }
+        let told = |what: &dyn std::fmt::Debug| format!("{what:?}");
+        ranks.check_same("another trainer or other settings", &told(&(self.label, self.config)))?;
+        ranks
+            .check_same("another number of steps or records", &told(&(self.total, self.records)))?;
+        ranks.check_same("another last checkpoint", &told(&state.global_step))?;
+        let weights: Vec<_> = self.weights.iter().map(|w| (w.name(), w.elements())).collect();
+        ranks.check_same("other weights to train", &told(&weights))?;
+        self.check_weights("another model")
+    }
+
+    /// Refuses ranks whose weights have come apart: sums of gradients are the same, what CPUs of several types make
+    /// of them may not be.
+    pub(super) fn check_weights(&self, what: &str) -> Result<(), TrainError> {
+        let ranks = self.io.ranks;
+        if ranks.is_alone() {
+            return Ok(());
+        }
+        let mut hash = 0u64;
+        for weight in self.weights {
+            let values = weight.tensor(false).flatten_all()?.to_dtype(DType::F32)?;
+            for value in values.to_vec1::<f32>()? {
+                hash = (hash ^ u64::from(value.to_bits())).wrapping_mul(0x0000_0100_0000_01b3);
+            }
+        }
+        ranks.check_same(what, &hash.to_string())
     }
 
     /// Says what is trained in the words of Hugging Face's trainer.
@@ -148,7 +186,9 @@ impl Training<'_> {
                 }
             }
         }
-        let ids = if found.is_empty() { ids.to_vec() } else { found };
+        let ranks = self.io.ranks;
+        let (ids, found) = (ranks.gather(ids.to_vec())?.concat(), ranks.gather(found)?.concat());
+        let ids = if found.is_empty() { ids } else { found };
         Ok(TrainError::NotFinite { step: at + 1, what, ids })
     }
 }
