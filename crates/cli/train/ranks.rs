@@ -42,11 +42,11 @@ fn start() -> anyhow::Result<Option<Ranks>> {
 
 #[cfg(not(feature = "mpi"))]
 fn start() -> anyhow::Result<Option<Ranks>> {
-    let several = |name: &&str| {
+    let started = ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE"].into_iter().find(|name| {
         let value = std::env::var(name).unwrap_or_default();
         value.parse().is_ok_and(|ranks: u64| ranks > 1)
-    };
-    match ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE"].iter().find(several) {
+    });
+    match started {
         Some(name) => {
             let message = format!(
                 "{name} says that several ranks were started, and this program trains as one: \
