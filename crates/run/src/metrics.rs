@@ -28,7 +28,9 @@ pub struct Metrics {
 
 /// Hears every line as it is logged.
 #[derive(Clone)]
-struct Listener(Arc<dyn Fn(&Map<String, Value>) + Send + Sync>);
+struct Listener(Arc<Hear>);
+
+type Hear = dyn Fn(&Map<String, Value>) + Send + Sync;
 
 impl fmt::Debug for Listener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

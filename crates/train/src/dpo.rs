@@ -72,7 +72,7 @@ pub fn dpo_evaluated(
     let weights = params.trainable();
     let device = params.device().clone();
     let precomputed = match config.precompute_ref_log_probs && config.reads_reference() {
-        true => Some(reference::log_probs(engine, pairs, &trees, config, io)?),
+        true => Some(reference::log_probs(engine, pairs, trees, config, io)?),
         false => None,
     };
     if lora.is_none() && config.reads_reference() && (precomputed.is_none() || !held_out.is_empty())
@@ -97,18 +97,8 @@ pub fn dpo_evaluated(
     let engine_now = &*engine;
     let precomputed = precomputed.as_deref();
     let step_of = |chosen: &[Place], mean: f64, step: u64| {
-        let totals = totals(&trees, chosen);
-        let settings = config.preference(mean);
-        Step {
-            engine: engine_now,
-            pairs,
-            trees: &trees,
-            config,
-            settings,
-            totals,
-            step,
-            precomputed,
-        }
+        let (totals, settings) = (totals(trees, chosen), config.preference(mean));
+        Step { engine: engine_now, pairs, trees, config, settings, totals, step, precomputed }
     };
     let mut order_again = order();
     let mut alone = |step: u64, place: usize| {

@@ -385,7 +385,8 @@ fn an_evaluation_sees_the_reference_that_has_moved() {
     });
     let (config, dir) = (config(&more, 3), tempfile::tempdir().unwrap());
     let metrics = Metrics::open(dir.path()).unwrap();
-    let io = TrainIo { dir: dir.path(), metrics: &metrics, interrupt: &Interrupt::new() };
+    let (interrupt, ranks) = (&Interrupt::new(), Ranks::alone());
+    let io = TrainIo { dir: dir.path(), metrics: &metrics, interrupt, ranks };
     dpo_evaluated(&mut random_engine(1, 2).unwrap(), &pairs(), &pairs(), &config, &io).unwrap();
     let lines = metrics.lines();
     let told = |name: &str| -> Vec<bool> {
