@@ -27,6 +27,7 @@ DPO = {"trainer": "dpo", "prompt": 1024, "answer": 64, "cached": False, "lora_r"
 # `micro`: rows of a pass of TRL's, which takes no longer by two than by eight, and less memory.
 GRPO = {"trainer": "grpo", "prompt": 512, "answer": 64, "branches": 8, "lora_r": 0, "learning_rate": 1e-6, "micro": 2}
 CACHED, COMPACT = {"cached": True}, {"compact": True}
+AGAIN = {"checkpointing": True}
 SHORT, LONG = {"rows": 2, "tokens": 256}, {"rows": 8, "tokens": 256}
 
 # Name, what is trained on both sides, what is different on ours, the peer, and what is different on its side. One peer at
@@ -44,6 +45,8 @@ ROWS = [
     ("sft-6x256", {**SFT, **LONG}, {}, "torch", {}),
     ("sft-smollm2", {**SFT, **SHORT}, {}, "torch", {}),
     ("lora-smollm2", {**SFT, **SHORT, "lora_r": 8}, {}, "torch", {}),
+    ("sft-checkpointing-smollm2", {**SFT, **SHORT, **AGAIN}, {}, "torch", {}),
+    ("lora-checkpointing-smollm2", {**SFT, **SHORT, **AGAIN, "lora_r": 8}, {}, "torch", {}),
     *((f"{name}-{model}", *row) for model in ("6x256", "smollm2") for name, *row in TRL),
 ]
 
@@ -109,9 +112,10 @@ def main():
             failed = True
             print(f"  APART: {fault}")
         sys.stdout.flush()
-    full, adapter = (medians.get((name, "savi")) for name in ("sft-smollm2", "lora-smollm2"))
-    if full and adapter:
-        ratios.append(("lora-full", adapter / full))
+    for way in ("", "-checkpointing"):
+        full, adapter = (medians.get((f"{name}{way}-smollm2", "savi")) for name in ("sft", "lora"))
+        if full and adapter:
+            ratios.append((f"lora-full{way}", adapter / full))
     print()
     for name, ratio in ratios:
         print(f"ratio {name} {ratio:.3f}")

@@ -49,6 +49,8 @@ def sft(model, path, folder, data, row):
         from peft import get_peft_model
 
         model = get_peft_model(model, lora(row))
+    if row.get("checkpointing"):
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     model.train()
     ids = torch.tensor([one["ids"] for one in data["rows"]])
     labels = ids.clone()
@@ -65,7 +67,8 @@ def sft(model, path, folder, data, row):
         optimizer.zero_grad(set_to_none=True)
         return {"loss": loss.item()}
 
-    return step, f"PyTorch {torch.__version__}, sdpa, fused AdamW"
+    again = ", layers run again" if row.get("checkpointing") else ""
+    return step, f"PyTorch {torch.__version__}, sdpa, fused AdamW{again}"
 
 
 def settings(folder, row):

@@ -49,6 +49,8 @@ struct Row {
     trainer: Trainer,
     lora_r: usize,
     learning_rate: f64,
+    #[serde(default)]
+    checkpointing: bool,
 }
 
 #[derive(Deserialize)]
@@ -203,6 +205,7 @@ fn main() -> anyhow::Result<()> {
         per_device_train_batch_size: records,
         max_steps: ENDLESS,
         save_steps: ENDLESS,
+        gradient_checkpointing: row.checkpointing,
         ..OptimConfig::default()
     };
     let lora_r = row.lora_r;

@@ -28,8 +28,13 @@ const NORM: f64 = 1e-3;
 
 #[derive(Deserialize)]
 struct Golden {
+    /// The model's config and chat template, where it has no file of its own.
+    #[serde(default)]
     config: Value,
+    #[serde(default)]
     template: String,
+    #[serde(skip)]
+    model: Option<PathBuf>,
     sft: Vec<Row>,
     dpo: Vec<Row>,
     grpo: Vec<Asked>,
@@ -71,10 +76,19 @@ fn golden(file: &str) -> PathBuf {
 
 impl Golden {
     fn read() -> Self {
-        serde_json::from_slice(&std::fs::read(golden("runs.json")).unwrap()).unwrap()
+        Self::of("runs.json", None)
+    }
+
+    fn of(file: &str, model: Option<PathBuf>) -> Self {
+        let read: Self = serde_json::from_slice(&std::fs::read(golden(file)).unwrap()).unwrap();
+        Self { model, ..read }
     }
 
     fn engine(&self) -> Engine {
+        if let Some(path) = &self.model {
+            let options = EngineOptions { device: "cpu".into(), ..EngineOptions::default() };
+            return Engine::load(path.to_str().unwrap(), &options).unwrap();
+        }
         let tokenizer = std::fs::read(golden("tokenizer.json")).unwrap();
         let text = TextFiles::chatml(tokenizer, self.template.as_str());
         let weights = Weights::Checkpoint(Box::new(Drawn));
@@ -328,7 +342,10 @@ impl Golden {
 
 #[test]
 fn tokens_are_those_of_trl() {
-    let golden = Golden::read();
+    tokens_are_the_same(&Golden::read());
+}
+
+fn tokens_are_the_same(golden: &Golden) {
     let engine = golden.engine();
     for (pair, row) in golden.pairs().iter().zip(&golden.dpo) {
         let turns =
@@ -384,4 +401,19 @@ fn ways_of_making_a_step_follow_trl_as_well() {
             assert_eq!((&a["loss"], &a["grad_norm"]), (&b["loss"], &b["grad_norm"]), "{name}");
         }
     }
+}
+
+/// The same on SmolLM2-135M-Instruct, all weights and LoRA. Its file is not here: opt in with the path of
+/// `SmolLM2-135M-Instruct.Q4_1.gguf`, and with optimised code.
+///
+/// ```sh
+/// SAVI_SMOLLM2_GGUF=FILE cargo test --release --locked --workspace --test trajectories -- --ignored smollm2
+/// ```
+#[test]
+#[ignore = "needs SAVI_SMOLLM2_GGUF and some minutes"]
+fn smollm2_follows_trl() {
+    let path = std::env::var_os("SAVI_SMOLLM2_GGUF").expect("SAVI_SMOLLM2_GGUF names the file");
+    let golden = Golden::of("smollm2.json", Some(path.into()));
+    tokens_are_the_same(&golden);
+    follow(&golden, golden.runs_of(&["sft", "dpo", "grpo"]), &json!({}));
 }

@@ -209,7 +209,7 @@ def completions(row: int, count: int, text: PreTrainedTokenizerFast) -> list[lis
     return made
 
 
-def run(name: str, settings: dict, data: dict, text: PreTrainedTokenizerFast) -> dict:
+def run(name: str, settings: dict, data: dict, text: PreTrainedTokenizerFast, model=model, chat=chat) -> dict:
     settings = copy.deepcopy(settings)
     trainer = settings.pop("trainer")
     lora = {key: settings.pop(key) for key in LORA if key in settings}
