@@ -5,7 +5,7 @@ use std::sync::Arc;
 use candle_core::{Result, Tensor};
 use savi_nn::Params;
 use savi_nn::layers::{Linear, Mode};
-use savi_nn::ops::{swiglu, swiglu_owned};
+use savi_nn::ops::{gated_linear, swiglu, swiglu_owned};
 
 use super::{Activation, DecoderConfig, Projections};
 
@@ -38,6 +38,12 @@ impl GateUp {
         let silu = config.activation == Activation::Silu;
         match self {
             Self::Separate { gate, up } => {
+                if silu
+                    && mode.train
+                    && let (Some(gate), Some(up)) = (gate.alone(mode)?, up.alone(mode)?)
+                {
+                    return gated_linear(x, &gate, &up);
+                }
                 let (gate, up) = (gate.forward(x, mode)?, up.forward(x, mode)?);
                 if silu { swiglu_owned(gate, &up) } else { config.activation.forward(&gate)? * up }
             }

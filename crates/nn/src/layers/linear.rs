@@ -44,6 +44,13 @@ impl Linear {
         Ok(y)
     }
 
+    /// Its weight, where the layer is a product with it and nothing else.
+    pub fn alone(&self, mode: Mode) -> Result<Option<Tensor>> {
+        let applied = self.weight.switch().applied().filter(|_| mode.adapter);
+        let adapted = applied.and_then(|id| self.lora(id)).is_some();
+        if self.bias.is_some() || adapted { Ok(None) } else { self.weight.value(mode).map(Some) }
+    }
+
     fn lora(&self, adapter: usize) -> Option<Lora> {
         self.loras.read().unwrap_or_else(PoisonError::into_inner).get(&adapter).cloned()
     }

@@ -10,7 +10,8 @@ use crate::host::{
 };
 use crate::simd::{Real, simd, soften};
 
-const CHUNK: usize = 8192;
+/// Elements of a task.
+pub(super) const CHUNK: usize = 8192;
 
 /// `silu(gate) * up`, elementwise.
 pub fn swiglu(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
@@ -75,7 +76,7 @@ fn sigmoid<T: Real>(x: T) -> T {
 }
 
 simd! {
-    fn swiglu_chunk<T>(gate: &[T], up: &[T], y: &mut [T]) {
+    pub(super) fn swiglu_chunk<T>(gate: &[T], up: &[T], y: &mut [T]) {
         for ((y, &g), &u) in y.iter_mut().zip(gate).zip(up) {
             *y = g * sigmoid(g) * u;
         }
@@ -96,6 +97,17 @@ simd! {
             let (g, s) = (gate[i], sigmoid(gate[i]));
             du[i] = grad[i] * g * s;
             dg[i] = grad[i] * up[i] * s * (T::of(1.0) + g * (T::of(1.0) - s));
+        }
+    }
+}
+
+simd! {
+    /// Gradients in the places of what they are gradients of.
+    pub(super) fn swiglu_back_over<T>(gate: &mut [T], up: &mut [T], grad: &[T]) {
+        for ((gate, up), &grad) in gate.iter_mut().zip(up).zip(grad) {
+            let (g, u, s) = (*gate, *up, sigmoid(*gate));
+            *up = grad * g * s;
+            *gate = grad * u * s * (T::of(1.0) + g * (T::of(1.0) - s));
         }
     }
 }

@@ -108,7 +108,7 @@ impl CustomOp2 for Bias {
 }
 
 /// A product, added to what is known already.
-fn added<T: Real>(
+pub(super) fn added<T: Real>(
     known: Option<Vec<T>>,
     m: usize,
     n: usize,
@@ -126,7 +126,7 @@ fn added<T: Real>(
 }
 
 /// Whether our own product computes it; candle's computes all else.
-fn ours(x: &Tensor) -> bool {
+pub(super) fn ours(x: &Tensor) -> bool {
     x.device().is_cpu() && matches!(x.dtype(), DType::F32 | DType::F64)
 }
 
