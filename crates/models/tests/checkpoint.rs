@@ -14,8 +14,11 @@ use savi_nn::{Forest, Parent, check};
 
 use drawn::{cases, difference, ids, io, model};
 
-/// Of the largest element of a gradient.
-const TOLERANCE: f64 = 3e-6;
+/// Of the largest element of a gradient, however the pass is cut.
+const TOLERANCE: f64 = 1e-6;
+/// The same between a pass that chooses its rows at the end and one that does so early: the gradients of a row that is
+/// chosen twice are added at another place, and those of keys are small differences of large numbers.
+const CHOSEN: f64 = 1e-4;
 
 const CASES: [&str; 7] = [
     "llama-biased",
@@ -28,7 +31,7 @@ const CASES: [&str; 7] = [
 ];
 
 /// How a pass is made.
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy)]
 enum Way {
     /// As a whole, by [`Model::hidden`]; what is learnt from is chosen at the end.
     Whole,
@@ -74,15 +77,20 @@ fn pass(
 
 fn compare(case: &str, model: &Model, noise: bool) -> Result<()> {
     let tokens = ids(&io(case)?["input_ids"])?;
-    let (plain, want) = pass(model, &tokens, noise, Way::Whole)?;
-    // Without checkpointing, layer by layer, in uneven pieces, all in one.
-    for layers in [0, 1, 2, 50] {
-        let (values, got) = pass(model, &tokens, noise, Way::Segments(layers))?;
+    let (plain, want) = pass(model, &tokens, noise, Way::Segments(0))?;
+    // Layer by layer, in uneven pieces, all in one.
+    for (way, tolerance) in [
+        (Way::Segments(1), TOLERANCE),
+        (Way::Segments(2), TOLERANCE),
+        (Way::Segments(50), TOLERANCE),
+        (Way::Whole, CHOSEN),
+    ] {
+        let (values, got) = pass(model, &tokens, noise, way)?;
         assert_eq!(plain, values, "{case}");
         assert_eq!(got.len(), want.len());
         for (name, grad) in &got {
             let off = difference(grad, &want[name])?;
-            assert!(off < TOLERANCE, "{case}: gradient of {name} differs by {off:e}");
+            assert!(off < tolerance, "{case}, {way:?}: gradient of {name} differs by {off:e}");
         }
     }
     Ok(())

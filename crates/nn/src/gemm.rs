@@ -129,13 +129,50 @@ fn tiles<T: Real>(
     c: *mut T,
     first: bool,
 ) {
-    let (a, b, c) = (as_f32(a), as_f32(b), pack::Out::new(c.cast()));
+    let (a, b) = (as_f32(a), as_f32(b));
+    if n <= NARROW && m > FEW {
+        return turned(level, m, n, k, a, b, c.cast(), first);
+    }
+    let c = pack::Out::new(c.cast());
     match (level, m <= FEW) {
         (Level::Avx512, true) => few::gemm::<lanes::Avx512>(m, n, k, a, b, c, first),
         (Level::Avx512, false) => many::gemm::<lanes::Avx512>(m, n, k, a, b, c, first),
         (_, true) => few::gemm::<lanes::Avx2>(m, n, k, a, b, c, first),
         (_, false) => many::gemm::<lanes::Avx2>(m, n, k, a, b, c, first),
     }
+}
+
+/// Columns up to which a product of many rows would leave most of a tile idle.
+#[cfg(target_arch = "x86_64")]
+const NARROW: usize = 16;
+
+/// The product by way of its transpose, whose rows are few: the same chains.
+#[cfg(target_arch = "x86_64")]
+#[allow(clippy::too_many_arguments, reason = "a product's borders are numbers")]
+fn turned(
+    level: Level,
+    m: usize,
+    n: usize,
+    k: usize,
+    a: Mat<'_, f32>,
+    b: Mat<'_, f32>,
+    c: *mut f32,
+    first: bool,
+) {
+    pack::with_scratch(m * n, |across| {
+        if !first {
+            // SAFETY: c is a whole product that was computed before.
+            let c = unsafe { std::slice::from_raw_parts(c, m * n) };
+            block::transpose(m, n, c, n, across, m);
+        }
+        tiles(level, n, m, k, b.transposed(), a.transposed(), across.as_mut_ptr(), first);
+        for (j, row) in across.chunks_exact(m).enumerate() {
+            for (i, &x) in row.iter().enumerate() {
+                // SAFETY: the cell lies in c, which may not have been written before.
+                unsafe { c.add(i * n + j).write(x) }
+            }
+        }
+    });
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -197,7 +234,7 @@ mod tests {
     }
 
     /// Shapes on both sides of every border: of strips, of tiles, of parts of k, of few and many rows.
-    const SHAPES: [(usize, usize, usize); 22] = [
+    const SHAPES: [(usize, usize, usize); 25] = [
         (1, 1, 1),
         (1, 33, 300),
         (1, 2100, 19),
@@ -220,6 +257,9 @@ mod tests {
         (97, 31, 64),
         (200, 100, 513),
         (203, 29, 641),
+        (97, 1, 40),
+        (300, 8, 130),
+        (130, 13, 517),
     ];
 
     fn draw(rng: &mut impl Rng, len: usize) -> Vec<f32> {

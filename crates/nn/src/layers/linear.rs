@@ -39,7 +39,7 @@ impl Linear {
         if mode.adapter
             && let Some(lora) = self.weight.switch().applied().and_then(|id| self.lora(id))
         {
-            y = (y + lora.forward(&self.name, x, mode)?)?;
+            y = lora.add(&self.name, x, &y, mode)?;
         }
         Ok(y)
     }

@@ -6,7 +6,7 @@ use candle_core::{DType, Result, Tensor, bail};
 
 use super::Mode;
 use crate::Weight;
-use crate::ops::linear;
+use crate::ops::{add_product, linear};
 use crate::params::{Init, fresh};
 
 /// How the first matrix of a fresh adapter is drawn; the second is zero.
@@ -71,8 +71,8 @@ impl Lora {
         self.scale
     }
 
-    /// What it adds for the inputs `[tokens, in]` of the layer `name`.
-    pub(crate) fn forward(&self, name: &str, x: &Tensor, mode: Mode) -> Result<Tensor> {
+    /// Adds what it gives for the inputs `[tokens, in]` of the layer `name` to what the layer gives.
+    pub(crate) fn add(&self, name: &str, x: &Tensor, y: &Tensor, mode: Mode) -> Result<Tensor> {
         let mut inputs = x.to_dtype(DType::F32)?;
         if mode.train && self.dropout > 0.0 {
             let Some(noise) = mode.noise else {
@@ -84,7 +84,11 @@ impl Lora {
         }
         // Scaled where it is small.
         let low = (linear(&inputs, &self.a.tensor(mode.train))? * self.scale)?;
-        linear(&low, &self.b.tensor(mode.train))?.to_dtype(x.dtype())
+        let b = self.b.tensor(mode.train);
+        if y.dtype() == DType::F32 {
+            return add_product(y, &low, &b);
+        }
+        y + linear(&low, &b)?.to_dtype(y.dtype())?
     }
 
     /// What it adds to the weight, f32.

@@ -4,8 +4,8 @@
 use candle_core::backend::BackendStorage;
 use candle_core::op::Add;
 use candle_core::{
-    CpuStorage, CudaStorage, CustomOp2, DType, Layout, MetalStorage, Result, Shape, Tensor,
-    WithDType, bail,
+    CpuStorage, CudaStorage, CustomOp2, CustomOp3, DType, Layout, MetalStorage, Result, Shape,
+    Tensor, WithDType, bail,
 };
 
 use crate::collect;
@@ -44,6 +44,54 @@ pub fn add_bias(x: &Tensor, bias: &Tensor) -> Result<Tensor> {
         return x.broadcast_add(bias);
     }
     x.contiguous()?.apply_op2(&bias.contiguous()?, Bias)
+}
+
+/// `y + a b`, of a sum `[rows, out]` and a product of few steps (`[rows, r]` with `[r, out]`), whose chains go on from y.
+pub fn add_product(y: &Tensor, a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    let ((rows, out), (m, k), (steps, n)) = (y.dims2()?, a.dims2()?, b.dims2()?);
+    if !ours(y) || rows != m || k != steps || out != n || m * n * k == 0 {
+        return y + linear(a, b)?;
+    }
+    y.contiguous()?.apply_op3(&a.contiguous()?, &b.contiguous()?, AddProduct)
+}
+
+struct AddProduct;
+
+impl CustomOp3 for AddProduct {
+    fn name(&self) -> &'static str {
+        "add-product"
+    }
+
+    fn cpu_fwd(
+        &self,
+        s1: &CpuStorage,
+        l1: &Layout,
+        s2: &CpuStorage,
+        l2: &Layout,
+        s3: &CpuStorage,
+        l3: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let ((m, n), (_, k)) = (l1.shape().dims2()?, l2.shape().dims2()?);
+        by_dtype!(host_dtype(s1), self.name(), T => {
+            let mut y = slice::<T>(s1, l1, self.name())?.to_vec();
+            let (a, b) = (slice::<T>(s2, l2, self.name())?, slice::<T>(s3, l3, self.name())?);
+            gemm(m, n, k, Mat::row_major(a, k), Mat::row_major(b, n), &mut y, true);
+            Ok((T::to_cpu_storage_owned(y), (m, n).into()))
+        })
+    }
+
+    fn bwd(
+        &self,
+        y: &Tensor,
+        a: &Tensor,
+        b: &Tensor,
+        _sum: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let dy = y.track_op().then(|| grad.clone());
+        let (da, db) = Linear { transposed: false }.bwd(a, b, grad, grad)?;
+        Ok((dy, da, db))
+    }
 }
 
 struct Linear {
@@ -267,6 +315,11 @@ mod tests {
         let bias = check::normal(&[7], "bias", DType::F64)?;
         check::close(&add_bias(&x, &bias)?, &x.broadcast_add(&bias)?, 0.0)?;
         check::gradient(&[x.clone(), bias], 1e-7, |t| add_bias(&t[0], &t[1])?.sqr()?.sum_all())?;
+        let low = check::normal(&[7, 2], "low", DType::F64)?;
+        let b = check::normal(&[2, 3], "b", DType::F64)?;
+        let (y, a) = (linear_transposed(&x, &t)?, linear(&x, &low)?);
+        check::close(&add_product(&y, &a, &b)?, &(&y + linear(&a, &b)?)?, 1e-12)?;
+        check::gradient(&[y, a, b], 1e-7, |t| add_product(&t[0], &t[1], &t[2])?.sqr()?.sum_all())?;
         check::gradient(&[x, t], 1e-7, |t| (linear_transposed(&t[0], &t[1])? * &weight)?.sum_all())
     }
 

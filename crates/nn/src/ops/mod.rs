@@ -12,7 +12,7 @@ mod rope;
 pub use activation::{gelu_tanh, residual, softcap, swiglu, swiglu_owned};
 pub use embedding::embedding;
 pub use gated::gated_linear;
-pub use linear::{add_bias, linear, linear_transposed};
+pub use linear::{add_bias, add_product, linear, linear_transposed};
 pub use logp::{LOGP_CHUNK, gathered_logps, gathered_logps_at, log_normaliser};
 pub use norm::{layer_norm, rms_norm};
 pub use rope::{RopeTable, rope};
