@@ -214,12 +214,12 @@ fn retained(decoder: &DecoderConfig, adapted: Option<&Engine>) -> usize {
         values += q + 2 * kv;
     }
     let Some(engine) = adapted else { return values };
-    // An adapter's two products, the narrow one scaled, and the sum with what the layer gives.
+    // An adapter's narrow product, the same scaled, and the sum with what the layer gives.
     let trainable = engine.model().params().trainable();
     let low: usize = trainable
         .iter()
         .map(|weight| match (weight.name().contains("lora_"), weight.tensor(false).dims()) {
-            (true, &[out, inputs]) if out > inputs => 2 * out + 2 * inputs,
+            (true, &[out, inputs]) if out > inputs => out + 2 * inputs,
             _ => 0,
         })
         .sum();

@@ -61,7 +61,7 @@ const CPU_PARTS: usize = 4;
 /// The same where many weights train: every part has gradients of its own for all of them.
 const LARGE_PARTS: usize = 2;
 /// Elements of trained weights that are many.
-const LARGE: usize = 1 << 22;
+const LARGE: usize = 1 << 24;
 
 /// Runs `f` on `items` in parts of at most `size`, on the CPU smaller ones side by side; the
 /// results come in order.

@@ -404,10 +404,10 @@ fn ways_of_making_a_step_follow_trl_as_well() {
 }
 
 /// The same on SmolLM2-135M-Instruct, all weights and LoRA. Its file is not here: opt in with the path of
-/// `SmolLM2-135M-Instruct.Q4_1.gguf`, and with optimised code.
+/// `SmolLM2-135M-Instruct.Q4_1.gguf`.
 ///
 /// ```sh
-/// SAVI_SMOLLM2_GGUF=FILE cargo test --release --locked --workspace --test trajectories -- --ignored smollm2
+/// SAVI_SMOLLM2_GGUF=FILE cargo test --locked --workspace --test trajectories -- --ignored smollm2
 /// ```
 #[test]
 #[ignore = "needs SAVI_SMOLLM2_GGUF and some minutes"]
