@@ -409,11 +409,27 @@ fn ways_of_making_a_step_follow_trl_as_well() {
 /// ```sh
 /// SAVI_SMOLLM2_GGUF=FILE cargo test --locked --workspace --test trajectories -- --ignored smollm2
 /// ```
-#[test]
-#[ignore = "needs SAVI_SMOLLM2_GGUF and some minutes"]
-fn smollm2_follows_trl() {
+fn follow_on_smollm2(trainer: &str) {
     let path = std::env::var_os("SAVI_SMOLLM2_GGUF").expect("SAVI_SMOLLM2_GGUF names the file");
     let golden = Golden::of("smollm2.json", Some(path.into()));
     tokens_are_the_same(&golden);
-    follow(&golden, golden.runs_of(&["sft", "dpo", "grpo"]), &json!({}));
+    follow(&golden, golden.runs_of(&[trainer]), &json!({}));
+}
+
+#[test]
+#[ignore = "needs SAVI_SMOLLM2_GGUF and some minutes"]
+fn smollm2_fine_tuning_follows_trl() {
+    follow_on_smollm2("sft");
+}
+
+#[test]
+#[ignore = "needs SAVI_SMOLLM2_GGUF and some minutes"]
+fn smollm2_preference_training_follows_trl() {
+    follow_on_smollm2("dpo");
+}
+
+#[test]
+#[ignore = "needs SAVI_SMOLLM2_GGUF and some minutes"]
+fn smollm2_learning_from_completions_follows_trl() {
+    follow_on_smollm2("grpo");
 }
