@@ -404,7 +404,8 @@ fn ways_of_making_a_step_follow_trl_as_well() {
 }
 
 /// The same on SmolLM2-135M-Instruct, all weights and LoRA. Its file is not here: opt in with the path of
-/// `SmolLM2-135M-Instruct.Q4_1.gguf`.
+/// `SmolLM2-135M-Instruct.Q4_1.gguf`. Seen so far: norms of fine-tuning are within their tolerance, losses are not (3.1e-4
+/// off with all weights, 2.2e-4 with LoRA, at rates that bring the loss from 2 below 0.01); the others were not run.
 ///
 /// ```sh
 /// SAVI_SMOLLM2_GGUF=FILE cargo test --locked --workspace --test trajectories -- --ignored smollm2
