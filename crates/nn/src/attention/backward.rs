@@ -340,7 +340,9 @@ impl<'a, T: Real> Task<'a, T> {
             weigh(&mut self.weights[row..][seen.clone()], scale, cap, slopes);
             let at = place(unit);
             let grad = &self.grads[0][unit * dim..(unit + 1) * dim];
-            means.push(dot(&self.given.out[at..at + dim], grad));
+            let mut mean = T::default();
+            dot(&self.given.out[at..at + dim], grad, &mut mean);
+            means.push(mean);
         }
         self.grad_queries.clear();
         self.grad_queries.resize(units * dim, T::default());
@@ -461,8 +463,22 @@ impl<T: Real> Keys<T> {
     }
 }
 
-fn dot<T: Real>(a: &[T], b: &[T]) -> T {
-    a.iter().zip(b).fold(T::default(), |sum, (&x, &y)| x.fma(y, sum))
+/// Partial sums of a dot product.
+const LANES: usize = 16;
+
+simd! {
+    /// Adds the dot product of two rows to `sum`.
+    fn dot<T>(a: &[T], b: &[T], sum: &mut T) {
+        let mut lanes = [T::default(); LANES];
+        for (a, b) in a.chunks(LANES).zip(b.chunks(LANES)) {
+            for ((lane, &x), &y) in lanes.iter_mut().zip(a).zip(b) {
+                *lane = x.fma(y, *lane);
+            }
+        }
+        for lane in lanes {
+            *sum += lane;
+        }
+    }
 }
 
 simd! {

@@ -92,16 +92,6 @@ simd! {
 }
 
 simd! {
-    fn swiglu_back<T>(gate: &[T], up: &[T], grad: &[T], dg: &mut [T], du: &mut [T]) {
-        for i in 0..gate.len() {
-            let (g, s) = (gate[i], sigmoid(gate[i]));
-            du[i] = grad[i] * g * s;
-            dg[i] = grad[i] * up[i] * s * (T::of(1.0) + g * (T::of(1.0) - s));
-        }
-    }
-}
-
-simd! {
     /// Gradients in the places of what they are gradients of.
     pub(super) fn swiglu_back_over<T>(gate: &mut [T], up: &mut [T], grad: &[T]) {
         for ((gate, up), &grad) in gate.iter_mut().zip(up).zip(grad) {
@@ -184,14 +174,10 @@ impl CustomOp2 for SwiGlu {
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
         by_dtype!(gate.dtype(), self.name(), T => with_slices::<T, _>(&[gate, up, grad], "swiglu", |s| {
-            let (mut dg, mut du) = (zeros::<T>(s[0].len()), zeros::<T>(s[0].len()));
+            let (mut dg, mut du) = (s[0].to_vec(), s[1].to_vec());
             dg.par_chunks_mut(CHUNK)
-                .zip(du.par_chunks_mut(CHUNK))
-                .enumerate()
-                .for_each(|(i, (dg, du))| {
-                    let range = i * CHUNK..i * CHUNK + dg.len();
-                    swiglu_back(&s[0][range.clone()], &s[1][range.clone()], &s[2][range], dg, du);
-                });
+                .zip(du.par_chunks_mut(CHUNK).zip(s[2].par_chunks(CHUNK)))
+                .for_each(|(g, (u, grad))| swiglu_back_over(g, u, grad));
             Ok((
                 Some(Tensor::from_vec(dg, gate.shape(), gate.device())?),
                 Some(Tensor::from_vec(du, up.shape(), up.device())?),
