@@ -5,10 +5,15 @@
 //! of the keys: dS = P * (G V' - D), dQ += dS K, dK += dS' Q, dV += P' G (Dao et al., FlashAttention-2, section 3.1).
 //! Nothing has more than a block's queries times the keys that they see.
 
+mod blocks;
+
 use std::ops::Range;
 
 use rayon::prelude::*;
 
+use self::blocks::{
+    KEYS, Part, Queries, Tree, Visible, chunks, overlap, parts, seen, total, trees,
+};
 use super::Heads;
 use super::kernel::exponentials;
 use super::tree::Out;
@@ -17,17 +22,6 @@ use crate::gemm::block::{Block, COLUMNS, ROWS, SLACK, transpose};
 use crate::host::zeros;
 use crate::simd::{Real, simd, soften};
 
-/// Queries of a block, about.
-const UNITS: usize = 96;
-/// Weights of a block, at most, however long its past is: they stay in the second-level cache.
-const WEIGHTS: usize = 1 << 18;
-/// Keys of a part.
-const KEYS: usize = 256;
-/// Weights that are worth a task of their own, and tasks per tree and key head at most: each has sums of its own over
-/// all keys of the tree. Fixed, so that sums do not depend on the number of threads.
-const SHARE: usize = 1 << 18;
-const SHARES: usize = 8;
-
 /// What the backward pass reads: queries, keys, values, the output and its gradient.
 pub(super) struct Given<'a, T> {
     pub(super) q: &'a [T],
@@ -35,74 +29,6 @@ pub(super) struct Given<'a, T> {
     pub(super) v: &'a [T],
     pub(super) out: &'a [T],
     pub(super) grad: &'a [T],
-}
-
-/// Some tokens of a segment.
-struct Queries {
-    segment: usize,
-    tokens: Range<usize>,
-}
-
-/// A tree's tokens and its blocks, by tasks.
-struct Tree {
-    root: usize,
-    /// From its first token to its last.
-    span: Range<usize>,
-    segments: Vec<Range<usize>>,
-    shares: Vec<Vec<Queries>>,
-}
-
-/// Tokens of the pass that `queries` see, in order: those above, and the own segment's.
-fn seen(forest: &Forest, queries: &Queries) -> Vec<Range<usize>> {
-    let own = &forest.segments()[queries.segment];
-    let mut ranges = forest.ancestors(queries.segment);
-    ranges.push(own.range.start..if own.causal { queries.tokens.end } else { own.range.end });
-    ranges
-}
-
-fn total(ranges: &[Range<usize>]) -> usize {
-    ranges.iter().map(ExactSizeIterator::len).sum()
-}
-
-fn trees(forest: &Forest, group: usize) -> Vec<Tree> {
-    let mut trees: Vec<(Tree, Vec<(Queries, usize)>)> = Vec::new();
-    for (index, segment) in forest.segments().iter().enumerate() {
-        let (root, range) = (segment.root, segment.range.clone());
-        let at = trees.iter().rposition(|(tree, _)| tree.root == root).unwrap_or(trees.len());
-        if at == trees.len() {
-            let (segments, shares) = (Vec::new(), Vec::new());
-            trees.push((Tree { root, span: range.clone(), segments, shares }, Vec::new()));
-        }
-        let (tree, blocks) = &mut trees[at];
-        tree.span.end = range.end;
-        tree.segments.push(range.clone());
-        let reach = total(&forest.ancestors(index)) + range.len();
-        let tokens = (UNITS.min(WEIGHTS / reach.max(1)) / group).max(1);
-        for start in range.clone().step_by(tokens) {
-            let tokens = start..(start + tokens).min(range.end);
-            let queries = Queries { segment: index, tokens };
-            let weights = queries.tokens.len() * group * total(&seen(forest, &queries));
-            blocks.push((queries, weights));
-        }
-    }
-    trees
-        .into_iter()
-        .map(|(mut tree, blocks)| {
-            let all: usize = blocks.iter().map(|(_, weights)| weights).sum();
-            let share = all.div_ceil((all / SHARE).clamp(1, SHARES)).max(1);
-            let mut before = 0;
-            for (queries, weights) in blocks {
-                if before / share >= tree.shares.len() {
-                    tree.shares.push(Vec::new());
-                }
-                if let Some(share) = tree.shares.last_mut() {
-                    share.push(queries);
-                }
-                before += weights;
-            }
-            tree
-        })
-        .collect()
 }
 
 /// Gradients of q, k and v.
@@ -211,55 +137,8 @@ struct Task<'a, T> {
     scores: [Vec<T>; 2],
 }
 
-/// Keys of a part: tokens from `token` on, which stand at `at` among all that the block sees.
-struct Part {
-    token: usize,
-    at: Range<usize>,
-}
-
-/// The parts of what a block sees, as far as `hull` reaches.
-fn parts(ranges: &[Range<usize>], hull: &Range<usize>) -> Vec<Part> {
-    let (mut parts, mut first) = (Vec::new(), 0);
-    for range in ranges {
-        let (from, to) = (hull.start.max(first), hull.end.min(first + range.len()));
-        for start in (from..to).step_by(KEYS) {
-            let at = start..(start + KEYS).min(to);
-            parts.push(Part { token: range.start + start - first, at });
-        }
-        first += range.len();
-    }
-    parts
-}
-
 /// Room of a part's row.
 const PART: usize = KEYS + 16;
-
-/// What the queries of a block see, by their places there; both ends grow with the unit.
-struct Visible(Vec<Range<usize>>);
-
-impl Visible {
-    /// What any of these units sees.
-    fn hull(&self, units: Range<usize>) -> Range<usize> {
-        self.0[units.start].start..self.0[units.end - 1].end
-    }
-
-    /// The units that see any of `keys`.
-    fn units(&self, keys: &Range<usize>) -> Range<usize> {
-        self.0.partition_point(|seen| seen.end <= keys.start)
-            ..self.0.partition_point(|seen| seen.start < keys.end)
-    }
-}
-
-/// What of `a` lies in `b`; an empty range of `b` where nothing does.
-fn overlap(a: &Range<usize>, b: &Range<usize>) -> Range<usize> {
-    let start = a.start.clamp(b.start, b.end);
-    start..a.end.clamp(start, b.end)
-}
-
-fn chunks(range: Range<usize>, size: usize) -> impl Iterator<Item = Range<usize>> {
-    let end = range.end;
-    range.step_by(size).map(move |start| start..(start + size).min(end))
-}
 
 impl<'a, T: Real> Task<'a, T> {
     fn new(
