@@ -166,6 +166,15 @@ impl Cache {
     }
 }
 
+impl Drop for Cache {
+    /// Closing the file would not do: a process that is just being started holds a copy of the handle, and
+    /// the lock with it.
+    fn drop(&mut self) {
+        let inner = self.inner.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let _ = inner.file.unlock();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -196,6 +205,17 @@ mod tests {
         let cache = Cache::open(&path).unwrap();
         assert_eq!(cache.get(&b).unwrap(), Some(json!([2])));
         assert_eq!(std::fs::read_to_string(&path).unwrap().lines().count(), 2);
+    }
+
+    #[test]
+    fn the_file_is_free_while_a_copy_of_its_handle_lives() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("cache.jsonl");
+        let cache = Cache::open(&path).unwrap();
+        let copy = cache.inner.lock().unwrap().file.try_clone().unwrap();
+        drop(cache);
+        Cache::open(&path).unwrap();
+        drop(copy);
     }
 
     #[test]

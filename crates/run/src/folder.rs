@@ -50,8 +50,8 @@ pub struct RunFolder {
     dir: PathBuf,
     manifest: Manifest,
     resumed: bool,
-    // Held for its lock, which ends with the file handle; none where another process holds it.
-    lock: Option<File>,
+    // Held until the value is dropped; none where another process holds it.
+    lock: Option<Lock>,
 }
 
 impl RunFolder {
@@ -193,7 +193,18 @@ fn checkpoints(dir: &Path) -> Result<Vec<PathBuf>, RunError> {
     Ok(found)
 }
 
-fn lock(dir: &Path) -> Result<File, RunError> {
+/// A folder's lock, given up with the value. Closing the file would not do: a process that is just being
+/// started holds a copy of the handle, and the lock with it.
+#[derive(Debug)]
+struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        let _ = self.0.unlock();
+    }
+}
+
+fn lock(dir: &Path) -> Result<Lock, RunError> {
     let path = dir.join(LOCK);
     let file = OpenOptions::new()
         .create(true)
@@ -202,7 +213,7 @@ fn lock(dir: &Path) -> Result<File, RunError> {
         .open(&path)
         .map_err(RunError::io(&path))?;
     match file.try_lock() {
-        Ok(()) => Ok(file),
+        Ok(()) => Ok(Lock(file)),
         Err(fs::TryLockError::WouldBlock) => Err(RunError::Locked(dir.to_owned())),
         Err(fs::TryLockError::Error(error)) => Err(RunError::io(&path)(error)),
     }
@@ -316,8 +327,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let first = open(dir.path(), "seed = 1", false).unwrap();
         assert!(matches!(open(dir.path(), "seed = 1", true), Err(RunError::Locked(_))));
+        // As a process has it between being forked and becoming another program.
+        let copy = first.lock.as_ref().unwrap().0.try_clone().unwrap();
         drop(first);
         assert!(open(dir.path(), "seed = 1", false).is_ok());
+        drop(copy);
     }
 
     #[test]
