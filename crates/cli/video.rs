@@ -3,7 +3,6 @@
 mod audit;
 mod config;
 mod inputs;
-mod learner;
 mod table;
 
 use std::path::{Path, PathBuf};
@@ -12,12 +11,12 @@ use anyhow::Context;
 use savi_engine::{ClipEmbedder, Engine, EngineOptions};
 use savi_run::{FolderOptions, Interrupt, Loaded, Metrics, RunFolder};
 use savi_schema::Generate;
-use savi_videosavi::{ClipRecord, ClipSpace, Inputs, Learner, Outputs, Served};
+use savi_train::{EngineLearner, Learner};
+use savi_videosavi::{ClipRecord, ClipSpace, Inputs, Outputs, Served};
 
 use crate::Global;
 use crate::exit::{BadInput, Interrupted};
 use config::RunConfig;
-use learner::EngineLearner;
 
 /// Methods that learn from video.
 #[derive(Debug, clap::Args)]
@@ -80,9 +79,12 @@ fn run_loop(args: &Run, global: &Global) -> anyhow::Result<()> {
         ..EngineOptions::default()
     };
     crate::hub::fetch(&config.model)?;
-    let engine = Engine::load(&config.model, &options).map_err(|error| BadInput(error.into()))?;
-    let policy = config.frames.clone().unwrap_or_else(|| engine.processor().policy.clone());
-    let mut learner = EngineLearner::new(engine, config);
+    let name = config.model.clone();
+    let load = move || Engine::load(&name, &options);
+    let mut learner = EngineLearner::new(load, &config.dpo, &config.sft, config.seed)
+        .map_err(|error| BadInput(error.into()))?;
+    let policy = &learner.engine().processor().policy;
+    let policy = config.frames.clone().unwrap_or_else(|| policy.clone());
     folder.record_model(&config.model, &learner.generator().fingerprint())?;
 
     let inputs::Sources { clips, exam, labelled, world } =

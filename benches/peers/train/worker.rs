@@ -20,8 +20,8 @@ use savi_engine::{Engine, EngineOptions, StoredDType};
 use savi_nn::optim::Schedule;
 use savi_run::{Interrupt, Metrics, peak_memory};
 use savi_schema::{
-    Completion, Example, GenerateError, Message, Pair, PromptRecord, Reward, Role, SCHEMA_VERSION,
-    Verdict,
+    Completed, Example, GenerateError, Message, Pair, PromptRecord, Reward, Role, SCHEMA_VERSION,
+    Score, Verdict,
 };
 use savi_train::{DpoConfig, GrpoConfig, OptimConfig, Ranks, SftConfig, TrainIo};
 use serde::Deserialize;
@@ -154,9 +154,12 @@ struct Recorder {
 impl Reward for Recorder {
     fn judge(
         &self,
-        prompt: &PromptRecord,
-        completions: &[Completion],
-    ) -> Result<Vec<Option<Verdict>>, GenerateError> {
+        groups: &[Completed<'_>],
+        _: &dyn Score,
+    ) -> Result<Vec<Vec<Option<Verdict>>>, GenerateError> {
+        let &[Completed { prompt, completions }] = groups else {
+            return Err(GenerateError::Backend("one prompt a step is expected".to_owned()));
+        };
         let failed = |reason: String| GenerateError::BadRequest { id: prompt.id.clone(), reason };
         if completions.iter().any(|completion| completion.token_ids.len() != self.tokens) {
             return Err(failed("a completion is too short".to_owned()));
@@ -170,7 +173,7 @@ impl Reward for Recorder {
         self.recorded.store(true, Ordering::SeqCst);
         self.asker.ready();
         let verdict = |score| Verdict { score, criteria: Map::new(), raw: String::new() };
-        Ok(rewards.into_iter().map(|score| Some(verdict(score))).collect())
+        Ok(vec![rewards.into_iter().map(|score| Some(verdict(score))).collect()])
     }
 }
 

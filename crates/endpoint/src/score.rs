@@ -9,7 +9,7 @@
 //! and continuation together. The second has to begin with the first; then the words are tokenised in one
 //! piece, and the rest are the continuation's tokens.
 
-use savi_schema::{GenerateError, RawPrompt, Score, ScoreRequest, TokenScore};
+use savi_schema::{Continuation, GenerateError, RawPrompt, Score, ScoreRequest, TokenScore};
 use serde_json::{Map, Value, json};
 
 use crate::answer::{logp, token_ids};
@@ -41,21 +41,35 @@ impl Score for Endpoint {
         }
         let begun =
             self.spread(requests.len(), &|at, turn| self.begin(&id(at), &requests[at], turn))?;
-        let places: Vec<(usize, &str)> = requests
+        let places: Vec<(usize, &Continuation)> = requests
             .iter()
             .enumerate()
-            .flat_map(|(at, request)| request.continuations.iter().map(move |c| (at, c.as_str())))
+            .flat_map(|(at, request)| request.continuations.iter().map(move |c| (at, c)))
             .collect();
         let mut scores = self
             .spread(places.len(), &|place, turn| {
-                let (at, words) = places[place];
-                if words.is_empty() {
+                let (at, continuation) = places[place];
+                let (id, empty) = match continuation {
+                    Continuation::Text(words) => (id(at), words.is_empty()),
+                    Continuation::Tokens(tokens) => (id(at), tokens.is_empty()),
+                };
+                if empty {
                     return Ok(TokenScore { token_ids: Vec::new(), logps: Vec::new() });
                 }
-                match &begun[at] {
-                    Begun::Tokens(prompt) => self.follow(&id(at), prompt, words, turn),
-                    Begun::Shown { prompt, tokens } => {
-                        self.follow_shown(&id(at), prompt, tokens, words, turn)
+                match (&begun[at], continuation) {
+                    (Begun::Tokens(prompt), Continuation::Tokens(tokens)) => {
+                        self.follow(&id, prompt, tokens.clone(), turn)
+                    }
+                    (Begun::Tokens(prompt), Continuation::Text(words)) => {
+                        let tokens = self.words(&id, words, turn)?;
+                        self.follow(&id, prompt, tokens, turn)
+                    }
+                    (Begun::Shown { prompt, tokens }, Continuation::Text(words)) => {
+                        self.follow_shown(&id, prompt, tokens, words, turn)
+                    }
+                    (Begun::Shown { .. }, Continuation::Tokens(_)) => {
+                        let reason = "after pictures and clips a server scores words, not tokens";
+                        Err(self.refuse(&id, reason))
                     }
                 }
             })?
@@ -131,17 +145,20 @@ impl Endpoint {
         self.answer(id, &call, turn, &read)
     }
 
-    /// Scores words by their own tokens.
+    /// Tokens of words alone.
+    fn words(&self, id: &str, words: &str, turn: Turn<'_>) -> Result<Vec<u32>, GenerateError> {
+        let raw = Prompt::Raw(RawPrompt::Text(words.to_owned()));
+        let own = Map::from_iter([("add_special_tokens".to_owned(), false.into())]);
+        self.tokenize(id, Some(raw), own, turn)
+    }
+
     fn follow(
         &self,
         id: &str,
         prompt: &[u32],
-        words: &str,
+        tokens: Vec<u32>,
         turn: Turn<'_>,
     ) -> Result<TokenScore, GenerateError> {
-        let raw = Prompt::Raw(RawPrompt::Text(words.to_owned()));
-        let own = Map::from_iter([("add_special_tokens".to_owned(), false.into())]);
-        let tokens = self.tokenize(id, Some(raw), own, turn)?;
         let all: Vec<u32> = prompt.iter().chain(&tokens).copied().collect();
         let Value::Object(fields) = (match self.server.dialect {
             Dialect::Sglang => json!({

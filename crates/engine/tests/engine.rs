@@ -109,7 +109,7 @@ fn sampling_and_scoring_log_probabilities_are_equal() {
         let short = Sampling { temperature: 1.0, max_tokens: 1, ..Sampling::default() };
         request.samplings = vec![short; 24];
         for completion in all(&engine, std::slice::from_ref(&request)).remove(0) {
-            let continuations = vec![completion.text.clone(), "left".to_owned()];
+            let continuations = vec![completion.text.as_str().into(), "left".into()];
             let score = engine
                 .score(&[ScoreRequest {
                     messages: request.messages.clone(),

@@ -8,8 +8,8 @@ use std::path::Path;
 use savi_engine::testing::{random_engine_with, random_text_engine_with};
 use savi_engine::{Branch, Engine, EngineOptions, FeatureFolder, Node};
 use savi_schema::{
-    Completion, CountRule, Generate, Media, MediaPolicy, Message, RawPrompt, Request, Role,
-    Sampling, Score, ScoreRequest,
+    Completion, Continuation, CountRule, Generate, Media, MediaPolicy, Message, RawPrompt, Request,
+    Role, Sampling, Score, ScoreRequest,
 };
 
 use clips::clip;
@@ -265,8 +265,7 @@ fn rows_that_are_computed_whole_end_under_any_budget() {
 fn labels_of_several_tokens_are_scored_in_one_pass() {
     let engine = engine(EngineOptions::default());
     let messages = vec![Message::text(Role::User, "which way")];
-    let continuations: Vec<String> =
-        ["left", "right up", "x y z", "left"].map(str::to_owned).to_vec();
+    let continuations = ["left", "right up", "x y z", "left"].map(Continuation::from).to_vec();
     let request = ScoreRequest { messages, continuations, ..ScoreRequest::default() };
     let scores = engine.score(std::slice::from_ref(&request)).unwrap().remove(0);
     assert_eq!(scores[0], scores[3]);
@@ -284,7 +283,7 @@ fn a_text_is_scored_with_and_without_what_stands_before_it() {
     let ids = engine.text().encode(&text).unwrap();
     let request = ScoreRequest {
         raw: Some(RawPrompt::Text(String::new())),
-        continuations: vec![text, String::new()],
+        continuations: vec![text.into(), "".into()],
         ..ScoreRequest::default()
     };
     let scores = engine.score(std::slice::from_ref(&request)).unwrap().remove(0);

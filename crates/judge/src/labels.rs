@@ -1,7 +1,7 @@
 //! Verdicts from probabilities: how likely a model finds each label of a question that it is asked, without
 //! letting it write. Labels may be several tokens; all of one prompt are scored in one pass.
 
-use savi_schema::{GenerateError, Message, RawPrompt, Score, ScoreRequest};
+use savi_schema::{GenerateError, Message, Score, ScoreRequest};
 
 /// For each prompt the probabilities of the labels, which add up to 1: the softmax of the log-probabilities of
 /// their whole texts.
@@ -12,7 +12,7 @@ pub fn label_probabilities(
 ) -> Result<Vec<Vec<f64>>, GenerateError> {
     let request = |messages: &Vec<Message>| ScoreRequest {
         messages: messages.clone(),
-        continuations: labels.to_vec(),
+        continuations: labels.iter().map(|label| label.as_str().into()).collect(),
         ..ScoreRequest::default()
     };
     let requests: Vec<ScoreRequest> = prompts.iter().map(request).collect();
@@ -79,43 +79,9 @@ pub fn prefer(
         .collect())
 }
 
-/// Perplexity of a text after a conversation, and of the text alone.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Perplexities {
-    /// After the conversation.
-    pub conditional: f64,
-    /// Alone: after what the tokenizer puts before a text, or from its second token on where that is nothing.
-    pub alone: f64,
-}
-
-/// How much likelier a conversation makes a text.
-pub fn perplexities(
-    scorer: &dyn Score,
-    messages: &[Message],
-    text: &str,
-) -> Result<Perplexities, GenerateError> {
-    let continuations = vec![text.to_owned()];
-    let after = ScoreRequest {
-        messages: messages.to_vec(),
-        continuations: continuations.clone(),
-        ..ScoreRequest::default()
-    };
-    let raw = Some(RawPrompt::Text(String::new()));
-    let alone = ScoreRequest { raw, continuations, ..ScoreRequest::default() };
-    let scores = scorer.score(&[after, alone])?;
-    let of = |at: usize| {
-        let score = scores.get(at).and_then(|scores| scores.first());
-        score.map(savi_schema::TokenScore::perplexity)
-    };
-    match (of(0), of(1)) {
-        (Some(conditional), Some(alone)) => Ok(Perplexities { conditional, alone }),
-        _ => Err(GenerateError::Backend("a text was not scored".to_owned())),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use savi_schema::{Role, TokenScore};
+    use savi_schema::{Continuation, Role, TokenScore};
 
     use super::*;
 
@@ -127,7 +93,8 @@ mod tests {
 
     impl Score for Biased {
         fn score(&self, requests: &[ScoreRequest]) -> Result<Vec<Vec<TokenScore>>, GenerateError> {
-            let score = |request: &ScoreRequest, text: &String| {
+            let score = |request: &ScoreRequest, text: &Continuation| {
+                let Continuation::Text(text) = text else { unreachable!("labels are words") };
                 let words = request.messages.first().map(Message::words).unwrap_or_default();
                 let good = if words.starts_with("good") { "A" } else { "B" };
                 let mut logps = vec![-1.0; text.len()];
@@ -136,9 +103,6 @@ mod tests {
                 }
                 if text.starts_with(good) {
                     logps[0] += self.for_good;
-                }
-                if request.raw.is_some() {
-                    logps.iter_mut().for_each(|logp| *logp -= 1.0);
                 }
                 TokenScore { token_ids: vec![0; text.len()], logps }
             };
@@ -180,13 +144,5 @@ mod tests {
         assert!((blind.mean() - 0.5).abs() < 1e-12 && !blind.is_consistent());
         let both = ask(Biased { for_a: 3.0, for_good: 1.0 });
         assert!(both.as_first > 0.9 && both.as_second < 0.5 && both.mean() > 0.5);
-    }
-
-    #[test]
-    fn a_text_is_likelier_after_what_it_answers() {
-        let scorer = Biased { for_a: 0.0, for_good: 0.0 };
-        let got = perplexities(&scorer, &said("?"), "xyz").unwrap();
-        assert!((got.conditional - 1f64.exp()).abs() < 1e-6);
-        assert!((got.alone - 2f64.exp()).abs() < 1e-6);
     }
 }

@@ -5,7 +5,8 @@
 //! the check of a pair against the frames in the space of CLIP, [`order`] the seeded order in
 //! which candidates are shown, and [`audit`] the figures that say whether verdicts mean anything.
 //! [`rewards`] has verdicts that need no judge: answers held against known ones, forms, lengths.
-//! [`labels`] has verdicts that are probabilities of labels, through [`savi_schema::Score`].
+//! [`labels`] has verdicts that are probabilities of labels, through [`savi_schema::Score`], [`self_aligned`] the reward
+//! of what a query adds to the likelihood of its answer.
 //! This crate knows no model and never trains one; it works on texts, vectors, counts and scores.
 
 pub mod audit;
@@ -15,6 +16,7 @@ pub mod labels;
 pub mod listwise;
 pub mod order;
 pub mod rewards;
+pub mod self_aligned;
 mod text;
 
 /// Goes up when a verdict would be read otherwise than before, so that stored readings are made

@@ -7,7 +7,9 @@ mod answers;
 mod form;
 
 use fancy_regex::Regex;
-use savi_schema::{Completion, GenerateError, PromptRecord, Reward, Verdict};
+use savi_schema::{
+    Completed, Completion, GenerateError, PromptRecord, Reward, Score, Verdict, judge_each,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use thiserror::Error;
@@ -152,15 +154,12 @@ impl Ready {
 impl Reward for Ready {
     fn judge(
         &self,
-        prompt: &PromptRecord,
-        completions: &[Completion],
-    ) -> Result<Vec<Option<Verdict>>, GenerateError> {
+        groups: &[Completed<'_>],
+        _: &dyn Score,
+    ) -> Result<Vec<Vec<Option<Verdict>>>, GenerateError> {
         let verdict =
             |score| Verdict { score, criteria: Map::<String, Value>::new(), raw: String::new() };
-        Ok(completions
-            .iter()
-            .map(|completion| self.score(prompt, completion).map(verdict))
-            .collect())
+        Ok(judge_each(groups, |prompt, completion| self.score(prompt, completion).map(verdict)))
     }
 }
 
@@ -183,9 +182,8 @@ mod tests {
             top_logps: Vec::new(),
             finish_reason: FinishReason::Stop,
         };
-        let completions: Vec<_> = texts.iter().map(completion).collect();
-        let verdicts = function.build().unwrap().judge(&prompt, &completions).unwrap();
-        verdicts.into_iter().map(|verdict| verdict.map(|verdict| verdict.score)).collect()
+        let ready = function.build().unwrap();
+        texts.iter().map(|text| ready.score(&prompt, &completion(text))).collect()
     }
 
     #[test]

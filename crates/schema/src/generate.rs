@@ -73,6 +73,34 @@ pub struct Completion {
     pub finish_reason: FinishReason,
 }
 
+/// What is scored after a prompt.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Continuation {
+    /// Words of the assistant.
+    Text(String),
+    /// The very tokens, as a [`Completion`] has them.
+    Tokens(Vec<u32>),
+}
+
+impl From<&str> for Continuation {
+    fn from(words: &str) -> Self {
+        Self::Text(words.to_owned())
+    }
+}
+
+impl From<String> for Continuation {
+    fn from(words: String) -> Self {
+        Self::Text(words)
+    }
+}
+
+impl From<Vec<u32>> for Continuation {
+    fn from(tokens: Vec<u32>) -> Self {
+        Self::Tokens(tokens)
+    }
+}
+
 /// Continuations to score after one prompt.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct ScoreRequest {
@@ -81,8 +109,8 @@ pub struct ScoreRequest {
     /// Stands in place of `messages` where there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub raw: Option<RawPrompt>,
-    /// Assistant texts to score after it.
-    pub continuations: Vec<String>,
+    /// What is scored after it, each on its own.
+    pub continuations: Vec<Continuation>,
 }
 
 /// Log-probabilities of one given continuation.
@@ -180,12 +208,33 @@ pub trait Embed {
     fn embed_images(&self, images: &[RgbImage]) -> Result<Vec<Vec<f32>>, GenerateError>;
 }
 
+/// A prompt and what a policy wrote after it.
+#[derive(Debug, Clone, Copy)]
+pub struct Completed<'a> {
+    /// The prompt.
+    pub prompt: &'a PromptRecord,
+    /// Its completions.
+    pub completions: &'a [Completion],
+}
+
 /// Anything that judges completions.
 pub trait Reward {
-    /// One verdict for each completion of the prompt; `None` where the judge gave no usable answer.
+    /// For each group one verdict for each of its completions; `None` where the judge gave no usable answer.
+    /// `policy` is who wrote them, with its weights as they were then.
     fn judge(
         &self,
-        prompt: &PromptRecord,
-        completions: &[Completion],
-    ) -> Result<Vec<Option<Verdict>>, GenerateError>;
+        groups: &[Completed<'_>],
+        policy: &dyn Score,
+    ) -> Result<Vec<Vec<Option<Verdict>>>, GenerateError>;
+}
+
+/// A reward that looks at one completion at a time and asks nobody.
+pub fn judge_each(
+    groups: &[Completed<'_>],
+    judge: impl Fn(&PromptRecord, &Completion) -> Option<Verdict>,
+) -> Vec<Vec<Option<Verdict>>> {
+    groups
+        .iter()
+        .map(|group| group.completions.iter().map(|c| judge(group.prompt, c)).collect())
+        .collect()
 }

@@ -72,7 +72,8 @@ pub struct Rollout {
 }
 
 /// What a demonstration shows.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Taught {
     /// A text as it is, without a chat template; all of it is learnt.
     Text(String),
@@ -95,7 +96,7 @@ pub enum Taught {
 }
 
 /// One record of supervised fine-tuning, whatever layout it came in.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Demonstration {
     /// Unique within its data set.
     pub id: String,

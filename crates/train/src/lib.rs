@@ -12,6 +12,7 @@ mod checkpoint;
 mod config;
 mod dpo;
 mod error;
+mod learner;
 mod length;
 mod online;
 mod pack;
@@ -27,6 +28,7 @@ pub use config::{
 };
 pub use dpo::{dpo, dpo_evaluated};
 pub use error::TrainError;
+pub use learner::{EngineLearner, LearnError, Learner, Learnt, Material, Rounds, Training, teach};
 pub use online::{
     AdvEstimator, FilterGroups, GrpoConfig, KlCtrl, KlCtrlType, KlInReward, MultiObjective,
     PpoConfig, RatioLevel, Rewards, Scale, grpo, grpo_sampled_by, ppo,

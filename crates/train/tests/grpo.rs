@@ -8,7 +8,8 @@ use savi_engine::Engine;
 use savi_engine::testing::random_text_engine;
 use savi_run::{Interrupt, Metrics};
 use savi_schema::{
-    Completion, Generate, GenerateError, Message, PromptRecord, Reward, Role, Verdict,
+    Completed, Completion, Generate, GenerateError, Message, PromptRecord, Reward, Role, Score,
+    Verdict, judge_each,
 };
 use savi_train::{
     AdvEstimator, FilterGroups, GrpoConfig, KlCtrl, KlCtrlType, OptimConfig, PpoConfig, Ranks,
@@ -31,21 +32,21 @@ impl Even {
 impl Reward for Even {
     fn judge(
         &self,
-        _: &PromptRecord,
-        completions: &[Completion],
-    ) -> Result<Vec<Option<Verdict>>, GenerateError> {
+        groups: &[Completed<'_>],
+        _: &dyn Score,
+    ) -> Result<Vec<Vec<Option<Verdict>>>, GenerateError> {
         let call = self.calls.fetch_add(1, Ordering::SeqCst) + 1;
         if let Some((at, interrupt)) = &self.stop
             && call == *at
         {
             interrupt.set();
         }
-        let score = |completion: &Completion| {
+        let score = |_: &PromptRecord, completion: &Completion| {
             let even = completion.token_ids.iter().filter(|&&id| id % 2 == 0).count();
             let score = even as f64 / completion.token_ids.len() as f64;
             Some(Verdict { score, criteria: serde_json::Map::default(), raw: String::new() })
         };
-        Ok(completions.iter().map(score).collect())
+        Ok(judge_each(groups, score))
     }
 }
 
@@ -250,12 +251,14 @@ struct Decided(fn(&str) -> bool);
 impl Reward for Decided {
     fn judge(
         &self,
-        prompt: &PromptRecord,
-        completions: &[Completion],
-    ) -> Result<Vec<Option<Verdict>>, GenerateError> {
-        let mut verdicts = Even::new(None).judge(prompt, completions)?;
-        if (self.0)(&prompt.id) {
-            verdicts.iter_mut().flatten().for_each(|verdict| verdict.score = 1.0);
+        groups: &[Completed<'_>],
+        policy: &dyn Score,
+    ) -> Result<Vec<Vec<Option<Verdict>>>, GenerateError> {
+        let mut verdicts = Even::new(None).judge(groups, policy)?;
+        for (group, verdicts) in groups.iter().zip(&mut verdicts) {
+            if (self.0)(&group.prompt.id) {
+                verdicts.iter_mut().flatten().for_each(|verdict| verdict.score = 1.0);
+            }
         }
         Ok(verdicts)
     }

@@ -9,8 +9,8 @@ use savi_engine::Engine;
 use savi_engine::testing::random_text_engine;
 use savi_run::{Interrupt, Metrics};
 use savi_schema::{
-    Completion, Example, Generate, GenerateError, Message, Pair, PromptRecord, Reward, Role,
-    SCHEMA_VERSION, Verdict,
+    Completed, Completion, Example, Generate, GenerateError, Message, Pair, PromptRecord, Reward,
+    Role, SCHEMA_VERSION, Score, Verdict, judge_each,
 };
 use savi_train::{
     DpoConfig, EvalStrategy, GrpoConfig, OptimConfig, PpoConfig, Ranks, SftConfig, TrainError,
@@ -193,15 +193,15 @@ struct Even;
 impl Reward for Even {
     fn judge(
         &self,
-        _: &PromptRecord,
-        completions: &[Completion],
-    ) -> Result<Vec<Option<Verdict>>, GenerateError> {
-        let score = |completion: &Completion| {
+        groups: &[Completed<'_>],
+        _: &dyn Score,
+    ) -> Result<Vec<Vec<Option<Verdict>>>, GenerateError> {
+        let score = |_: &PromptRecord, completion: &Completion| {
             let even = completion.token_ids.iter().filter(|&&id| id % 2 == 0).count();
             let score = even as f64 / completion.token_ids.len() as f64;
             Some(Verdict { score, criteria: serde_json::Map::default(), raw: String::new() })
         };
-        Ok(completions.iter().map(score).collect())
+        Ok(judge_each(groups, score))
     }
 }
 

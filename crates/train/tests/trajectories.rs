@@ -12,8 +12,8 @@ use savi_nn::check::Drawn;
 use savi_nn::{TensorSource, Weights};
 use savi_run::{Interrupt, Metrics};
 use savi_schema::{
-    Completion, Example, FinishReason, Generate, GenerateError, Message, Pair, PromptRecord,
-    Request, Reward, Role, SCHEMA_VERSION, Verdict,
+    Completed, Completion, Example, FinishReason, Generate, GenerateError, Message, Pair,
+    PromptRecord, Request, Reward, Role, SCHEMA_VERSION, Score, Verdict, judge_each,
 };
 use savi_train::{
     DpoConfig, GrpoConfig, Ranks, SftConfig, TrainIo, Tree, dpo, grpo_sampled_by, sft,
@@ -181,15 +181,15 @@ struct Even;
 impl Reward for Even {
     fn judge(
         &self,
-        _: &PromptRecord,
-        completions: &[Completion],
-    ) -> Result<Vec<Option<Verdict>>, GenerateError> {
-        let score = |completion: &Completion| {
+        groups: &[Completed<'_>],
+        _: &dyn Score,
+    ) -> Result<Vec<Vec<Option<Verdict>>>, GenerateError> {
+        let score = |_: &PromptRecord, completion: &Completion| {
             let even = completion.token_ids.iter().filter(|id| id.is_multiple_of(2)).count();
             let score = even as f64 / completion.token_ids.len() as f64;
             Some(Verdict { score, criteria: Map::default(), raw: String::new() })
         };
-        Ok(completions.iter().map(score).collect())
+        Ok(judge_each(groups, score))
     }
 }
 

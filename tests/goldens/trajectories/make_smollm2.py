@@ -28,12 +28,12 @@ GRPO = dict(
     trainer="grpo", num_generations=4, max_completion_length=16, use_bias_correction_kl=True, per_device_train_batch_size=4,
 )
 RUNS = {
-    "sft": dict(trainer="sft", **TWO, learning_rate=2e-5, **OPTIM),
-    "sft-lora": dict(trainer="sft", **TWO, learning_rate=5e-4, **OPTIM, **LORA),
-    "dpo": dict(trainer="dpo", **TWO, learning_rate=5e-6, **OPTIM),
-    "dpo-lora": dict(trainer="dpo", **TWO, learning_rate=2e-4, **OPTIM, **LORA),
-    "grpo": dict(learning_rate=2e-6, **OPTIM, **GRPO),
-    "grpo-lora-beta": dict(learning_rate=1e-4, beta=0.1, **OPTIM, **GRPO, **LORA),
+    "sft": dict(trainer="sft", **TWO, learning_rate=2e-6, **OPTIM),
+    "sft-lora": dict(trainer="sft", **TWO, learning_rate=1e-4, **OPTIM, **LORA),
+    "dpo": dict(trainer="dpo", **TWO, learning_rate=1e-6, **OPTIM),
+    "dpo-lora": dict(trainer="dpo", **TWO, learning_rate=5e-5, **OPTIM, **LORA),
+    "grpo": dict(learning_rate=1e-6, **OPTIM, **GRPO),
+    "grpo-lora-beta": dict(learning_rate=5e-5, beta=0.1, **OPTIM, **GRPO, **LORA),
 }
 NUMBERS = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen".split()
 

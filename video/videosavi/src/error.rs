@@ -1,6 +1,7 @@
 //! What can end a run of the method.
 
 use savi_schema::GenerateError;
+use savi_train::LearnError;
 use thiserror::Error;
 
 /// Why a run stopped before its end.
@@ -14,7 +15,7 @@ pub enum Error {
     Run(#[from] savi_run::RunError),
     /// A round's lesson could not be written.
     #[error(transparent)]
-    Data(#[from] savi_data::DataError),
+    Data(savi_data::DataError),
     /// A prompt could not be filled.
     #[error(transparent)]
     Prompt(#[from] crate::PromptError),
@@ -78,6 +79,17 @@ pub enum Error {
     /// The inputs do not fit the config.
     #[error("{0}")]
     Inputs(String),
+}
+
+impl Error {
+    pub(crate) fn of_learning(round: u32, error: LearnError) -> Self {
+        match error {
+            LearnError::Interrupted => Self::Interrupted,
+            LearnError::Run(error) => Self::Run(error),
+            LearnError::Data(error) => Self::Data(error),
+            LearnError::Failed(source) => Self::Learn { round, source },
+        }
+    }
 }
 
 impl From<savi_run::Interrupted> for Error {

@@ -1,67 +1,13 @@
-//! What a round learns from, and the border to whoever does the learning.
+//! What a round learns from.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use rand::seq::SliceRandom;
 use savi_judge::order::seeded_rng;
-use savi_run::{Interrupt, Metrics};
-use savi_schema::{Example, Generate, Pair};
+use savi_schema::{Example, Pair};
+use savi_train::Material;
 
 use crate::{Config, Decision, Error, Learn, NoPairs};
-
-/// A model that can be asked and taught.
-pub trait Learner {
-    /// The model as it is now: the base with all rounds learnt so far.
-    fn generator(&self) -> &dyn Generate;
-
-    /// Names everything that learning depends on besides the material (its config, say).
-    fn key(&self) -> String;
-
-    /// Learns one round. Called again with the same folder it continues where it was, and where it
-    /// had finished it only takes up the result.
-    fn learn(&mut self, material: Material<'_>, at: &Training<'_>) -> Result<Learnt, LearnError>;
-}
-
-/// What is learnt.
-#[derive(Debug, Clone, Copy)]
-pub enum Material<'a> {
-    /// Preferences, by DPO.
-    Pairs(&'a [Pair]),
-    /// Targets, by supervised fine-tuning.
-    Examples(&'a [Example]),
-}
-
-/// Where and under what a round is learnt.
-#[derive(Debug)]
-pub struct Training<'a> {
-    /// Which round, from 1.
-    pub round: u32,
-    /// The round's own folder for checkpoints.
-    pub dir: &'a Path,
-    /// Where figures go; steps count from 1 in each round.
-    pub metrics: &'a Metrics,
-    /// When to stop.
-    pub interrupt: &'a Interrupt,
-}
-
-/// What learning a round took.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Learnt {
-    /// Steps of the optimiser.
-    pub steps: u64,
-}
-
-/// Why a round was not learnt.
-#[derive(Debug, thiserror::Error)]
-pub enum LearnError {
-    /// It was asked to stop; its state is saved.
-    #[error("interrupted")]
-    Interrupted,
-    /// It failed.
-    #[error(transparent)]
-    Failed(#[from] Box<dyn std::error::Error + Send + Sync>),
-}
 
 /// The material of a round as it is stored and taught.
 #[derive(Debug, PartialEq)]
@@ -123,6 +69,15 @@ impl Lesson {
                 tracing::warn!("{error}; the model stays as it is");
                 Ok(Self::Nothing)
             }
+        }
+    }
+
+    /// What of it is taught, if anything.
+    pub(crate) fn material(&self) -> Option<Material<'_>> {
+        match self {
+            Self::Pairs(pairs) => Some(Material::Pairs(pairs)),
+            Self::Examples(examples) => Some(Material::Examples(examples)),
+            Self::Nothing => None,
         }
     }
 

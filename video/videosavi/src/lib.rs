@@ -7,7 +7,7 @@
 //! `ask`, `answer`, `judge`, `critique` and `pair`, their order in `forms`, the loop in `run`.
 //!
 //! Words: a *decision* is what became of a question: a pair, or the reason why there is none; a
-//! *lesson* is what a round teaches; a [`Learner`] is whoever can be asked and taught. This crate
+//! *lesson* is what a round teaches; a [`Learner`](savi_train::Learner) is whoever can be asked and taught. This crate
 //! knows no tensors, no labels of clips and no world; the true answers of the ceiling control come
 //! in as ready examples.
 
@@ -17,7 +17,6 @@ mod config;
 mod correct;
 mod critique;
 mod error;
-mod export;
 mod forms;
 mod judge;
 mod learn;
@@ -35,7 +34,6 @@ pub use config::{
     NoPairs, Questions, Revise, Ties,
 };
 pub use error::Error;
-pub use learn::{LearnError, Learner, Learnt, Material, Training};
 pub use prompts::{PromptError, PromptFiles, Prompts, QuestionKind, Subject};
 pub use records::{
     Answer, ClipRecord, CritiqueRecord, Decision, Drawn, Dropped, Judgement, Question, Reading,

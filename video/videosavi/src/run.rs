@@ -1,26 +1,20 @@
 //! The loop: measure, then in each round generate with the model as it is, learn, and measure again.
 
-use std::fs;
 use std::path::PathBuf;
 
 use savi_run::{
-    Evaluation, Interrupt, Key, Metrics, Progress, RunFolder, Stage, write_atomic,
-    write_evaluations,
+    Evaluation, Interrupt, Key, Metrics, Progress, RunFolder, Stage, write_evaluations,
 };
 use savi_schema::{Example, Generate};
 use savi_suites::stats::Bootstrap;
 use savi_suites::{Answered, EvalOptions, QuestionRecord, by_clip, evaluate_clips};
-use serde_json::json;
+use savi_train::{Learner, Rounds, teach};
 
 use crate::correct::SelfCorrecting;
-use crate::export;
 use crate::forms::generate;
 use crate::learn::Lesson;
 use crate::round::{Round, Served, check_served, stage_name};
-use crate::{
-    ClipRecord, ClipSpace, Config, Decision, Error, JudgeVideo, Learn, LearnError, Learner,
-    Material, Prompts, Training,
-};
+use crate::{ClipRecord, ClipSpace, Config, Decision, Error, JudgeVideo, Learn, Prompts};
 
 /// The held-out questions on which every round is measured.
 #[derive(Debug)]
@@ -100,7 +94,15 @@ pub fn run(
             _ => generate(&round)?,
         };
         let lesson = Lesson::of(config, &decisions, inputs.labelled, inputs.seed, number)?;
-        steps += learn(&round.fingerprint.clone(), number, steps, &lesson, learner, outputs)?;
+        if let Some(material) = lesson.material() {
+            let at = Rounds {
+                folder: outputs.folder,
+                metrics: outputs.metrics,
+                interrupt: outputs.interrupt,
+            };
+            let learnt = teach(learner, material, number, steps, &at);
+            steps += learnt.map_err(|error| Error::of_learning(number, error))?.steps;
+        }
         evaluations.extend(evaluate(number, config, &prompts, inputs, learner, outputs)?);
         write_evaluations(outputs.folder.dir(), &evaluations)?;
         outputs.metrics.write_trainer_state()?;
@@ -143,47 +145,6 @@ fn keep_clips(inputs: &Inputs, outputs: &Outputs) -> Result<(), Error> {
     })?;
     stage.finish(|clips| [("clips".to_owned(), clips.len() as u64)].into())?;
     Ok(())
-}
-
-/// Teaches the round's lesson and keeps it beside the checkpoints, in the layouts of other trainers
-/// too. Gives the number of steps.
-fn learn(
-    model: &str,
-    round: u32,
-    steps_before: u64,
-    lesson: &Lesson,
-    learner: &mut dyn Learner,
-    outputs: &Outputs,
-) -> Result<u64, Error> {
-    let (material, key) = match lesson {
-        Lesson::Nothing => return Ok(0),
-        Lesson::Pairs(pairs) => (Material::Pairs(pairs), Key::new("learn").with("pairs", pairs)),
-        Lesson::Examples(examples) => {
-            (Material::Examples(examples), Key::new("learn").with("examples", examples))
-        }
-    };
-    let dir = outputs.folder.path("checkpoints").join(format!("round-{round}"));
-    let key = key.with("model", model).with("learner", &learner.key()).finish();
-    let key_path = dir.join("key");
-    // Whatever lies there without a key is of a run that was killed while it cleaned up.
-    let before = fs::read_to_string(&key_path).ok();
-    if before.is_some_and(|before| before != key) || (!key_path.exists() && dir.exists()) {
-        tracing::warn!("round {round} is learnt again: what it depends on has changed");
-        let io = |source| savi_run::RunError::Io { path: dir.clone(), source };
-        fs::remove_dir_all(&dir).map_err(io)?;
-        outputs.metrics.cut_after(steps_before)?;
-    }
-    export::write(&dir, lesson)?;
-    write_atomic(&key_path, key.as_bytes())?;
-    outputs.interrupt.check()?;
-    let extra = [("round".to_owned(), json!(round))].into_iter().collect();
-    let metrics = outputs.metrics.scoped(steps_before, extra);
-    let training = Training { round, dir: &dir, metrics: &metrics, interrupt: outputs.interrupt };
-    let learnt = learner.learn(material, &training).map_err(|error| match error {
-        LearnError::Interrupted => Error::Interrupted,
-        LearnError::Failed(source) => Error::Learn { round, source },
-    })?;
-    Ok(learnt.steps)
 }
 
 /// Asks the held-out questions, clip by clip, and counts.

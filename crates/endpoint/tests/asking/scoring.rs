@@ -1,6 +1,6 @@
 //! Log-probs of given continuations.
 
-use savi_schema::{Media, Message, Part, RawPrompt, Role, Score, ScoreRequest};
+use savi_schema::{Continuation, Media, Message, Part, RawPrompt, Role, Score, ScoreRequest};
 use serde_json::{Value, json};
 
 use crate::fake::*;
@@ -107,7 +107,7 @@ fn sglang(asked: &Asked) -> Reply {
 }
 
 fn request(words: &str) -> ScoreRequest {
-    let continuations = vec!["left".to_owned(), String::new(), "up".to_owned()];
+    let continuations = ["left", "", "up"].map(Continuation::from).to_vec();
     ScoreRequest { messages: vec![Message::text(Role::User, words)], raw: None, continuations }
 }
 

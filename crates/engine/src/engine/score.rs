@@ -6,7 +6,7 @@ use candle_core::{DType, Tensor};
 use savi_nn::Forest;
 use savi_nn::attention::KvNode;
 use savi_nn::layers::Mode;
-use savi_schema::{GenerateError, Score, ScoreRequest, TokenScore};
+use savi_schema::{Continuation, GenerateError, Score, ScoreRequest, TokenScore};
 
 use super::Engine;
 use crate::tree::Place;
@@ -18,7 +18,10 @@ impl Engine {
             Some(raw) => self.raw_tokens(raw)?,
             None => self.prompt(&request.messages)?,
         };
-        let tokens = request.continuations.iter().map(|text| self.text.encode(text));
+        let tokens = request.continuations.iter().map(|continuation| match continuation {
+            Continuation::Text(words) => self.text.encode(words),
+            Continuation::Tokens(tokens) => Ok(tokens.clone()),
+        });
         let tokens = tokens.collect::<Result<Vec<_>, _>>()?;
         if prompt.ids.is_empty() && request.raw.is_some() {
             return tokens.into_iter().map(|ids| self.score_from_second(ids)).collect();

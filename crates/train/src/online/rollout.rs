@@ -1,7 +1,7 @@
 //! Completions that a policy is trained on, with what they are worth.
 
 use savi_engine::Engine;
-use savi_schema::{Completion, FinishReason, Generate, PromptRecord, Request};
+use savi_schema::{Completed, Completion, FinishReason, Generate, PromptRecord, Request};
 use serde::{Deserialize, Serialize};
 
 use super::Session;
@@ -104,9 +104,9 @@ impl Rollout {
             let reason = "the sampler did not give the completions that it was asked for";
             return Err(TrainError::Record { id: requests[0].id.clone(), reason: reason.into() });
         }
-        let mut groups: Vec<Group> = Vec::with_capacity(chosen.len());
-        for (&prompt, completions) in chosen[own].iter().zip(drawn) {
-            let rewards = judged(session, &session.prompts[prompt], &completions)?;
+        let rewards = judged(engine, session, &chosen[own.clone()], &drawn)?;
+        let mut groups: Vec<Group> = Vec::with_capacity(own.len());
+        for ((&prompt, completions), rewards) in chosen[own].iter().zip(drawn).zip(rewards) {
             let cut = |c: &Completion| c.finish_reason == FinishReason::Length;
             let counts = completions.iter().map(|c| !(settings.masks_truncated && cut(c)));
             let counts = counts.collect();
@@ -169,21 +169,28 @@ fn cuts(sampling: &savi_schema::Sampling) -> bool {
     sampling.top_p < 1.0 || sampling.top_k > 0 || sampling.min_p > 0.0
 }
 
-/// What every reward says of every completion.
+/// What every reward says of every completion of every group.
 fn judged(
+    engine: &Engine,
     session: &Session<'_>,
-    prompt: &PromptRecord,
-    completions: &[Completion],
-) -> Result<Vec<Vec<Option<f64>>>, TrainError> {
-    let mut rows = vec![Vec::with_capacity(session.rewards.len()); completions.len()];
+    chosen: &[usize],
+    drawn: &[Vec<Completion>],
+) -> Result<Vec<Vec<Vec<Option<f64>>>>, TrainError> {
+    let groups: Vec<Completed<'_>> = chosen
+        .iter()
+        .zip(drawn)
+        .map(|(&prompt, completions)| Completed { prompt: &session.prompts[prompt], completions })
+        .collect();
+    let empty = |group: &Completed| vec![Vec::new(); group.completions.len()];
+    let mut rows: Vec<Vec<Vec<Option<f64>>>> = groups.iter().map(empty).collect();
     for (name, reward) in session.rewards {
-        let verdicts = reward.judge(prompt, completions)?;
-        if verdicts.len() != completions.len() {
-            let (given, count) = (verdicts.len(), completions.len());
-            let reason = format!("the reward {name} gave {given} verdicts on {count} completions");
-            return Err(TrainError::Record { id: prompt.id.clone(), reason });
+        let verdicts = reward.judge(&groups, engine)?;
+        if verdicts.iter().map(Vec::len).ne(drawn.iter().map(Vec::len)) {
+            let reason = format!("the reward {name} did not give one verdict on each completion");
+            let id = groups.first().map(|group| group.prompt.id.clone()).unwrap_or_default();
+            return Err(TrainError::Record { id, reason });
         }
-        for (row, verdict) in rows.iter_mut().zip(verdicts) {
+        for (row, verdict) in rows.iter_mut().flatten().zip(verdicts.into_iter().flatten()) {
             row.push(verdict.map(|verdict| verdict.score));
         }
     }

@@ -5,7 +5,9 @@ use savi_engine::Engine;
 use savi_engine::testing::random_text_engine;
 use savi_models::LoraOptions;
 use savi_nn::Weight;
-use savi_schema::{Completion, GenerateError, Message, Role, Verdict};
+use savi_schema::{
+    Completed, Completion, GenerateError, Message, Role, Score, Verdict, judge_each,
+};
 use serde_json::json;
 
 use super::grpo::GroupRelative;
@@ -17,15 +19,15 @@ struct Even;
 impl Reward for Even {
     fn judge(
         &self,
-        _: &PromptRecord,
-        completions: &[Completion],
-    ) -> Result<Vec<Option<Verdict>>, GenerateError> {
-        let score = |c: &Completion| {
+        groups: &[Completed<'_>],
+        _: &dyn Score,
+    ) -> Result<Vec<Vec<Option<Verdict>>>, GenerateError> {
+        let score = |_: &PromptRecord, c: &Completion| {
             let even = c.token_ids.iter().filter(|&&id| id % 2 == 0).count();
             let score = even as f64 / c.token_ids.len() as f64;
             Some(Verdict { score, criteria: serde_json::Map::new(), raw: String::new() })
         };
-        Ok(completions.iter().map(score).collect())
+        Ok(judge_each(groups, score))
     }
 }
 

@@ -1,5 +1,8 @@
 //! The scripted model and its learner.
 
+use savi_schema::Score;
+use savi_train::{LearnError, Learner, Learnt, Material, Training};
+
 use super::*;
 
 const WORDS: [&str; 4] = ["left", "right", "up", "down"];
@@ -132,6 +135,14 @@ pub(super) struct ScriptedLearner {
 const STEPS: u64 = 3;
 
 impl Learner for ScriptedLearner {
+    fn scorer(&self) -> &dyn Score {
+        unreachable!("the method scores nothing")
+    }
+
+    fn restart(&mut self) -> Result<(), LearnError> {
+        unreachable!("the method never goes back to the base")
+    }
+
     fn generator(&self) -> &dyn Generate {
         &self.model
     }
@@ -145,6 +156,7 @@ impl Learner for ScriptedLearner {
             Material::Pairs(pairs) => {
                 pairs.iter().map(|p| (p.prompt[0].words(), p.chosen.clone())).collect()
             }
+            Material::Demonstrations(_) => unreachable!("the method shows conversations"),
             Material::Examples(examples) => examples
                 .iter()
                 .map(|e| (e.conversations[0][0].words(), e.conversations[0][1].words()))
