@@ -26,6 +26,7 @@ mod lessons;
 mod model;
 mod plan;
 mod report;
+mod run_args;
 mod score;
 mod serve;
 mod train;

@@ -17,6 +17,7 @@ use savi_train::Plan;
 
 use crate::Global;
 use crate::exit::BadInput;
+use crate::run_args::RunArgs;
 
 /// Train a model.
 #[derive(Debug, clap::Args)]
@@ -28,13 +29,13 @@ pub(crate) struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     /// Preference training on files of pairs.
-    Dpo(common::FileArgs),
+    Dpo(RunArgs),
     /// Group-relative policy optimisation: completions of a prompt are compared by rewards.
-    Grpo(common::FileArgs),
+    Grpo(RunArgs),
     /// Proximal policy optimisation: completions by rewards, with a value head.
-    Ppo(common::FileArgs),
+    Ppo(RunArgs),
     /// Supervised fine-tuning on files of examples, or of a fresh model on a synthetic world.
-    Sft(common::FileArgs),
+    Sft(RunArgs),
 }
 
 pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
@@ -49,8 +50,7 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
 
 /// What the training of a config will take: of pairs, or of examples in files.
 pub(crate) fn plan(config: &Path, set: &[String], memory: Option<u64>) -> anyhow::Result<Plan> {
-    let args =
-        common::FileArgs { config: config.to_owned(), set: set.to_owned(), ..Default::default() };
+    let args = RunArgs { config: config.to_owned(), set: set.to_owned(), ..Default::default() };
     let text = std::fs::read_to_string(config).unwrap_or_default();
     let table = toml::from_str::<toml::Table>(&text).unwrap_or_default();
     let other = ["grpo", "ppo"].into_iter().find(|key| table.contains_key(*key));

@@ -5,17 +5,16 @@ mod config;
 mod inputs;
 mod table;
 
-use std::path::{Path, PathBuf};
-
 use anyhow::Context;
 use savi_engine::{ClipEmbedder, Engine, EngineOptions};
-use savi_run::{FolderOptions, Interrupt, Loaded, Metrics, RunFolder};
+use savi_run::{Interrupt, Loaded, Metrics};
 use savi_schema::Generate;
 use savi_train::{EngineLearner, Learner};
 use savi_videosavi::{ClipRecord, ClipSpace, Inputs, Outputs, Served};
 
 use crate::Global;
 use crate::exit::{BadInput, Interrupted};
+use crate::run_args::RunArgs;
 use config::RunConfig;
 
 /// Methods that learn from video.
@@ -28,29 +27,7 @@ pub(crate) struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     /// Run the VideoSAVi loop of a config, or what of it is not done yet.
-    Run(Run),
-}
-
-#[derive(Debug, clap::Args)]
-struct Run {
-    /// The config: one TOML file is one complete run.
-    #[arg(long, value_name = "FILE")]
-    config: PathBuf,
-    /// Override a key of the config, for example method.rounds=1.
-    #[arg(long = "set", value_name = "KEY=VALUE")]
-    set: Vec<String>,
-    /// The run folder [default: runs/NAME, NAME being the config's].
-    #[arg(long, value_name = "DIR")]
-    run_dir: Option<PathBuf>,
-    /// Discard what an earlier run left in the run folder.
-    #[arg(long)]
-    fresh: bool,
-    /// Where to compute: auto, cpu, cuda or cuda:N. Short for --set device=...
-    #[arg(long, value_name = "DEVICE")]
-    device: Option<String>,
-    /// What to compute in: f32 or bf16. Short for --set dtype=...
-    #[arg(long, value_name = "DTYPE")]
-    dtype: Option<String>,
+    Run(RunArgs),
 }
 
 pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
@@ -59,16 +36,16 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
     }
 }
 
-fn run_loop(args: &Run, global: &Global) -> anyhow::Result<()> {
+fn run_loop(args: &RunArgs, global: &Global) -> anyhow::Result<()> {
     let loaded = load(args)?;
     let config = &loaded.value;
     let interrupt = Interrupt::on_signals().context("cannot watch for signals")?;
-    let dir = args.run_dir.clone().unwrap_or_else(|| Path::new("runs").join(&loaded.name));
-    let mut folder = open_folder(&dir, args, &loaded)?;
+    let place = (config.device.as_str(), config.dtype.as_str());
+    let mut folder = args.open_folder("video run", &loaded, config.seed, place)?;
     tracing::info!(
         "{} in {}",
         if folder.resumed() { "continuing" } else { "running" },
-        dir.display()
+        folder.dir().display()
     );
     let options = EngineOptions {
         device: config.device.clone(),
@@ -159,34 +136,14 @@ fn run_loop(args: &Run, global: &Global) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn load(args: &Run) -> anyhow::Result<Loaded<RunConfig>> {
-    let mut overrides = args.set.clone();
-    for (key, value) in [("device", &args.device), ("dtype", &args.dtype)] {
-        overrides.extend(value.iter().map(|value| format!("{key}={value}")));
-    }
-    let loaded: Loaded<RunConfig> =
-        savi_run::load(&args.config, &overrides).map_err(|error| BadInput(error.into()))?;
+fn load(args: &RunArgs) -> anyhow::Result<Loaded<RunConfig>> {
+    let loaded: Loaded<RunConfig> = args.load()?;
     loaded
         .value
         .validate()
         .with_context(|| format!("config {}", args.config.display()))
         .map_err(BadInput)?;
     Ok(loaded)
-}
-
-fn open_folder(dir: &Path, args: &Run, loaded: &Loaded<RunConfig>) -> anyhow::Result<RunFolder> {
-    let options = FolderOptions {
-        command: "video run".to_owned(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        fresh: args.fresh,
-        seed: loaded.value.seed,
-        device: loaded.value.device.clone(),
-        dtype: loaded.value.dtype.clone(),
-    };
-    RunFolder::open(dir, &loaded.resolved, &options).map_err(|error| match error.is_bad_input() {
-        true => BadInput(error.into()).into(),
-        false => error.into(),
-    })
 }
 
 /// Gives an error of the method its exit status.

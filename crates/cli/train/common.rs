@@ -1,44 +1,20 @@
 //! What trainings on files have in common: the arguments, the keys of their configs beside the trainer's own,
 //! the run folder, the media of records, resume on the same inputs, and what is written at the end.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, anyhow, ensure};
 use savi_data::{BadRows, Data, DataSource, Named, Read, read_mixture};
 use savi_engine::{Engine, EngineError, EngineOptions, FeatureFolder, ModelDir, StoredDType};
-use savi_run::{FolderOptions, Interrupt, Loaded, Metrics, RunFolder, file_hash};
+use savi_run::{Interrupt, Loaded, Metrics, RunFolder, file_hash};
 use savi_schema::{Generate, Media, MediaPolicy, Message, Part};
 use savi_train::{EvalStrategy, OptimConfig, Plan, Ranks, TrainError, TrainIo};
 use savi_video_ingest::IngestOptions;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use crate::Global;
 use crate::exit::{BadInput, Interrupted};
-
-#[derive(Debug, Clone, Default, clap::Args)]
-pub(super) struct FileArgs {
-    /// The run's config.
-    #[arg(long, value_name = "FILE")]
-    pub(super) config: PathBuf,
-    /// Override a config key: key.sub=value.
-    #[arg(long = "set", value_name = "KEY=VALUE")]
-    pub(super) set: Vec<String>,
-    /// The run folder [default: runs/NAME, NAME being the config's]. What was learnt is in its `adapter` or
-    /// `model` folder.
-    #[arg(long, value_name = "DIR")]
-    pub(super) run_dir: Option<PathBuf>,
-    /// Discard what an earlier run left in the run folder.
-    #[arg(long)]
-    pub(super) fresh: bool,
-    /// Where to compute: auto, cpu, cuda or cuda:N. Short for --set device=...
-    #[arg(long, value_name = "DEVICE")]
-    pub(super) device: Option<String>,
-    /// What to compute in: f32 or bf16. Short for --set dtype=...
-    #[arg(long, value_name = "DTYPE")]
-    pub(super) dtype: Option<String>,
-}
+use crate::run_args::RunArgs;
 
 /// Defines the config of a training: the keys that all have, then its own. (serde's `flatten` would pass
 /// over keys that nobody knows.)
@@ -220,29 +196,14 @@ impl Common<'_> {
     pub(super) fn open_folder<T>(
         &self,
         command: &str,
-        args: &FileArgs,
+        args: &RunArgs,
         loaded: &Loaded<T>,
         seed: u64,
         ranks: &Ranks,
     ) -> anyhow::Result<RunFolder> {
-        let dir = args.run_dir.clone().unwrap_or_else(|| Path::new("runs").join(&loaded.name));
-        let options = FolderOptions {
-            command: command.to_owned(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            fresh: args.fresh,
-            seed,
-            device: self.device.to_owned(),
-            dtype: self.dtype.to_owned(),
-        };
-        ranks.in_turn(|| {
-            if !ranks.is_first() {
-                return Ok(RunFolder::of_another(&dir));
-            }
-            let folder = RunFolder::open(&dir, &loaded.resolved, &options);
-            folder.map_err(|error| match error.is_bad_input() {
-                true => BadInput(error.into()).into(),
-                false => error.into(),
-            })
+        ranks.in_turn(|| match ranks.is_first() {
+            true => args.open_folder(command, loaded, seed, (self.device, self.dtype)),
+            false => Ok(RunFolder::of_another(&args.dir(loaded))),
         })
     }
 
@@ -434,15 +395,6 @@ fn mixture<T: Named>(
 
 /// Rows of a file that are told one by one when they are left out.
 const SHOWN: usize = 10;
-
-/// Reads the config with the arguments' overrides.
-pub(super) fn load<T: DeserializeOwned + Serialize>(args: &FileArgs) -> anyhow::Result<Loaded<T>> {
-    let mut overrides = args.set.clone();
-    for (key, value) in [("device", &args.device), ("dtype", &args.dtype)] {
-        overrides.extend(value.iter().map(|value| format!("{key}={value}")));
-    }
-    savi_run::load(&args.config, &overrides).map_err(|error| BadInput(error.into()).into())
-}
 
 /// Says that a run begins, or goes on.
 pub(super) fn announce(folder: &RunFolder, count: usize, records: &str) {

@@ -6,9 +6,10 @@ use savi_run::Interrupt;
 use savi_schema::Pair;
 use savi_train::{DpoConfig, Plan, Ranks};
 
-use super::common::{self, FileArgs, Told, recipe};
+use super::common::{self, Told, recipe};
 use crate::Global;
 use crate::exit::BadInput;
+use crate::run_args::RunArgs;
 
 recipe! {
     /// One complete training.
@@ -44,8 +45,8 @@ impl Recipe {
     }
 }
 
-pub(super) fn run(args: &FileArgs, global: &Global, ranks: &Ranks) -> anyhow::Result<()> {
-    let loaded = common::load::<Recipe>(args)?;
+pub(super) fn run(args: &RunArgs, global: &Global, ranks: &Ranks) -> anyhow::Result<()> {
+    let loaded = args.load::<Recipe>()?;
     let recipe = &loaded.value;
     let whose = || format!("config {}", args.config.display());
     recipe.validate().with_context(whose).map_err(BadInput)?;
@@ -67,8 +68,8 @@ pub(super) fn run(args: &FileArgs, global: &Global, ranks: &Ranks) -> anyhow::Re
 }
 
 /// What the training of a config will take.
-pub(super) fn plan(args: &FileArgs, memory: Option<u64>) -> anyhow::Result<Plan> {
-    let recipe = common::load::<Recipe>(args)?.value;
+pub(super) fn plan(args: &RunArgs, memory: Option<u64>) -> anyhow::Result<Plan> {
+    let recipe = args.load::<Recipe>()?.value;
     let whose = || format!("config {}", args.config.display());
     recipe.validate().with_context(whose).map_err(BadInput)?;
     let (pairs, _) = recipe.pairs().map_err(BadInput)?;

@@ -6,9 +6,10 @@ use savi_run::Interrupt;
 use savi_schema::{Demonstration, Taught};
 use savi_train::{Plan, Ranks, SftConfig};
 
-use super::common::{self, FileArgs, Told, recipe};
+use super::common::{self, Told, recipe};
 use crate::Global;
 use crate::exit::BadInput;
+use crate::run_args::RunArgs;
 
 recipe! {
     /// One complete training.
@@ -50,15 +51,15 @@ impl Recipe {
 }
 
 /// Whether a config is for files: those of a model from scratch have no data of their own.
-pub(super) fn is_meant(args: &FileArgs) -> bool {
+pub(super) fn is_meant(args: &RunArgs) -> bool {
     let text = std::fs::read_to_string(&args.config).unwrap_or_default();
     let named = |key: &str| args.set.iter().any(|set| set.starts_with(key));
     let table = toml::from_str::<toml::Table>(&text).unwrap_or_default();
     table.contains_key("data") || named("data=") || table.get("model").is_some_and(|m| m.is_str())
 }
 
-pub(super) fn run(args: &FileArgs, global: &Global, ranks: &Ranks) -> anyhow::Result<()> {
-    let loaded = common::load::<Recipe>(args)?;
+pub(super) fn run(args: &RunArgs, global: &Global, ranks: &Ranks) -> anyhow::Result<()> {
+    let loaded = args.load::<Recipe>()?;
     let recipe = &loaded.value;
     let whose = || format!("config {}", args.config.display());
     recipe.validate().with_context(whose).map_err(BadInput)?;
@@ -81,8 +82,8 @@ pub(super) fn run(args: &FileArgs, global: &Global, ranks: &Ranks) -> anyhow::Re
 }
 
 /// What the training of a config will take.
-pub(super) fn plan(args: &FileArgs, memory: Option<u64>) -> anyhow::Result<Plan> {
-    let recipe = common::load::<Recipe>(args)?.value;
+pub(super) fn plan(args: &RunArgs, memory: Option<u64>) -> anyhow::Result<Plan> {
+    let recipe = args.load::<Recipe>()?.value;
     let whose = || format!("config {}", args.config.display());
     recipe.validate().with_context(whose).map_err(BadInput)?;
     let (records, _) = recipe.demonstrations().map_err(BadInput)?;

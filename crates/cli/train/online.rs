@@ -10,9 +10,10 @@ use savi_train::{OptimConfig, Ranks, Rewards, TrainError, TrainIo, TrainSummary}
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::common::{self, Common, FileArgs, Told};
+use super::common::{self, Common, Told};
 use crate::Global;
 use crate::exit::BadInput;
+use crate::run_args::RunArgs;
 
 /// What the two objectives differ in, for the rest of a run.
 #[derive(Debug, Clone, Copy)]
@@ -100,12 +101,8 @@ fn prompts(recipe: &impl Online) -> anyhow::Result<Vec<PromptRecord>> {
     Ok(prompts)
 }
 
-pub(super) fn run<R: Online>(
-    args: &FileArgs,
-    global: &Global,
-    ranks: &Ranks,
-) -> anyhow::Result<()> {
-    let loaded: Loaded<R> = common::load(args)?;
+pub(super) fn run<R: Online>(args: &RunArgs, global: &Global, ranks: &Ranks) -> anyhow::Result<()> {
+    let loaded: Loaded<R> = args.load()?;
     let recipe = &loaded.value;
     let whose = || format!("config {}", args.config.display());
     recipe.validate().with_context(whose).map_err(BadInput)?;

@@ -5,9 +5,10 @@ use savi_judge::rewards::RewardFunction;
 use savi_schema::PromptRecord;
 use savi_train::{PpoConfig, Ranks, Rewards, TrainError, TrainIo, TrainSummary};
 
-use super::common::{Common, FileArgs, recipe};
+use super::common::{Common, recipe};
 use super::online::{self, Online, Own};
 use crate::Global;
+use crate::run_args::RunArgs;
 
 recipe! {
     /// One complete training.
@@ -53,7 +54,7 @@ impl Online for Recipe {
     }
 }
 
-pub(super) fn run(args: &FileArgs, global: &Global, ranks: &Ranks) -> anyhow::Result<()> {
+pub(super) fn run(args: &RunArgs, global: &Global, ranks: &Ranks) -> anyhow::Result<()> {
     online::run::<Recipe>(args, global, ranks)
 }
 

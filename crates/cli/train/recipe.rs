@@ -22,9 +22,10 @@ use serde_json::{Value, json};
 
 use self::arithmetic::{Decoder, Exercises};
 use self::shapes::{Lessons, Shape, Stage};
-use super::common::{self, FileArgs};
+use super::common;
 use crate::Global;
 use crate::exit::{BadInput, Interrupted};
+use crate::run_args::RunArgs;
 
 /// A complete recipe of a model from scratch.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -218,7 +219,7 @@ fn length(text: &TextModel, sample: &Sample) -> anyhow::Result<usize> {
     Ok(tokens)
 }
 
-pub(super) fn run(args: &FileArgs, global: &Global, ranks: &Ranks) -> anyhow::Result<()> {
+pub(super) fn run(args: &RunArgs, global: &Global, ranks: &Ranks) -> anyhow::Result<()> {
     if !ranks.is_alone() {
         let message = "a model from scratch is trained by one rank alone";
         return Err(BadInput(anyhow!(message)).into());

@@ -3,7 +3,8 @@
 use std::fmt::Debug;
 use std::path::Path;
 
-use super::*;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 /// A config of the tree loads, is valid, and is saved as what was loaded.
 pub(in crate::train) fn holds<T>(file: &str, valid: impl Fn(&T) -> anyhow::Result<()>)
