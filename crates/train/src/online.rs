@@ -32,7 +32,7 @@ use savi_schema::{Generate, PromptRecord, Reward, Sampling};
 use serde::{Deserialize, Serialize};
 
 use self::control::Control;
-pub use self::control::{KlCtrl, KlCtrlType};
+pub use self::control::{AlphaScheduler, AlphaType, KlCtrl, KlCtrlType};
 pub use self::credit::AdvEstimator;
 pub use self::filter::FilterGroups;
 pub use self::grpo::{grpo, grpo_sampled_by};
@@ -72,6 +72,8 @@ struct Settings<'a> {
     masks_truncated: bool,
     /// How much each reward counts; empty: all the same.
     reward_weights: &'a [f64],
+    /// How that changes over the training.
+    alpha_scheduler: Option<AlphaScheduler>,
     log_completions: bool,
 }
 
@@ -79,7 +81,7 @@ struct Settings<'a> {
 struct Session<'a> {
     prompts: &'a [PromptRecord],
     rewards: &'a Rewards<'a>,
-    /// How much each reward counts.
+    /// How much each reward counts at most.
     reward_weights: Vec<f64>,
     settings: Settings<'a>,
     /// How all that trains is learnt, and with whom.
@@ -120,6 +122,15 @@ struct Carried {
     batches: u64,
     #[serde(default)]
     control: Control,
+}
+
+impl Session<'_> {
+    /// How much each reward counts for these groups, which were drawn at once.
+    fn weights(&self, groups: &[&Group]) -> Vec<f64> {
+        let factor = groups.first().map_or(1.0, |group| group.factor);
+        let scaled = |(at, weight): (usize, &f64)| if at == 0 { *weight } else { weight * factor };
+        self.reward_weights.iter().enumerate().map(scaled).collect()
+    }
 }
 
 impl Settings<'_> {
@@ -210,6 +221,10 @@ fn train(
                     }
                 };
                 rollout.generation = generation;
+                if let Some(scheduler) = session.settings.alpha_scheduler {
+                    let factor = scheduler.factor(step as f64 / total as f64);
+                    rollout.groups.iter_mut().for_each(|group| group.factor = factor);
+                }
                 objective.credit(engine, &session, &mut rollout, &mut control)?;
                 log.write(step + 1, &session, &rollout)?;
                 &*drawn.insert(rollout)

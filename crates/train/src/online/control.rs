@@ -6,6 +6,75 @@ use serde::{Deserialize, Serialize};
 use super::GrpoConfig;
 use crate::TrainError;
 
+/// How the weight of rewards changes over a training.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AlphaType {
+    /// It stays.
+    #[default]
+    Constant,
+    /// It goes up to its peak, down after it, or both, in straight lines.
+    Linear,
+}
+
+/// What all rewards but the first are multiplied by, under the names of the self-aligned reward's authors.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AlphaScheduler {
+    /// Whether it moves.
+    pub r#type: AlphaType,
+    /// The share of the training after which it is 1.
+    pub peak_pos: f64,
+    /// What it is farthest from there.
+    pub bottom: f64,
+    /// Whether it goes up before.
+    pub increase: bool,
+    /// Whether it goes down after.
+    pub decrease: bool,
+}
+
+impl Default for AlphaScheduler {
+    fn default() -> Self {
+        Self {
+            r#type: AlphaType::Constant,
+            peak_pos: 0.5,
+            bottom: 0.0,
+            increase: false,
+            decrease: false,
+        }
+    }
+}
+
+impl AlphaScheduler {
+    /// Refuses what cannot be carried out.
+    pub fn validate(&self) -> Result<(), TrainError> {
+        for (key, value) in
+            [("alpha_scheduler.peak_pos", self.peak_pos), ("alpha_scheduler.bottom", self.bottom)]
+        {
+            if !(0.0..=1.0).contains(&value) {
+                let (value, reason) = (value.to_string(), "from 0 to 1");
+                return Err(TrainError::Setting { key, value, reason });
+            }
+        }
+        Ok(())
+    }
+
+    /// The multiplier after this share of the training.
+    pub fn factor(&self, progress: f64) -> f64 {
+        let rise = match self.r#type {
+            AlphaType::Constant => 1.0,
+            AlphaType::Linear if progress < self.peak_pos && self.increase => {
+                progress / self.peak_pos
+            }
+            AlphaType::Linear if progress > self.peak_pos && self.decrease => {
+                (1.0 - progress) / (1.0 - self.peak_pos)
+            }
+            AlphaType::Linear => 1.0,
+        };
+        self.bottom + (1.0 - self.bottom) * rise
+    }
+}
+
 /// Whether the coefficient of the KL penalty moves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

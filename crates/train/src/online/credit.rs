@@ -76,7 +76,8 @@ impl GroupRelative<'_> {
         let of: Vec<u32> = (0..groups.len() as u32)
             .flat_map(|group| vec![group; config.num_generations])
             .collect();
-        let table = RewardTable { values: &values, weights: &session.reward_weights, groups: &of };
+        let weights = session.weights(&groups);
+        let table = RewardTable { values: &values, weights: &weights, groups: &of };
         let mut totals = table.totals()?;
         if !matches!(config.adv_estimator, AdvEstimator::Grpo | AdvEstimator::Rloo) {
             // What no reward has judged teaches nothing, nor is it part of what is whitened.

@@ -82,6 +82,7 @@ impl GrpoConfig {
             shuffles: false,
             masks_truncated: self.mask_truncated_completions,
             reward_weights: &self.reward_weights,
+            alpha_scheduler: self.alpha_scheduler,
             log_completions: self.log_completions,
         }
     }

@@ -7,7 +7,7 @@ use savi_objectives::policy::{self, Grpo, Level, PolicyLoss, ScaleRewards, Surro
 use savi_schema::Sampling;
 use serde::{Deserialize, Serialize};
 
-use super::control::{KlCtrl, KlCtrlType};
+use super::control::{AlphaScheduler, KlCtrl, KlCtrlType};
 use super::credit::AdvEstimator;
 use super::filter::FilterGroups;
 use super::ppo_config::KlInReward;
@@ -140,6 +140,9 @@ pub struct GrpoConfig {
     pub use_bias_correction_kl: bool,
     /// How much each reward counts; empty: all the same.
     pub reward_weights: Vec<f64>,
+    /// What all rewards but the first are multiplied by as the training goes on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub alpha_scheduler: Option<AlphaScheduler>,
     /// Whether completions that were cut off teach nothing.
     pub mask_truncated_completions: bool,
     /// Writes completions and rewards to `completions.jsonl`.
@@ -189,6 +192,7 @@ impl Default for GrpoConfig {
             multi_objective_aggregation: MultiObjective::SumThenNormalize,
             use_bias_correction_kl: false,
             reward_weights: Vec::new(),
+            alpha_scheduler: None,
             mask_truncated_completions: false,
             log_completions: true,
             lora_r: 8,
@@ -251,6 +255,7 @@ impl GrpoConfig {
             lora.validate(Path::new("lora"))?;
         }
         self.loss()?;
+        self.alpha_scheduler.map_or(Ok(()), |alpha| alpha.validate())?;
         self.optim.validate()
     }
 

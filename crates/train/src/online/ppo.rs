@@ -66,6 +66,7 @@ impl PpoConfig {
             shuffles: true,
             masks_truncated: false,
             reward_weights: &self.reward_weights,
+            alpha_scheduler: self.alpha_scheduler,
             log_completions: self.log_completions,
         }
     }
@@ -389,6 +390,7 @@ fn scores<'a>(
     let groups: Vec<&Group> = groups.into_iter().collect();
     let values = Rollout::rewards(&groups);
     let of: Vec<u32> = (0..groups.len() as u32).collect();
-    let table = RewardTable { values: &values, weights: &session.reward_weights, groups: &of };
+    let weights = session.weights(&groups);
+    let table = RewardTable { values: &values, weights: &weights, groups: &of };
     Ok(table.totals()?)
 }

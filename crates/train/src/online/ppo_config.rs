@@ -7,7 +7,7 @@ use savi_objectives::policy::{Aggregation, KlEstimator, PolicyLoss, Surrogate, V
 use savi_schema::Sampling;
 use serde::{Deserialize, Serialize};
 
-use super::control::{KlCtrl, KlCtrlType};
+use super::control::{AlphaScheduler, KlCtrl, KlCtrlType};
 use crate::config::is_default;
 use crate::{OptimConfig, TrainError};
 
@@ -72,6 +72,9 @@ pub struct PpoConfig {
     pub missing_eos_penalty: Option<f64>,
     /// How much each reward counts; empty: all the same.
     pub reward_weights: Vec<f64>,
+    /// What all rewards but the first are multiplied by as the training goes on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub alpha_scheduler: Option<AlphaScheduler>,
     /// Writes completions and rewards to `completions.jsonl`.
     pub log_completions: bool,
     /// Adapter rank; 0 trains all weights of the decoder, with a copy of them where a reference is asked.
@@ -104,6 +107,7 @@ impl Default for PpoConfig {
             whiten_rewards: false,
             missing_eos_penalty: None,
             reward_weights: Vec::new(),
+            alpha_scheduler: None,
             log_completions: true,
             lora_r: 8,
             lora_alpha: 32.0,
@@ -161,6 +165,7 @@ impl PpoConfig {
             lora.validate(Path::new("lora"))?;
         }
         self.policy_loss()?;
+        self.alpha_scheduler.map_or(Ok(()), |alpha| alpha.validate())?;
         self.optim.validate()
     }
 

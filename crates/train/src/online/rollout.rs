@@ -1,5 +1,7 @@
 //! Completions that a policy is trained on, with what they are worth.
 
+use std::collections::BTreeMap;
+
 use savi_engine::Engine;
 use savi_schema::{Completed, Completion, FinishReason, Generate, PromptRecord, Request};
 use serde::{Deserialize, Serialize};
@@ -20,6 +22,12 @@ pub(super) struct Group {
     pub(super) counts: Vec<bool>,
     /// Rewards of each completion, function by function; `None` where it gave none.
     pub(super) rewards: Vec<Vec<Option<f64>>>,
+    /// What verdicts are made of, by reward and criterion: sum and number over the completions.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) criteria: BTreeMap<String, (f64, u64)>,
+    /// What all rewards but the first are multiplied by.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub(super) factor: f64,
     /// Log-probs of all tokens, completion after completion, under the policy that drew them.
     pub(super) old_logps: Vec<f32>,
     /// Whether they are the sampler's own, and not computed again.
@@ -30,6 +38,14 @@ pub(super) struct Group {
     /// Of all tokens, completion after completion.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) estimates: Option<TokenEstimates>,
+}
+
+fn one() -> f64 {
+    1.0
+}
+
+fn is_one(value: &f64) -> bool {
+    *value == 1.0
 }
 
 /// What is known of tokens before they are learnt from; of REINFORCE++ the advantages alone.
@@ -104,9 +120,9 @@ impl Rollout {
             let reason = "the sampler did not give the completions that it was asked for";
             return Err(TrainError::Record { id: requests[0].id.clone(), reason: reason.into() });
         }
-        let rewards = judged(engine, session, &chosen[own.clone()], &drawn)?;
+        let judged = judged(engine, session, &chosen[own.clone()], &drawn)?;
         let mut groups: Vec<Group> = Vec::with_capacity(own.len());
-        for ((&prompt, completions), rewards) in chosen[own].iter().zip(drawn).zip(rewards) {
+        for ((&prompt, completions), judged) in chosen[own].iter().zip(drawn).zip(judged) {
             let cut = |c: &Completion| c.finish_reason == FinishReason::Length;
             let counts = completions.iter().map(|c| !(settings.masks_truncated && cut(c)));
             let counts = counts.collect();
@@ -114,7 +130,9 @@ impl Rollout {
                 prompt,
                 completions,
                 counts,
-                rewards,
+                rewards: judged.rewards,
+                criteria: judged.criteria,
+                factor: one(),
                 old_logps: Vec::new(),
                 old_are_sampled: true,
                 advantages: Vec::new(),
@@ -169,20 +187,29 @@ fn cuts(sampling: &savi_schema::Sampling) -> bool {
     sampling.top_p < 1.0 || sampling.top_k > 0 || sampling.min_p > 0.0
 }
 
+/// What all rewards say of a group.
+#[derive(Clone, Default)]
+struct Judged {
+    rewards: Vec<Vec<Option<f64>>>,
+    criteria: BTreeMap<String, (f64, u64)>,
+}
+
 /// What every reward says of every completion of every group.
 fn judged(
     engine: &Engine,
     session: &Session<'_>,
     chosen: &[usize],
     drawn: &[Vec<Completion>],
-) -> Result<Vec<Vec<Vec<Option<f64>>>>, TrainError> {
+) -> Result<Vec<Judged>, TrainError> {
     let groups: Vec<Completed<'_>> = chosen
         .iter()
         .zip(drawn)
         .map(|(&prompt, completions)| Completed { prompt: &session.prompts[prompt], completions })
         .collect();
-    let empty = |group: &Completed| vec![Vec::new(); group.completions.len()];
-    let mut rows: Vec<Vec<Vec<Option<f64>>>> = groups.iter().map(empty).collect();
+    let mut all = vec![Judged::default(); groups.len()];
+    for (judged, group) in all.iter_mut().zip(&groups) {
+        judged.rewards = vec![Vec::new(); group.completions.len()];
+    }
     for (name, reward) in session.rewards {
         let verdicts = reward.judge(&groups, engine)?;
         if verdicts.iter().map(Vec::len).ne(drawn.iter().map(Vec::len)) {
@@ -190,11 +217,19 @@ fn judged(
             let id = groups.first().map(|group| group.prompt.id.clone()).unwrap_or_default();
             return Err(TrainError::Record { id, reason });
         }
-        for (row, verdict) in rows.iter_mut().flatten().zip(verdicts.into_iter().flatten()) {
-            row.push(verdict.map(|verdict| verdict.score));
+        for (judged, verdicts) in all.iter_mut().zip(verdicts) {
+            for (row, verdict) in judged.rewards.iter_mut().zip(verdicts) {
+                let criteria = verdict.iter().flat_map(|verdict| &verdict.criteria);
+                for (criterion, value) in criteria.filter_map(|(k, v)| Some((k, v.as_f64()?))) {
+                    let key = format!("{name}/{criterion}");
+                    let (sum, count) = judged.criteria.entry(key).or_default();
+                    (*sum, *count) = (*sum + value, *count + 1);
+                }
+                row.push(verdict.map(|verdict| verdict.score));
+            }
         }
     }
-    Ok(rows)
+    Ok(all)
 }
 
 impl Group {
