@@ -5,6 +5,7 @@
 //! | savi | a [`PromptRecord`] of `savi-schema` |
 //! | verl | `prompt` as turns, `data_source`, `reward_model`, `extra_info`, `images`, `videos` |
 //! | trl | `prompt` as turns or as text (which is the user's turn), `images`, `videos`, any other column |
+//! | question | `question` (GSM8K) or `problem` (MATH) as the user's turn, and its other columns, as `answer` |
 //!
 //! verl's layout is TRL's with names for what rewards read; both keep every column but the prompt and its media. A
 //! trailing answer is no part of a prompt and is refused.
@@ -28,11 +29,13 @@ pub enum PromptFormat {
     Verl,
     /// TRL's prompt-only data.
     Trl,
+    /// Questions with their answers, as GSM8K and MATH have them.
+    Question,
 }
 
 impl PromptFormat {
     /// All layouts.
-    pub const ALL: [Self; 3] = [Self::Savi, Self::Verl, Self::Trl];
+    pub const ALL: [Self; 4] = [Self::Savi, Self::Verl, Self::Trl, Self::Question];
 
     /// The name in configs.
     pub fn name(self) -> &'static str {
@@ -40,6 +43,7 @@ impl PromptFormat {
             Self::Savi => "savi",
             Self::Verl => "verl",
             Self::Trl => "trl",
+            Self::Question => "question",
         }
     }
 }
@@ -72,19 +76,26 @@ pub fn read_prompts(
 fn of_row(keys: &Keys<'_>, format: Option<PromptFormat>) -> Result<PromptRecord, DataError> {
     let row: &Row = keys.row;
     let mut waiting = Waiting::of(keys)?;
-    let mut prompt = match keys.need("prompt")? {
+    let asks = |key: &&&str| keys.has(key) && !keys.has("prompt");
+    let question = ["question", "problem"].iter().find(asks).copied();
+    let question = match (question, format) {
+        (Some(question), Some(PromptFormat::Question) | None) => question,
+        (None, Some(PromptFormat::Question)) => "question",
+        _ => "prompt",
+    };
+    let mut prompt = match keys.need(question)? {
         Value::String(words) if format != Some(PromptFormat::Verl) => {
             let marks = waiting.marks();
-            let content = waiting.marked(row, "prompt", words, &marks)?;
+            let content = waiting.marked(row, question, words, &marks)?;
             vec![Message { role: Role::User, content }]
         }
-        turns => turns::read_turns(row, "prompt", turns, &mut waiting)?,
+        turns => turns::read_turns(row, question, turns, &mut waiting)?,
     };
     waiting.finish(row, &mut prompt)?;
     if format == Some(PromptFormat::Verl) {
         keys.need_text("data_source")?;
     }
-    let taken = ["id", "prompt", "videos", "video", "images", "image"];
+    let taken = ["id", question, "videos", "video", "images", "image"];
     let columns = keys.object.iter().filter(|(key, _)| !taken.contains(&key.as_str()));
     let columns = columns.map(|(key, value)| (key.clone(), value.clone())).collect();
     Ok(PromptRecord { id: keys.id(), prompt, columns })

@@ -5,6 +5,7 @@
 
 mod answers;
 mod form;
+pub mod math;
 
 use fancy_regex::Regex;
 use savi_schema::{
@@ -42,6 +43,27 @@ pub enum RewardFunction {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         column: Option<String>,
     },
+    /// 1 where the completion's answer is the known one, else 0: numbers, fractions, percentages and texts, bare or in
+    /// LaTeX ([`math`]).
+    MathMatch {
+        /// The column with the answer, a dot between a column and a key in it. Where it is not given, `answer` or verl's
+        /// `reward_model.ground_truth`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        column: Option<String>,
+        /// Where the answer is looked for.
+        #[serde(default)]
+        find: math::Find,
+    },
+    /// 1 where the completion chooses the known letter, else 0.
+    ChoiceMatch {
+        /// The column with the letter, a dot between a column and a key in it. Where it is not given, `answer` or
+        /// verl's `reward_model.ground_truth`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        column: Option<String>,
+        /// The letters that can be chosen.
+        #[serde(default = "letters")]
+        letters: String,
+    },
     /// 1 where the expression is found in the completion, else 0. `^` and `$` are the whole text's ends.
     Format {
         /// A regular expression, look-around included; `(?s)` lets a dot match line breaks.
@@ -66,12 +88,18 @@ fn one() -> f64 {
     1.0
 }
 
+fn letters() -> String {
+    "ABCDE".to_owned()
+}
+
 impl RewardFunction {
     /// Its name in configs and metrics.
     pub fn name(&self) -> &'static str {
         match self {
             Self::ExactMatch { .. } => "exact_match",
             Self::NumberMatch { .. } => "number_match",
+            Self::MathMatch { .. } => "math_match",
+            Self::ChoiceMatch { .. } => "choice_match",
             Self::Format { .. } => "format",
             Self::Overlong { .. } => "overlong",
         }
@@ -80,7 +108,10 @@ impl RewardFunction {
     /// The columns in which it looks for a known answer; none where it needs none.
     pub fn columns(&self) -> Vec<&str> {
         match self {
-            Self::ExactMatch { column } | Self::NumberMatch { column } => match column {
+            Self::ExactMatch { column }
+            | Self::NumberMatch { column }
+            | Self::MathMatch { column, .. }
+            | Self::ChoiceMatch { column, .. } => match column {
                 Some(column) => vec![column],
                 None => ANSWERS.to_vec(),
             },
@@ -137,6 +168,17 @@ impl Ready {
                 let known = answers::last_number(&known)?;
                 let given = answers::last_number(&completion.text);
                 Some(f64::from(given.is_some_and(|given| answers::same_number(given, known))))
+            }
+            RewardFunction::MathMatch { find, .. } => {
+                let known = math::Answer::known(&answers::known(prompt, &self.function.columns())?);
+                let given = math::Answer::find(&completion.text, *find);
+                Some(f64::from(given.is_some_and(|given| given.is_same(&known))))
+            }
+            RewardFunction::ChoiceMatch { letters, .. } => {
+                let letters: Vec<char> = letters.chars().collect();
+                let known = answers::known(prompt, &self.function.columns())?;
+                let known = math::choice(&known, &letters)?;
+                Some(f64::from(math::choice(&completion.text, &letters) == Some(known)))
             }
             RewardFunction::Format { .. } => {
                 let found = self.pattern.as_ref()?.is_match(&completion.text);
@@ -210,6 +252,18 @@ mod tests {
             [1.0, 0.0, 0.0].map(Some)
         );
         assert_eq!(scores(number, json!("nothing"), &["1"]), [None]);
+    }
+
+    #[test]
+    fn mathematics_and_letters_are_held_against_known_ones() {
+        let math = json!({"func": "math_match"});
+        let texts = ["\\boxed{\\frac{1}{2}}", "half", "The answer is 50%"];
+        assert_eq!(scores(math, json!("0.5"), &texts), [1.0, 0.0, 1.0].map(Some));
+        let marked = json!({"func": "math_match", "find": "marked"});
+        assert_eq!(scores(marked, json!(8), &["#### 8", "8"]), [1.0, 0.0].map(Some));
+        let choice = json!({"func": "choice_match", "letters": "ABCD"});
+        assert_eq!(scores(choice.clone(), json!("B"), &["(B)", "E"]), [1.0, 0.0].map(Some));
+        assert_eq!(scores(choice, json!("E"), &["E"]), [None]);
     }
 
     #[test]

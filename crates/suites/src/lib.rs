@@ -12,6 +12,7 @@ mod floor;
 mod prompt;
 mod question;
 mod scores;
+mod solve;
 pub mod stats;
 mod view;
 mod vote;
@@ -21,5 +22,8 @@ pub use floor::majority_class;
 pub use prompt::QuestionPrompt;
 pub use question::{Format, QuestionError, QuestionRecord, by_clip, read_questions};
 pub use scores::{evaluations, outcomes};
+pub use solve::{
+    SolveError, SolveOptions, Solved, Solving, solve, solve_evaluations, solve_key, solve_outcomes,
+};
 pub use view::{View, ViewError};
 pub use vote::{Grade, Vote, vote};
