@@ -29,6 +29,7 @@ mod report;
 mod run_args;
 mod score;
 mod serve;
+mod text;
 mod train;
 mod video;
 
@@ -74,6 +75,7 @@ enum Command {
     Report(report::Args),
     Score(score::Args),
     Serve(serve::Args),
+    Text(text::Args),
     Train(train::Args),
     Video(video::Args),
 }
@@ -117,6 +119,10 @@ fn main() -> ExitCode {
         Command::Report(args) => report::run(args, &cli.global),
         Command::Score(args) => score::run(args, &cli.global),
         Command::Serve(args) => serve::run(args, &cli.global),
+        Command::Text(args) => {
+            keep_memory();
+            text::run(args, &cli.global)
+        }
         Command::Train(args) => {
             keep_memory();
             train::run(args, &cli.global)

@@ -15,6 +15,8 @@ use std::path::Path;
 
 use savi_train::Plan;
 
+pub(crate) use self::common::{announce, mixture};
+
 use crate::Global;
 use crate::exit::BadInput;
 use crate::run_args::RunArgs;

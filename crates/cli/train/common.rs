@@ -369,7 +369,7 @@ pub(super) struct Told<'a> {
 }
 
 /// One data set of several files.
-fn mixture<T: Named>(
+pub(crate) fn mixture<T: Named>(
     data: &Data,
     what: &str,
     seed: u64,
@@ -397,7 +397,7 @@ fn mixture<T: Named>(
 const SHOWN: usize = 10;
 
 /// Says that a run begins, or goes on.
-pub(super) fn announce(folder: &RunFolder, count: usize, records: &str) {
+pub(crate) fn announce(folder: &RunFolder, count: usize, records: &str) {
     let doing = if folder.resumed() { "continuing" } else { "running" };
     tracing::info!("{doing} in {}, {count} {records}", folder.dir().display());
 }

@@ -104,7 +104,12 @@ impl From<GenerateError> for SolveError {
 }
 
 /// The key of a stage of [`solve`].
-pub fn solve_key(model: &str, problems: &[PromptRecord], grading: &str, options: &SolveOptions) -> String {
+pub fn solve_key(
+    model: &str,
+    problems: &[PromptRecord],
+    grading: &str,
+    options: &SolveOptions,
+) -> String {
     Key::new("solve")
         .with("model", model)
         .with("problems", problems)
@@ -169,7 +174,12 @@ fn solved(problem: &PromptRecord, reply: &Completion, score: f64) -> Solved {
     Solved {
         schema: SCHEMA_VERSION,
         id: problem.id.clone(),
-        family: problem.columns.get("family").and_then(Value::as_str).unwrap_or_default().to_owned(),
+        family: problem
+            .columns
+            .get("family")
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned(),
         reply: reply.text.clone(),
         tokens: reply.token_ids.len(),
         cut_off: reply.finish_reason == FinishReason::Length,
@@ -198,7 +208,8 @@ pub fn solve_evaluations(
         let outcomes = solve_outcomes(solved, figure);
         let Estimate { value, ci95, n, .. } = mean(&outcomes, bootstrap)?;
         let mut by = BTreeMap::new();
-        for family in solved.iter().map(|solved| &solved.family).filter(|family| !family.is_empty()) {
+        for family in solved.iter().map(|solved| &solved.family).filter(|family| !family.is_empty())
+        {
             if !by.contains_key(family) {
                 let of_family = solved.iter().filter(|solved| solved.family == *family);
                 let of_family: Vec<Solved> = of_family.cloned().collect();
@@ -293,8 +304,7 @@ mod tests {
     fn asked(problems: &[PromptRecord], chunk: usize) -> Result<Vec<Solved>, SolveError> {
         let dir = tempfile::tempdir().unwrap();
         let interrupt = Interrupt::new();
-        let who =
-            Solving { model: &Echo, scorer: &Echo, reward: &Exact, interrupt: &interrupt };
+        let who = Solving { model: &Echo, scorer: &Echo, reward: &Exact, interrupt: &interrupt };
         let stage = Stage::open_in(dir.path(), "solve", "key")?;
         solve(&who, problems, &SolveOptions { max_tokens: 4, chunk }, stage, "problems")
     }

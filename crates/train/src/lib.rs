@@ -30,8 +30,8 @@ pub use dpo::{dpo, dpo_evaluated};
 pub use error::TrainError;
 pub use learner::{EngineLearner, LearnError, Learner, Learnt, Material, Rounds, Training, teach};
 pub use online::{
-    AdvEstimator, AlphaScheduler, AlphaType, FilterGroups, GrpoConfig, KlCtrl, KlCtrlType, KlInReward, MultiObjective,
-    PpoConfig, RatioLevel, Rewards, Scale, grpo, grpo_sampled_by, ppo,
+    AdvEstimator, AlphaScheduler, AlphaType, FilterGroups, GrpoConfig, KlCtrl, KlCtrlType,
+    KlInReward, MultiObjective, PpoConfig, RatioLevel, Rewards, Scale, grpo, grpo_sampled_by, ppo,
 };
 pub use pack::{Branch, Packed, Tree};
 pub use perception::{Head, LabelledFrames, perceive};
