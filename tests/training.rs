@@ -4,6 +4,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{RngCore, SeedableRng};
 use serde_json::Value;
 
 /// `savi train NAME --config CONFIG` in a folder.
@@ -49,4 +51,27 @@ pub(crate) fn interrupt(mut command: Command, run: &Path, steps: std::ops::Range
 pub(crate) fn rows(path: &Path) -> Vec<Value> {
     let text = std::fs::read_to_string(path).unwrap();
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// Runs a command to its end, started again after each of `kills` SIGKILLs at random moments of the `time` that it takes.
+pub(crate) fn killed_on_the_way(
+    command: impl Fn() -> Command,
+    time: Duration,
+    kills: usize,
+    seed: u64,
+) {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    for _ in 0..kills {
+        let share = f64::from(rng.next_u32()) / f64::from(u32::MAX);
+        let mut child = command().stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+        let begun = Instant::now();
+        let most = time.mul_f64(share * 0.7);
+        while begun.elapsed() < most && child.try_wait().unwrap().is_none() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        // Where it had ended already, what follows is a run of what is done.
+        let _ = child.kill();
+        child.wait().unwrap();
+    }
+    done(command());
 }
