@@ -37,16 +37,13 @@ fn title(round: u32) -> String {
     if round == 0 { "base".to_owned() } else { format!("round {round}") }
 }
 
-/// Shares in percent, lengths as they are.
+/// Shares in percent, lengths and scores as they are.
 fn cell(row: &Evaluation) -> String {
+    let (scale, unit) = if row.is_share() { (100.0, " %") } else { (1.0, "") };
     let [low, high] = row.ci95;
-    let share = row.metric.starts_with("accuracy") && row.metric != "accuracy_efficiency_score"
-        || matches!(row.metric.as_str(), "cut_off" | "win_rate" | "unparsed");
-    let scale = if share { 100.0 } else { 1.0 };
-    let unit = if share { " %" } else { "" };
-    let value = format!("{:.1}{unit}", row.value * scale);
+    let value = row.value * scale;
     match low == high && low == row.value {
-        true => format!("{:.2}{unit}", row.value * scale),
-        false => format!("{value} ({:.1} to {:.1})", low * scale, high * scale),
+        true => format!("{value:.2}{unit}"),
+        false => format!("{value:.1}{unit} ({:.1} to {:.1})", low * scale, high * scale),
     }
 }

@@ -29,8 +29,24 @@ pub(crate) struct Chart {
 }
 
 /// What is drawn: a title and the metrics in it.
-const CHARTS: [(&str, &[(&str, &str)]); 7] = [
+const CHARTS: [(&str, &[(&str, &str)]); 11] = [
     ("Loss", &[("loss", "loss")]),
+    (
+        "Length of completions",
+        &[
+            ("completions/mean_length", "tokens"),
+            ("completions/mean_terminated_length", "of those that ended"),
+        ],
+    ),
+    (
+        "Perplexity of completions",
+        &[
+            ("rewards/self_aligned/ppl_conditional/mean", "after the query"),
+            ("rewards/self_aligned/ppl_standalone/mean", "without it"),
+        ],
+    ),
+    ("Divergence from the reference", &[("kl", "a token"), ("objective/kl", "a completion")]),
+    ("Entropy", &[("entropy", "a token"), ("policy/entropy_avg", "a token")]),
     ("Reward margin", &[("rewards/margins", "chosen minus rejected")]),
     ("Reward accuracy", &[("rewards/accuracies", "share of pairs in the right order")]),
     ("Log-probabilities", &[("logps/chosen", "chosen"), ("logps/rejected", "rejected")]),
@@ -48,17 +64,28 @@ struct Point {
 
 /// The charts for which the metrics have values.
 pub(crate) fn training_charts(metrics: &[Map<String, Value>]) -> Vec<Chart> {
-    CHARTS
-        .iter()
-        .filter_map(|(title, series)| {
-            let curves: Vec<(&str, Vec<Point>)> = series
-                .iter()
-                .map(|(metric, label)| (*label, points(metrics, metric)))
-                .filter(|(_, points)| !points.is_empty())
-                .collect();
-            (!curves.is_empty()).then(|| chart(title, &curves))
-        })
-        .collect()
+    let rewards = rewards(metrics);
+    let rewards: Vec<(&str, &str)> =
+        rewards.iter().map(|(metric, name)| (metric.as_str(), name.as_str())).collect();
+    let drawn = |(title, series): (&str, &[(&str, &str)])| {
+        let curves: Vec<(&str, Vec<Point>)> = series
+            .iter()
+            .map(|(metric, label)| (*label, points(metrics, metric)))
+            .filter(|(_, points)| !points.is_empty())
+            .collect();
+        (!curves.is_empty()).then(|| chart(title, &curves))
+    };
+    let online = drawn(("Rewards of completions", &rewards));
+    online.into_iter().chain(CHARTS.into_iter().filter_map(drawn)).collect()
+}
+
+/// The rewards of online training: their metrics and names.
+fn rewards(metrics: &[Map<String, Value>]) -> Vec<(String, String)> {
+    let known = |metric: &String| {
+        let name = metric.strip_prefix("rewards/")?.strip_suffix("/mean")?;
+        (!name.contains('/')).then(|| (metric.clone(), name.replace('_', " ")))
+    };
+    metrics.first().map(|line| line.keys().filter_map(known).collect()).unwrap_or_default()
 }
 
 fn points(metrics: &[Map<String, Value>], metric: &str) -> Vec<Point> {

@@ -8,6 +8,7 @@
 
 mod cards;
 mod chart;
+mod completions;
 mod error;
 mod load;
 mod page;
@@ -20,6 +21,12 @@ use std::path::{Path, PathBuf};
 
 pub use error::ReportError;
 pub use thumbnails::store_thumbnails;
+
+/// What was made on the way, for reading.
+pub(crate) struct Samples {
+    cards: Vec<cards::Card>,
+    completions: Vec<completions::CompletionRow>,
+}
 
 /// What the report shows.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -48,5 +55,6 @@ pub fn render(run_dir: &Path, options: &Options) -> Result<String, ReportError> 
     let results = results::results(&mut run);
     let charts = chart::training_charts(&run.metrics);
     let stages = stages::stage_tables(&run.stages);
-    page::page(&run, &results, &charts, &stages, &cards)
+    let completions = completions::completions(&run);
+    page::page(&run, &results, &charts, &stages, &Samples { cards, completions })
 }

@@ -3,12 +3,11 @@
 use minijinja::{Environment, context};
 use savi_run::Manifest;
 
-use crate::ReportError;
-use crate::cards::Card;
 use crate::chart::Chart;
 use crate::load::Run;
 use crate::results::SuiteTable;
 use crate::stages::RoundStages;
+use crate::{ReportError, Samples};
 
 /// Fills the template. Its name ends in `.html`, so minijinja escapes every value. The only values
 /// marked safe are what this crate makes itself: the style, the curves, the base64 of pictures.
@@ -17,7 +16,7 @@ pub(crate) fn page(
     suites: &[SuiteTable],
     charts: &[Chart],
     stages: &[RoundStages],
-    cards: &[Card],
+    samples: &Samples,
 ) -> Result<String, ReportError> {
     let mut environment = Environment::new();
     environment.set_trim_blocks(true);
@@ -34,7 +33,8 @@ pub(crate) fn page(
         suites,
         charts,
         stages,
-        cards,
+        cards => samples.cards,
+        completions => samples.completions,
     })?;
     Ok(page)
 }

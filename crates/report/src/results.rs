@@ -4,11 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use savi_run::Evaluation;
 use savi_suites::stats::{Bootstrap, Difference, Outcome, paired_difference};
-use savi_suites::{Answered, outcomes};
+use savi_suites::{Answered, Solved, outcomes, solve_outcomes};
 use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use crate::load::Run;
-use crate::words::{percent, points};
+use crate::words::{number, percent, points};
 
 /// One suite's tables.
 #[derive(Debug, Serialize)]
@@ -135,7 +137,12 @@ fn suite_table(run: &Run, suite: String, changes: &BTreeMap<u32, Difference>) ->
                 n: found.iter().flatten().map(|row| row.n).max().unwrap_or(0),
                 cells: found
                     .into_iter()
-                    .map(|row| row.map(|row| cell(row.value, row.ci95)))
+                    .map(|row| {
+                        row.map(|row| match row.is_share() {
+                            true => cell(row.value, row.ci95),
+                            false => plain_cell(row.value, row.ci95),
+                        })
+                    })
                     .collect(),
             }
         })
@@ -156,6 +163,15 @@ fn cell(value: f64, ci95: [f64; 2]) -> Cell {
     Cell { value: percent(value), interval: interval(ci95) }
 }
 
+/// A length or a score.
+fn plain_cell(value: f64, [low, high]: [f64; 2]) -> Cell {
+    let interval = match low == high && low == value {
+        true => String::new(),
+        false => format!("{} to {}", number(low), number(high)),
+    };
+    Cell { value: number(value), interval }
+}
+
 fn interval([low, high]: [f64; 2]) -> String {
     format!("{} to {}", percent(low), percent(high))
 }
@@ -169,20 +185,32 @@ fn metric_name(metric: &str) -> String {
         "accuracy/temporal" => "questions that need time".to_owned(),
         "accuracy/novel" => "combinations never trained on".to_owned(),
         "unparsed" => "replies without an answer".to_owned(),
+        "mean_length" => "tokens of a reply".to_owned(),
+        "mean_length/right" => "tokens of a right reply".to_owned(),
+        "mean_length/ended" => "tokens of a reply that ended".to_owned(),
+        "cut_off" => "replies that were cut off".to_owned(),
         other => other.to_owned(),
     }
+}
+
+fn read<T: DeserializeOwned>(records: &[Value]) -> Result<Vec<T>, serde_json::Error> {
+    records.iter().map(|record| serde_json::from_value(record.clone())).collect()
 }
 
 /// The change of each round against the base on the same questions, clustered by clip, from the
 /// stored answers. Rounds that cannot be paired are said in a note.
 fn changes(run: &mut Run) -> BTreeMap<u32, Difference> {
     let mut rounds: BTreeMap<u32, Vec<Outcome>> = BTreeMap::new();
-    for stage in run.stages.iter().filter(|stage| stage.title == "evaluate") {
-        let answered: Result<Vec<Answered>, _> =
-            stage.records.iter().map(|record| serde_json::from_value(record.clone())).collect();
-        match answered {
-            Ok(answered) if !answered.is_empty() => {
-                rounds.insert(stage.round, outcomes(&answered));
+    for stage in &run.stages {
+        let found = match stage.title.as_str() {
+            "evaluate" => read::<Answered>(&stage.records).map(|answered| outcomes(&answered)),
+            "solve" => read::<Solved>(&stage.records)
+                .map(|solved| solve_outcomes(&solved, |solved| Some(solved.score))),
+            _ => continue,
+        };
+        match found {
+            Ok(outcomes) if !outcomes.is_empty() => {
+                rounds.insert(stage.round, outcomes);
             }
             Ok(_) => {}
             Err(error) => {

@@ -28,6 +28,13 @@ pub struct Evaluation {
     pub by: BTreeMap<String, Slice>,
 }
 
+impl Evaluation {
+    /// Whether the figure is a share, from 0 to 1, and not a length or a score.
+    pub fn is_share(&self) -> bool {
+        !self.metric.starts_with("mean_") && !self.metric.ends_with("_score")
+    }
+}
+
 /// The figure of one part of a suite.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Slice {

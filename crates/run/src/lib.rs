@@ -32,5 +32,5 @@ pub use machine::{disk_space, machine_memory, peak_memory, resident_memory};
 pub use metrics::Metrics;
 pub use progress::{Progress, with_bars_hidden};
 pub use provenance::{Manifest, file_hash, working_tree_commit};
-pub use stage::{Done, Record, Stage, read_records};
+pub use stage::{Done, Record, Stage, read_records, stage_name};
 pub use trainer_state::TrainerState;

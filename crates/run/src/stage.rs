@@ -64,6 +64,11 @@ enum Line<R> {
     Done(String),
 }
 
+/// The folder of a stage of a round, `<round><place>-<title>`; reports read it back.
+pub fn stage_name(round: u32, place: u32, title: &str) -> String {
+    format!("{round}{place}-{title}")
+}
+
 const RECORDS: &str = "records.jsonl";
 const DONE: &str = "done.json";
 

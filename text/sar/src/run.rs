@@ -2,7 +2,7 @@
 
 use savi_engine::Engine;
 use savi_judge::self_aligned::SelfAligned;
-use savi_run::{Evaluation, RunError, RunFolder, Stage, write_evaluations};
+use savi_run::{Evaluation, RunError, RunFolder, Stage, stage_name, write_evaluations};
 use savi_schema::{Generate, PromptRecord, Reward};
 use savi_suites::stats::Bootstrap;
 use savi_suites::{SolveError, Solved, Solving, solve, solve_evaluations, solve_key};
@@ -132,7 +132,7 @@ fn measure(
     };
     let grading = json!(config.verifier).to_string();
     let key = solve_key(&engine.fingerprint(), inputs.held_out, &grading, &config.exam);
-    let stage: Stage<Solved> = Stage::open(folder, &format!("{round:02}-solve"), &key)?;
+    let stage: Stage<Solved> = Stage::open(folder, &stage_name(round, 9, "solve"), &key)?;
     let who = Solving { model: engine, scorer: engine, reward: verifier, interrupt: io.interrupt };
     let label = format!("round {round}, held-out problems");
     let solved = solve(&who, inputs.held_out, &config.exam, stage, &label).map_err(failed)?;

@@ -2,7 +2,7 @@
 //! about the other.
 
 use savi_judge::order::seeded_rng;
-use savi_run::{Interrupt, Key, Record, RunFolder, Stage};
+use savi_run::{Interrupt, Key, Record, RunFolder, Stage, stage_name};
 use savi_schema::{Embed, Generate, GenerateError, Media, Message, Request, RgbImage, Sampling};
 
 use rand::Rng;
@@ -212,11 +212,6 @@ impl Round<'_> {
             })
             .collect()
     }
-}
-
-/// `<round><place>-<name>`: the number orders the stages of a run.
-pub(crate) fn stage_name(round: u32, place: u32, name: &str) -> String {
-    format!("{round}{place}-{name}")
 }
 
 /// The entries of `items` at `places`.

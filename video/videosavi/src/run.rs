@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use savi_run::{
-    Evaluation, Interrupt, Key, Metrics, Progress, RunFolder, Stage, write_evaluations,
+    Evaluation, Interrupt, Key, Metrics, Progress, RunFolder, Stage, stage_name, write_evaluations,
 };
 use savi_schema::{Example, Generate};
 use savi_suites::stats::Bootstrap;
@@ -13,7 +13,7 @@ use savi_train::{Learner, Rounds, teach};
 use crate::correct::SelfCorrecting;
 use crate::forms::generate;
 use crate::learn::Lesson;
-use crate::round::{Round, Served, check_served, stage_name};
+use crate::round::{Round, Served, check_served};
 use crate::{ClipRecord, ClipSpace, Config, Decision, Error, JudgeVideo, Learn, Prompts};
 
 /// The held-out questions on which every round is measured.
