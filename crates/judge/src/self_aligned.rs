@@ -201,6 +201,21 @@ mod tests {
         assert_eq!(self_aligned_reward(&[-1.0], &[]), None);
     }
 
+    #[test]
+    fn rewards_of_recorded_log_probabilities() {
+        let path =
+            concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/goldens/self-aligned/golden.json");
+        let golden: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+        let rows = golden["rows"].as_array().unwrap();
+        assert!(rows.len() > 50);
+        for row in rows {
+            let logps =
+                |at: usize| -> Vec<f32> { serde_json::from_value(row[at].clone()).unwrap() };
+            let got = self_aligned_reward(&logps(0), &logps(1)).unwrap();
+            assert!((got - row[2].as_f64().unwrap()).abs() < 1e-6, "{got} {}", row[2]);
+        }
+    }
+
     /// Every token costs as much as the context is long.
     #[derive(Default)]
     struct ByLength(RefCell<Vec<ScoreRequest>>);
