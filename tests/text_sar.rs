@@ -144,6 +144,19 @@ fn questions_in_files_are_learnt_from_and_mistakes_are_named() {
     let drawn = rows(&dir.path().join("runs/sar/completions.jsonl"));
     assert_eq!(drawn[0]["prompt"], "How much is 3 + 4? Give only the number.");
 
+    // Two prompts of three completions, each as long as it may be.
+    let plan = |memory: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_savi"));
+        command.args(["plan", "--json", "--config", "sar.toml", "--memory", memory]);
+        command.current_dir(dir.path());
+        command
+    };
+    let told: Value = serde_json::from_str(&training::done(plan("8"))).unwrap();
+    assert_eq!((&told["records"], &told["steps"]), (&Value::from(2), &Value::from(3)), "{told}");
+    assert!(told["longest_record"].as_u64().unwrap() > 3 * 32);
+    assert!(told["memory"]["sampling"].as_u64().unwrap() > 0);
+    training::refused(plan("0.01"), &["cannot fit"]);
+
     let refused = |args: &[&str], words: &[&str]| {
         training::refused(command(dir.path(), args), words);
     };

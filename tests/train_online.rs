@@ -121,7 +121,7 @@ fn mistakes_name_file_row_and_key() {
     refused("ppo", &["--set", "data=none.jsonl"], &["none.jsonl"]);
     std::fs::write(
         dir.path().join("prompts.jsonl"),
-        "{\"prompt\": \"a\"}\n{\"question\": \"b\"}\n",
+        "{\"prompt\": \"a\"}\n{\"words\": \"b\"}\n",
     )
     .unwrap();
     refused("grpo", &[], &["prompts.jsonl, row 2", "missing key \"prompt\""]);

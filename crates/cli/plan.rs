@@ -9,12 +9,13 @@ use serde_json::{Value, json};
 
 use crate::Global;
 use crate::exit::BadInput;
+use crate::run_args::RunArgs;
 use crate::train;
 
 /// Tokens, steps, memory, time and disk of a training, before it begins.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// A config of `savi train dpo`, or of `savi train sft` on files.
+    /// A config of `savi train dpo`, `grpo`, `ppo`, of `savi train sft` on files, or of `savi text sar`.
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
     /// Override a config key, for example dpo.optim.max_steps=10.
@@ -34,7 +35,13 @@ pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
         Some(gib) => return Err(BadInput(anyhow!("--memory {gib}: a positive number")).into()),
         None => machine_memory().map(|(all, _)| all),
     };
-    let plan = train::plan(&args.config, &args.set, memory)?;
+    let run = RunArgs { config: args.config.clone(), set: args.set.clone(), ..RunArgs::default() };
+    let text = std::fs::read_to_string(&args.config).unwrap_or_default();
+    let table = toml::from_str::<toml::Table>(&text).unwrap_or_default();
+    let plan = match table.contains_key("method") {
+        true => crate::text::plan(&run, &table, memory)?,
+        false => train::plan(&run, &table, memory)?,
+    };
     let disk = disk_space(&args.dir).map(|(free, _)| free);
     if global.json {
         let mut told = serde_json::to_value(&plan)?;

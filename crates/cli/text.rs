@@ -4,7 +4,10 @@ mod problems;
 mod sar;
 mod table;
 
+use savi_train::Plan;
+
 use crate::Global;
+use crate::exit::BadInput;
 use crate::run_args::RunArgs;
 
 /// Methods that learn from words.
@@ -25,6 +28,22 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
     match args.command {
         Command::Sar(args) => sar::run(&args, global),
     }
+}
+
+/// What a run of a config will take.
+pub(crate) fn plan(
+    args: &RunArgs,
+    table: &toml::Table,
+    memory: Option<u64>,
+) -> anyhow::Result<Plan> {
+    if table.contains_key("grpo") || table.contains_key("ppo") {
+        return sar::plan(args, memory);
+    }
+    let message = anyhow::anyhow!(
+        "config {}: only runs of `savi text sar` and trainings are planned",
+        args.config.display()
+    );
+    Err(BadInput(message).into())
 }
 
 #[cfg(test)]

@@ -11,11 +11,9 @@ mod ppo;
 mod ranks;
 mod recipe;
 
-use std::path::Path;
-
 use savi_train::Plan;
 
-pub(crate) use self::common::{announce, mixture};
+pub(crate) use self::common::{announce, look, mixture};
 
 use crate::Global;
 use crate::exit::BadInput;
@@ -50,19 +48,24 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
     })
 }
 
-/// What the training of a config will take: of pairs, or of examples in files.
-pub(crate) fn plan(config: &Path, set: &[String], memory: Option<u64>) -> anyhow::Result<Plan> {
-    let args = RunArgs { config: config.to_owned(), set: set.to_owned(), ..Default::default() };
-    let text = std::fs::read_to_string(config).unwrap_or_default();
-    let table = toml::from_str::<toml::Table>(&text).unwrap_or_default();
-    let other = ["grpo", "ppo"].into_iter().find(|key| table.contains_key(*key));
-    let other = other.or_else(|| table.contains_key("lessons").then_some("a model from scratch"));
-    if let Some(other) = other {
+/// What the training of a config will take.
+pub(crate) fn plan(
+    args: &RunArgs,
+    table: &toml::Table,
+    memory: Option<u64>,
+) -> anyhow::Result<Plan> {
+    if table.contains_key("lessons") {
         let message = anyhow::anyhow!(
-            "config {}: {other}: only trainings of dpo and sft on files are planned",
-            config.display()
+            "config {}: a model from scratch is not planned, only trainings on files are",
+            args.config.display()
         );
         return Err(BadInput(message).into());
     }
-    if table.contains_key("sft") { files::plan(&args, memory) } else { dpo::plan(&args, memory) }
+    let has = |key| table.contains_key(key);
+    match () {
+        () if has("grpo") => grpo::plan(args, memory),
+        () if has("ppo") => ppo::plan(args, memory),
+        () if has("sft") => files::plan(args, memory),
+        () => dpo::plan(args, memory),
+    }
 }

@@ -5,7 +5,7 @@ use savi_engine::{Engine, EngineOptions, StoredDType};
 use savi_run::{Interrupt, Metrics};
 use savi_sar::{Algorithm, Config, Error, Inputs, Trainer};
 use savi_schema::{Generate, PromptRecord};
-use savi_train::{GrpoConfig, PpoConfig, Ranks, TrainError, TrainIo};
+use savi_train::{GrpoConfig, Plan, PpoConfig, Ranks, TrainError, TrainIo};
 use serde::{Deserialize, Serialize};
 
 use super::problems::{Files, Wording, World};
@@ -187,6 +187,28 @@ pub(crate) fn run(args: &RunArgs, global: &Global) -> anyhow::Result<()> {
     }
     tracing::info!("report: {}", report.display());
     Ok(())
+}
+
+/// What the training of a config will take.
+pub(crate) fn plan(args: &RunArgs, memory: Option<u64>) -> anyhow::Result<Plan> {
+    let config = args.load::<RunConfig>()?.value;
+    let whose = || format!("config {}", args.config.display());
+    config.validate().with_context(whose).map_err(BadInput)?;
+    let (prompts, ..) = config.problems().with_context(whose).map_err(BadInput)?;
+    let (device, dtype) = (config.device.clone(), config.dtype.clone());
+    let options = EngineOptions { device, dtype, ..EngineOptions::default() };
+    let (engine, _) = crate::train::look(&config.model, &options, memory)?;
+    let plan = match config.method.algorithm {
+        Algorithm::Grpo => {
+            let grpo = config.grpo.clone().unwrap_or_default();
+            savi_train::plan_grpo(&engine, &prompts, &config.method.grpo(&grpo)?)
+        }
+        Algorithm::Ppo => {
+            let ppo = config.ppo.clone().unwrap_or_default();
+            savi_train::plan_ppo(&engine, &prompts, &config.method.ppo(&ppo)?)
+        }
+    };
+    plan.map_err(|error| explain(Error::Train(error)))
 }
 
 /// Gives an error of the method its exit status.

@@ -217,31 +217,14 @@ impl Common<'_> {
         }
     }
 
-    /// Loads the model for a look at what training on it takes. One whose weights alone are more than `memory` is
-    /// not opened.
+    /// Loads the model for a look at what training on it takes.
     pub(super) fn plan(
         &self,
         trainer: &'static str,
         memory: Option<u64>,
         plan: impl FnOnce(&Engine) -> Result<Plan, TrainError>,
     ) -> anyhow::Result<Plan> {
-        crate::hub::fetch(self.model)?;
-        let dir = ModelDir::find(self.model).map_err(|e| BadInput(e.into()))?;
-        let values = |shape: Vec<usize>| shape.into_iter().map(|n| n as u64).product::<u64>();
-        let values: u64 = dir.files.tensors.shapes().into_iter().map(|(.., s)| values(s)).sum();
-        let weights = values * if self.dtype == "bf16" { 2 } else { 4 };
-        if let Some(memory) = memory.filter(|memory| weights > *memory) {
-            let gib = |bytes: u64| bytes as f64 / (1u64 << 30) as f64;
-            let (model, dtype) = (self.model, self.dtype);
-            let message = format!(
-                "it cannot fit: the weights of {model} take {:.2} GiB in {dtype}, {:.2} GiB of memory are there",
-                gib(weights),
-                gib(memory)
-            );
-            return Err(BadInput(anyhow!(message)).into());
-        }
-        let engine =
-            Engine::from_dir(dir, &self.engine_options()).map_err(|e| BadInput(e.into()))?;
+        let (engine, weights) = look(self.model, &self.engine_options(), memory)?;
         let mut plan = plan(&engine).map_err(|error| self.explain(error, trainer))?;
         if self.save_merged {
             plan.disk_bytes += weights;
@@ -355,6 +338,32 @@ impl Common<'_> {
             error => error.into(),
         }
     }
+}
+
+/// Loads a model for a look at what a run on it takes, with the bytes of its weights. One whose weights alone are more
+/// than `memory` is not opened.
+pub(crate) fn look(
+    model: &str,
+    options: &EngineOptions,
+    memory: Option<u64>,
+) -> anyhow::Result<(Engine, u64)> {
+    crate::hub::fetch(model)?;
+    let dir = ModelDir::find(model).map_err(|e| BadInput(e.into()))?;
+    let values = |shape: Vec<usize>| shape.into_iter().map(|n| n as u64).product::<u64>();
+    let values: u64 = dir.files.tensors.shapes().into_iter().map(|(.., s)| values(s)).sum();
+    let weights = values * if options.dtype == "bf16" { 2 } else { 4 };
+    if let Some(memory) = memory.filter(|memory| weights > *memory) {
+        let gib = |bytes: u64| bytes as f64 / (1u64 << 30) as f64;
+        let message = format!(
+            "it cannot fit: the weights of {model} take {:.2} GiB in {}, {:.2} GiB of memory are there",
+            gib(weights),
+            options.dtype,
+            gib(memory)
+        );
+        return Err(BadInput(anyhow!(message)).into());
+    }
+    let engine = Engine::from_dir(dir, options).map_err(|e| BadInput(e.into()))?;
+    Ok((engine, weights))
 }
 
 /// What a finished run has to tell.

@@ -3,7 +3,7 @@
 use savi_engine::Engine;
 use savi_judge::rewards::RewardFunction;
 use savi_schema::PromptRecord;
-use savi_train::{GrpoConfig, Ranks, Rewards, TrainError, TrainIo, TrainSummary};
+use savi_train::{GrpoConfig, Plan, Ranks, Rewards, TrainError, TrainIo, TrainSummary};
 
 use super::common::{Common, recipe};
 use super::online::{self, Online, Own};
@@ -44,6 +44,10 @@ impl Online for Recipe {
         self.grpo.check_rewards(rewards.iter())
     }
 
+    fn plan(&self, engine: &Engine, prompts: &[PromptRecord]) -> Result<Plan, TrainError> {
+        savi_train::plan_grpo(engine, prompts, &self.grpo)
+    }
+
     fn train(
         &self,
         engine: &mut Engine,
@@ -57,6 +61,10 @@ impl Online for Recipe {
 
 pub(super) fn run(args: &RunArgs, global: &Global, ranks: &Ranks) -> anyhow::Result<()> {
     online::run::<Recipe>(args, global, ranks)
+}
+
+pub(super) fn plan(args: &RunArgs, memory: Option<u64>) -> anyhow::Result<Plan> {
+    online::plan::<Recipe>(args, memory)
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use savi_engine::Engine;
 use savi_judge::rewards::{Ready, RewardFunction};
 use savi_run::{Interrupt, Loaded};
 use savi_schema::{PromptRecord, Reward};
-use savi_train::{OptimConfig, Ranks, Rewards, TrainError, TrainIo, TrainSummary};
+use savi_train::{OptimConfig, Plan, Ranks, Rewards, TrainError, TrainIo, TrainSummary};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -46,6 +46,9 @@ pub(super) trait Online: DeserializeOwned + Serialize {
         rewards: &Rewards<'_>,
         io: &TrainIo<'_>,
     ) -> Result<TrainSummary, TrainError>;
+
+    /// What the training will take.
+    fn plan(&self, engine: &Engine, prompts: &[PromptRecord]) -> Result<Plan, TrainError>;
 
     /// Refuses what cannot be carried out, naming the key.
     fn validate(&self) -> anyhow::Result<()> {
@@ -125,6 +128,15 @@ pub(super) fn run<R: Online>(args: &RunArgs, global: &Global, ranks: &Ranks) -> 
     let told =
         Told { adapter: own.adapter, steps: summary.steps, count: prompts.len(), what: "prompts" };
     keys.finish(&engine, &folder, told, global)
+}
+
+/// What the training of a config will take.
+pub(super) fn plan<R: Online>(args: &RunArgs, memory: Option<u64>) -> anyhow::Result<Plan> {
+    let recipe = args.load::<R>()?.value;
+    let whose = || format!("config {}", args.config.display());
+    recipe.validate().with_context(whose).map_err(BadInput)?;
+    let prompts = prompts(&recipe).map_err(BadInput)?;
+    recipe.keys().plan(R::SECTION, memory, |engine| recipe.plan(engine, &prompts))
 }
 
 /// Holds the config of a command to what both have in common.

@@ -3,7 +3,7 @@
 use savi_engine::Engine;
 use savi_judge::rewards::RewardFunction;
 use savi_schema::PromptRecord;
-use savi_train::{PpoConfig, Ranks, Rewards, TrainError, TrainIo, TrainSummary};
+use savi_train::{Plan, PpoConfig, Ranks, Rewards, TrainError, TrainIo, TrainSummary};
 
 use super::common::{Common, recipe};
 use super::online::{self, Online, Own};
@@ -43,6 +43,10 @@ impl Online for Recipe {
         self.ppo.validate()
     }
 
+    fn plan(&self, engine: &Engine, prompts: &[PromptRecord]) -> Result<Plan, TrainError> {
+        savi_train::plan_ppo(engine, prompts, &self.ppo)
+    }
+
     fn train(
         &self,
         engine: &mut Engine,
@@ -56,6 +60,10 @@ impl Online for Recipe {
 
 pub(super) fn run(args: &RunArgs, global: &Global, ranks: &Ranks) -> anyhow::Result<()> {
     online::run::<Recipe>(args, global, ranks)
+}
+
+pub(super) fn plan(args: &RunArgs, memory: Option<u64>) -> anyhow::Result<Plan> {
+    online::plan::<Recipe>(args, memory)
 }
 
 #[cfg(test)]

@@ -181,7 +181,7 @@ impl Engine {
     }
 
     /// Bytes of a token's keys and values.
-    pub(crate) fn token_bytes(&self) -> usize {
+    pub fn token_bytes(&self) -> usize {
         let config = self.model.config();
         let width = config.num_key_value_heads * config.head_dim;
         let size = if self.model.params().device().is_cpu() {
@@ -190,6 +190,11 @@ impl Engine {
             self.model.params().dtype().size_in_bytes()
         };
         2 * size * width * config.layers.len()
+    }
+
+    /// Bytes that keys and values may take in all.
+    pub fn kv_budget(&self) -> usize {
+        self.options.kv_budget
     }
 
     /// The tokenizer's and the chat template's files.

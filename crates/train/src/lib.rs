@@ -35,7 +35,7 @@ pub use online::{
 };
 pub use pack::{Branch, Packed, Tree};
 pub use perception::{Head, LabelledFrames, perceive};
-pub use plan::{Plan, PlannedMemory, plan_dpo, plan_sft};
+pub use plan::{Plan, PlannedMemory, plan_dpo, plan_grpo, plan_ppo, plan_sft};
 pub use ranks::Ranks;
 pub use sft::{Sample, sft, sft_demonstrations, sft_evaluated, sft_stream};
 pub use steps::{TrainIo, TrainSummary};

@@ -19,6 +19,10 @@ use crate::sft::Order;
 use crate::steps::part_size;
 use crate::{DpoConfig, OptimConfig, Packed, SftConfig, TrainError, Tree};
 
+mod online;
+
+pub use online::{plan_grpo, plan_ppo};
+
 /// What a training will take.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Plan {
@@ -61,6 +65,8 @@ pub struct PlannedMemory {
     pub activations: u64,
     /// Logits of those parts, a chunk each.
     pub logits: u64,
+    /// Keys and values of the completions that are drawn at once; 0 where nothing is drawn.
+    pub sampling: u64,
     /// All of it.
     pub total: u64,
 }
@@ -75,6 +81,16 @@ struct Kind<'a> {
     lora: Option<LoraConfig>,
     /// Whether frozen weights are asked as well.
     reference: bool,
+    /// Completions that are drawn.
+    drawn: Option<Drawn>,
+}
+
+/// What is drawn from the policy itself.
+struct Drawn {
+    /// Steps that learn from the same completions.
+    passes: u64,
+    /// Bytes of their keys and values.
+    sampling: u64,
 }
 
 /// Plans [`dpo`](crate::dpo()). The engine gets the adapter that training would attach.
@@ -83,7 +99,7 @@ pub fn plan_dpo(engine: &Engine, pairs: &[Pair], config: &DpoConfig) -> Result<P
     let lora = crate::dpo::prepare(engine, config)?;
     let reference = config.reads_reference();
     let (_, trees) = grow(engine, pairs, config)?;
-    plan(engine, &trees, &Kind { optim: &config.optim, lora, reference })
+    plan(engine, &trees, &Kind { optim: &config.optim, lora, reference, drawn: None })
 }
 
 /// Plans [`sft_demonstrations`](crate::sft_demonstrations()). The engine is set up as training would set it up.
@@ -95,7 +111,7 @@ pub fn plan_sft(
     config.validate()?;
     let lora = crate::sft::prepare(engine, config)?;
     let trees = crate::sft::trees(engine, demonstrations, config)?;
-    plan(engine, &trees, &Kind { optim: &config.optim, lora, reference: false })
+    plan(engine, &trees, &Kind { optim: &config.optim, lora, reference: false, drawn: None })
 }
 
 fn plan(engine: &Engine, trees: &[Tree], kind: &Kind<'_>) -> Result<Plan, TrainError> {
@@ -104,7 +120,8 @@ fn plan(engine: &Engine, trees: &[Tree], kind: &Kind<'_>) -> Result<Plan, TrainE
     }
     let (optim, params) = (kind.optim, engine.model().params());
     let device = params.device();
-    let steps = optim.total_steps(trees.len());
+    let again = kind.drawn.as_ref().map_or(1, |drawn| drawn.passes);
+    let steps = optim.total_steps(trees.len() * again as usize);
     let sizes: Vec<usize> = trees.iter().map(size).collect();
     let targets: Vec<usize> = trees.iter().map(answers).collect();
     let of_part = part_size(params, optim.per_device_train_batch_size);
@@ -154,11 +171,18 @@ fn plan(engine: &Engine, trees: &[Tree], kind: &Kind<'_>) -> Result<Plan, TrainE
         gradients: trainable * width as u64 * parts as u64,
         activations: ((widest * (of_token + ends)) as f64 * SLACK) as u64 * value,
         logits: (at_once.min(parts) * chunk * decoder.vocab_size) as u64 * value,
+        sampling: kind.drawn.as_ref().map_or(0, |drawn| drawn.sampling),
         total: 0,
     };
-    let total =
-        memory.loaded + memory.optimiser + memory.gradients + memory.activations + memory.logits;
+    let total = memory.loaded
+        + memory.optimiser
+        + memory.gradients
+        + memory.activations
+        + memory.logits
+        + memory.sampling;
+    // Drawing a token takes about as long as a pass over it, once for all steps that learn from it.
     let passes = 3.0
+        + kind.drawn.as_ref().map_or(0.0, |drawn| 1.0 / drawn.passes as f64)
         + f64::from(u8::from(optim.gradient_checkpointing))
         + f64::from(u8::from(kind.reference));
     let checkpoint_bytes = trainable * (width as u64 + 8);
@@ -166,7 +190,7 @@ fn plan(engine: &Engine, trees: &[Tree], kind: &Kind<'_>) -> Result<Plan, TrainE
     Ok(Plan {
         records: trees.len(),
         steps,
-        epochs: steps as f64 * optim.step_records() as f64 / trees.len() as f64,
+        epochs: steps as f64 * optim.step_records() as f64 / (trees.len() as u64 * again) as f64,
         tokens_per_epoch: sizes.iter().map(|&size| size as u64).sum(),
         tokens,
         longest_record: sizes.iter().copied().max().unwrap_or(0),

@@ -380,7 +380,7 @@ impl GrpoConfig {
     }
 
     /// Steps of the optimiser that a pass over a generation takes.
-    pub(super) fn slices(&self) -> u64 {
+    pub(crate) fn slices(&self) -> u64 {
         let passes = self.optim.gradient_accumulation_steps.max(1);
         (self.steps_per_generation.unwrap_or(passes) / passes).max(1) as u64
     }
@@ -396,7 +396,7 @@ impl GrpoConfig {
         }
     }
 
-    pub(super) fn adapter(&self) -> Option<LoraConfig> {
+    pub(crate) fn adapter(&self) -> Option<LoraConfig> {
         (self.lora_r > 0).then(|| LoraConfig {
             r: self.lora_r,
             lora_alpha: self.lora_alpha,

@@ -207,7 +207,7 @@ impl PpoConfig {
         }
     }
 
-    pub(super) fn adapter(&self) -> Option<LoraConfig> {
+    pub(crate) fn adapter(&self) -> Option<LoraConfig> {
         let (r, lora_alpha, options) = (self.lora_r, self.lora_alpha, self.lora.clone());
         (r > 0).then_some(LoraConfig { r, lora_alpha, options })
     }
