@@ -119,11 +119,8 @@ fn mistakes_name_file_row_and_key() {
     refused("grpo", &["--set", "grpo.reward_weights=[1.0]"], &["reward_weights"]);
     refused("ppo", &["--set", "ppo.kl_coef=-1"], &["kl_coef", "from 0 up"]);
     refused("ppo", &["--set", "data=none.jsonl"], &["none.jsonl"]);
-    std::fs::write(
-        dir.path().join("prompts.jsonl"),
-        "{\"prompt\": \"a\"}\n{\"words\": \"b\"}\n",
-    )
-    .unwrap();
+    std::fs::write(dir.path().join("prompts.jsonl"), "{\"prompt\": \"a\"}\n{\"words\": \"b\"}\n")
+        .unwrap();
     refused("grpo", &[], &["prompts.jsonl, row 2", "missing key \"prompt\""]);
     std::fs::write(dir.path().join("prompts.jsonl"), "{\"prompt\": \"a\"}\n").unwrap();
     refused("ppo", &[], &["exact_match", "no prompt has an answer"]);

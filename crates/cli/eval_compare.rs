@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use savi_run::read_records;
 use savi_suites::stats::{Bootstrap, Difference, Outcome, paired_difference};
-use savi_suites::{Answered, outcomes};
+use savi_suites::{Answered, Solved, outcomes, solve_outcomes};
 use serde::Serialize;
 
 use crate::Global;
@@ -25,15 +25,46 @@ pub(crate) struct Args {
     /// Show families too (they are always in the machine-readable form).
     #[arg(long)]
     families: bool,
+    /// What is compared; length (in tokens) and cut-off are of runs on problems.
+    #[arg(long, value_enum, default_value_t = Metric::Accuracy)]
+    metric: Metric,
     /// Seed of the intervals.
     #[arg(long, default_value_t = 0)]
     seed: u64,
 }
 
-/// An arm as it was named, with the answers of each seed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Metric {
+    Accuracy,
+    Length,
+    CutOff,
+}
+
+impl Metric {
+    /// What figures are shown in: shares in percent, lengths as they are.
+    fn scale(self) -> f64 {
+        if self == Self::Length { 1.0 } else { 100.0 }
+    }
+
+    fn of(self, solved: &Solved) -> f64 {
+        match self {
+            Self::Accuracy => solved.score,
+            Self::Length => solved.tokens as f64,
+            Self::CutOff => f64::from(solved.cut_off),
+        }
+    }
+}
+
+/// A question or problem with its figure.
+struct Graded {
+    family: String,
+    outcome: Outcome,
+}
+
+/// An arm as it was named, with what was graded for each seed.
 struct Arm {
     name: String,
-    runs: Vec<Vec<Answered>>,
+    runs: Vec<Vec<Graded>>,
 }
 
 #[derive(Debug, Serialize)]
@@ -48,13 +79,13 @@ struct Row {
 }
 
 pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
-    let base = Arm::read(&args.base).map_err(BadInput)?;
+    let base = Arm::read(&args.base, args.metric).map_err(BadInput)?;
     let bootstrap = Bootstrap { seed: args.seed, ..Bootstrap::default() };
     let mut rows = Vec::new();
     for text in &args.others {
-        let arm = Arm::read(text).map_err(BadInput)?;
+        let arm = Arm::read(text, args.metric).map_err(BadInput)?;
         let families: BTreeSet<&str> =
-            base.runs.iter().flatten().map(|answered| answered.family.as_str()).collect();
+            base.runs.iter().flatten().map(|graded| graded.family.as_str()).collect();
         for family in std::iter::once(None).chain(families.into_iter().map(Some)) {
             let difference =
                 paired_difference(&base.outcomes(family), &arm.outcomes(family), &bootstrap)
@@ -72,33 +103,27 @@ pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     if global.json {
         println!("{}", serde_json::to_string_pretty(&rows)?);
     } else {
-        print_rows(&rows, &base.name, args.families);
+        print_rows(&rows, &base.name, args.families, args.metric.scale());
     }
     Ok(())
 }
 
 impl Arm {
-    fn read(text: &str) -> anyhow::Result<Self> {
+    fn read(text: &str, metric: Metric) -> anyhow::Result<Self> {
         let (name, folders) = text.split_once('=').unwrap_or((text, text));
-        let runs = folders.split(',').map(read_answers).collect::<Result<_, _>>()?;
-        Ok(Self { name: name.to_owned(), runs })
+        let runs = folders.split(',').map(|folder| read_graded(folder, metric));
+        Ok(Self { name: name.to_owned(), runs: runs.collect::<Result<_, _>>()? })
     }
 
     fn outcomes(&self, family: Option<&str>) -> Vec<Vec<Outcome>> {
-        let kept = |run: &Vec<Answered>| {
-            let kept: Vec<Answered> = run
-                .iter()
-                .filter(|answered| family.is_none_or(|family| answered.family == family))
-                .cloned()
-                .collect();
-            outcomes(&kept)
-        };
+        let is = |graded: &&Graded| family.is_none_or(|family| graded.family == family);
+        let kept = |run: &Vec<Graded>| run.iter().filter(is).map(|g| g.outcome.clone()).collect();
         self.runs.iter().map(kept).collect()
     }
 }
 
-/// The answers in `FOLDER` or `FOLDER@ROUND`.
-fn read_answers(text: &str) -> anyhow::Result<Vec<Answered>> {
+/// What was graded in `FOLDER` or `FOLDER@ROUND`.
+fn read_graded(text: &str, metric: Metric) -> anyhow::Result<Vec<Graded>> {
     let (folder, round) = match text.rsplit_once('@') {
         Some((folder, round)) if !Path::new(text).exists() => {
             let round: u32 =
@@ -108,32 +133,46 @@ fn read_answers(text: &str) -> anyhow::Result<Vec<Answered>> {
         _ => (text, None),
     };
     let dir = Path::new(folder);
-    let path = match round {
-        None if dir.join("answers.jsonl").exists() => dir.join("answers.jsonl"),
+    let (path, solved) = match round {
+        None if dir.join("answers.jsonl").exists() => (dir.join("answers.jsonl"), false),
         _ => records_of_round(dir, round)?,
     };
-    let answered: Vec<Answered> = read_records(&path)?;
-    if answered.is_empty() {
+    let graded: Vec<Graded> = if solved {
+        let all: Vec<Solved> = read_records(&path)?;
+        let outcomes = solve_outcomes(&all, |solved| Some(metric.of(solved)));
+        let families = all.into_iter().map(|solved| solved.family);
+        families.zip(outcomes).map(|(family, outcome)| Graded { family, outcome }).collect()
+    } else {
+        if metric != Metric::Accuracy {
+            bail!("{}: answers about clips have an accuracy alone", path.display());
+        }
+        let all: Vec<Answered> = read_records(&path)?;
+        let outcomes = outcomes(&all);
+        let families = all.into_iter().map(|answered| answered.family);
+        families.zip(outcomes).map(|(family, outcome)| Graded { family, outcome }).collect()
+    };
+    if graded.is_empty() {
         bail!("{} holds no answers", path.display());
     }
-    Ok(answered)
+    Ok(graded)
 }
 
-/// The finished evaluation of a round, or of the last one.
-fn records_of_round(dir: &Path, round: Option<u32>) -> anyhow::Result<PathBuf> {
+/// The finished evaluation of a round, or of the last one, and whether it is of problems.
+fn records_of_round(dir: &Path, round: Option<u32>) -> anyhow::Result<(PathBuf, bool)> {
     let stages = dir.join("stages");
-    let mut rounds: Vec<(u32, PathBuf)> = Vec::new();
+    let mut rounds: Vec<(u32, (PathBuf, bool))> = Vec::new();
     for entry in std::fs::read_dir(&stages)
         .with_context(|| format!("{} has neither answers.jsonl nor stages", dir.display()))?
     {
         let entry = entry?;
         let name = entry.file_name().to_string_lossy().into_owned();
-        let number = name.strip_suffix("9-evaluate").and_then(|number| number.parse().ok());
         let records = entry.path().join("records.jsonl");
-        if let Some(number) = number
-            && records.exists()
-        {
-            rounds.push((number, records));
+        for (suffix, solved) in [("9-evaluate", false), ("9-solve", true)] {
+            if let Some(number) = name.strip_suffix(suffix).and_then(|number| number.parse().ok())
+                && records.exists()
+            {
+                rounds.push((number, (records.clone(), solved)));
+            }
         }
     }
     rounds.sort();
@@ -145,12 +184,12 @@ fn records_of_round(dir: &Path, round: Option<u32>) -> anyhow::Result<PathBuf> {
     Ok(found.with_context(|| format!("{} has no {wanted}", dir.display()))?.1)
 }
 
-fn print_rows(rows: &[Row], base: &str, families: bool) {
+fn print_rows(rows: &[Row], base: &str, families: bool, scale: f64) {
     if let Some(first) = rows.first() {
         let d = &first.difference;
         println!(
-            "against {base}: {:.1} % of {} questions over {} clips",
-            100.0 * d.base,
+            "against {base}: {:.1} on {} questions over {} clusters",
+            scale * d.base,
             d.n,
             d.clusters
         );
@@ -158,7 +197,10 @@ fn print_rows(rows: &[Row], base: &str, families: bool) {
     let width = rows.iter().map(|row| row.arm.len()).max().unwrap_or(0).max(12);
     println!(
         "{:<width$}  {:>7}  {:>10}  {:>16}  of each seed",
-        "", "percent", "difference", "95 % interval"
+        "",
+        if scale == 1.0 { "tokens" } else { "percent" },
+        "difference",
+        "95 % interval"
     );
     for row in rows.iter().filter(|row| families || row.family.is_none()) {
         let d = &row.difference;
@@ -166,13 +208,13 @@ fn print_rows(rows: &[Row], base: &str, families: bool) {
             None => row.arm.clone(),
             Some(family) => format!("  {family}"),
         };
-        let interval = format!("{:+.1} to {:+.1}", 100.0 * d.ci95[0], 100.0 * d.ci95[1]);
+        let interval = format!("{:+.1} to {:+.1}", scale * d.ci95[0], scale * d.ci95[1]);
         let by_seed: Vec<String> =
-            d.by_seed.iter().map(|seed| format!("{:+.1}", 100.0 * seed)).collect();
+            d.by_seed.iter().map(|seed| format!("{:+.1}", scale * seed)).collect();
         println!(
             "{name:<width$}  {:>7.1}  {:>+10.1}  {interval:>16}  {}{}",
-            100.0 * d.other,
-            100.0 * d.difference,
+            scale * d.other,
+            scale * d.difference,
             by_seed.join(" "),
             if row.clear { "  clear of zero" } else { "" }
         );

@@ -32,8 +32,8 @@ RUNS = {
     "sft-lora": dict(trainer="sft", **TWO, learning_rate=1e-4, **OPTIM, **LORA),
     "dpo": dict(trainer="dpo", **TWO, learning_rate=1e-6, **OPTIM),
     "dpo-lora": dict(trainer="dpo", **TWO, learning_rate=5e-5, **OPTIM, **LORA),
-    "grpo": dict(learning_rate=1e-6, **OPTIM, **GRPO),
-    "grpo-lora-beta": dict(learning_rate=5e-5, beta=0.1, **OPTIM, **GRPO, **LORA),
+    "grpo": dict(learning_rate=2e-6, **OPTIM, **GRPO),
+    "grpo-lora-beta": dict(learning_rate=1e-4, beta=0.1, **OPTIM, **GRPO, **LORA),
 }
 NUMBERS = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen".split()
 
@@ -56,7 +56,10 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--only", nargs="*", help="runs that are made again; the file's others are kept")
     arguments = parser.parse_args()
+    path = arguments.out / "smollm2.json"
+    before = json.loads(path.read_text()) if arguments.only else None
     torch.set_num_threads(2)
     where = dict(pretrained_model_name_or_path=arguments.model.parent, gguf_file=arguments.model.name)
     text = AutoTokenizer.from_pretrained(**where)
@@ -79,20 +82,25 @@ def main() -> None:
     data = rows(text)
     for row in data["grpo"]:
         row["prompt_ids"] = text(chat(row))["input_ids"]
-    runs = {}
+    runs = before["runs"] if before else {}
     for name, settings in RUNS.items():
+        if before and name not in arguments.only:
+            continue
         runs[name] = run(name, settings, data, text, model, chat)
         print(name, runs[name]["steps"]["loss"][0], runs[name]["steps"]["loss"][-1], flush=True)
-    for row, (prompt, chosen, rejected) in zip(data["dpo"], NOTED["dpo"], strict=True):
-        row |= dict(prompt_ids=prompt, chosen_ids=chosen, rejected_ids=rejected)
-    for row, (ids, mask) in zip(data["sft"], NOTED["sft"], strict=True):
-        start = mask.index(True)
-        row |= dict(prompt_ids=ids[:start], completion_ids=ids[start:])
+    if before:
+        data = {kind: before[kind] for kind in data}
+    else:
+        for row, (prompt, chosen, rejected) in zip(data["dpo"], NOTED["dpo"], strict=True):
+            row |= dict(prompt_ids=prompt, chosen_ids=chosen, rejected_ids=rejected)
+        for row, (ids, mask) in zip(data["sft"], NOTED["sft"], strict=True):
+            start = mask.index(True)
+            row |= dict(prompt_ids=ids[:start], completion_ids=ids[start:])
     lines = ["{"]
     for kind, listed in data.items():
         lines += [f' "{kind}": [', ",\n".join(f"  {json.dumps(row)}" for row in listed), " ],"]
     lines += [' "runs": {', ",\n".join(f"  {json.dumps(name)}: {json.dumps(made)}" for name, made in runs.items()), " }", "}"]
-    (arguments.out / "smollm2.json").write_text("\n".join(lines) + "\n")
+    path.write_text("\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":
