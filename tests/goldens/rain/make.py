@@ -81,16 +81,21 @@ class Table:
     def __init__(self, spec):
         self.spec = spec
         self.seed = spec["seed"]
+        self.rows = {}
 
     def logits(self, answer):
         last = answer[-1] if answer else 0
         before = answer[-2] if len(answer) > 1 else 0
-        row = np.full(VOCAB, -np.inf)
         if last == EOS:
+            row = np.full(VOCAB, -np.inf)
             row[EOS] = 0.0
             return row.astype(np.float32)
-        for token in range(2, VOCAB):
-            row[token] = self.spec["sharp"] * number(self.seed, 1, before, last, token)
+        if (before, last) not in self.rows:
+            row = np.full(VOCAB, -np.inf)
+            for token in range(2, VOCAB):
+                row[token] = self.spec["sharp"] * number(self.seed, 1, before, last, token)
+            self.rows[before, last] = row
+        row = self.rows[before, last].copy()
         row[EOS] += self.spec["end"] * (len(answer) - 12)
         row[STOP] += self.spec["turn"]
         return row.astype(np.float32)
@@ -329,11 +334,11 @@ def specs():
         yield dict(
             seed=seed,
             form=pick(0, ["hh", "hh", "adv"]),
-            iterations=pick(1, [12, 16, 24]) if seed % 20 else 50,
+            iterations=pick(1, [8, 12, 20]) if seed % 20 else 50,
             min_visits=pick(2, [2, 3, 6]),
             threshold=pick(3, [0.8, 0.5, 0.3]),
             sharp=pick(4, [3.0, 6.0, 9.0]),
-            end=pick(5, [0.3, 0.6]),
+            end=pick(5, [0.4, 0.8]),
             turn=pick(6, [-9.0, 0.0, 1.0]),
             good=pick(7, [0.15, 0.4, 0.6, 0.9]),
             noise=pick(8, [0.1, 0.25, 0.5, 1.5]),
@@ -353,6 +358,7 @@ def main():
             searches.append(record(checkout, spec, 2))
         except TooClose:
             dropped += 1
+        print(f"{len(searches)} of {spec['seed']}", file=sys.stderr, flush=True)
     print(f"{len(searches)} tables, {dropped} dropped; {sum(s['added'] for s in searches)} additions, "
           f"{sum(s['similar'] for s in searches)} similar siblings, {sum(len(s['steps']) for s in searches)} commits",
           file=sys.stderr)
