@@ -131,13 +131,7 @@ impl Search {
 
     /// The constants of the experiment against adversarial suffixes.
     pub fn adv_bench() -> Self {
-        Self {
-            min_visits: 5,
-            temperature: 2.0,
-            draws: 19,
-            addition_draws: 3,
-            ..Self::default()
-        }
+        Self { min_visits: 5, temperature: 2.0, draws: 19, addition_draws: 3, ..Self::default() }
     }
 
     /// The constants of the truthfulness experiment: simulations are whole answers.
@@ -175,7 +169,10 @@ impl Search {
             }
         }
         if self.set_lengths.is_empty() || self.set_lengths.contains(&0) {
-            return bad(format!("set_lengths = {:?}: give lengths of at least 1", self.set_lengths));
+            return bad(format!(
+                "set_lengths = {:?}: give lengths of at least 1",
+                self.set_lengths
+            ));
         }
         if self.draws + 1 < self.candidates {
             let (draws, candidates) = (self.draws, self.candidates);

@@ -28,13 +28,7 @@ pub fn release_score(
 }
 
 /// The paper's score (section 3.2): v + c p sqrt(sum of n over all siblings) / (1 + n).
-pub fn paper_score(
-    value: f64,
-    prior: f64,
-    siblings: f64,
-    visits: f64,
-    exploration: f64,
-) -> f64 {
+pub fn paper_score(value: f64, prior: f64, siblings: f64, visits: f64, exploration: f64) -> f64 {
     value + exploration * prior * siblings.sqrt() / (1.0 + visits)
 }
 

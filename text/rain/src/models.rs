@@ -91,7 +91,8 @@ impl<'a> Asking<'a> {
         let drawn = drawn.map_err(|source| Error::model(what, self.question.id, source))?;
         let drawn = drawn.into_iter().next().unwrap_or_default();
         if drawn.len() != asked || drawn.iter().any(|completion| completion.token_ids.is_empty()) {
-            let reason = format!("{} completions with tokens where {asked} were asked for", drawn.len());
+            let reason =
+                format!("{} completions with tokens where {asked} were asked for", drawn.len());
             return Err(self.wrong(what, reason));
         }
         Ok(drawn)
@@ -249,8 +250,7 @@ impl Oracle for Asking<'_> {
 
     fn embed(&mut self, pieces: &[&[u32]]) -> Result<Option<Vec<Vec<f32>>>, Error> {
         let Some(embedder) = self.models.embedder else { return Ok(None) };
-        let texts =
-            pieces.iter().map(|piece| self.words(piece)).collect::<Result<Vec<_>, _>>()?;
+        let texts = pieces.iter().map(|piece| self.words(piece)).collect::<Result<Vec<_>, _>>()?;
         let vectors = embedder
             .embed_texts(&texts)
             .map_err(|source| Error::model("embedding", self.question.id, source))?;

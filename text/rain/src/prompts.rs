@@ -179,8 +179,10 @@ impl Prompts {
                 orders.iter().map(text).collect::<Result<Vec<_>, _>>()?
             }
             JudgeForm::YesNo => {
-                let labels: Vec<&String> =
-                    [&self.judge.yes, &self.judge.no].into_iter().filter_map(|l| l.first()).collect();
+                let labels: Vec<&String> = [&self.judge.yes, &self.judge.no]
+                    .into_iter()
+                    .filter_map(|l| l.first())
+                    .collect();
                 let shown = |shown: &Demonstration| {
                     let label = labels.get(usize::from(!shown.good));
                     let Demonstration { question, answer, why, .. } = shown;

@@ -2,7 +2,8 @@
 
 use savi_run::{Interrupt, Key};
 use savi_schema::{
-    Completion, FinishReason, Generate, GenerateError, Message, Part, RawPrompt, Request, ScoreRequest,
+    Completion, FinishReason, Generate, GenerateError, Message, Part, RawPrompt, Request,
+    ScoreRequest,
 };
 
 use crate::models::{Asking, Models, Question};
@@ -58,13 +59,7 @@ impl Rain<'_> {
     }
 
     /// What the trace of a question begins with.
-    pub fn begin(
-        &self,
-        id: &str,
-        seed: u64,
-        messages: &[Message],
-        prompt: &[u32],
-    ) -> Begin {
+    pub fn begin(&self, id: &str, seed: u64, messages: &[Message], prompt: &[u32]) -> Begin {
         let key = Key::new(&self.key()).with("seed", &seed).with("messages", messages);
         Begin {
             schema: TRACE_SCHEMA,

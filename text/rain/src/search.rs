@@ -5,7 +5,9 @@ use std::collections::HashMap;
 use savi_run::Interrupt;
 use serde::{Deserialize, Serialize};
 
-use crate::trace::{Answer, Begin, Commit, Costs, Iteration, Journal, Line, Reading, Simulation, Visit};
+use crate::trace::{
+    Answer, Begin, Commit, Costs, Iteration, Journal, Line, Reading, Simulation, Visit,
+};
 use crate::tree::Similar;
 use crate::{Error, Offer, Search, Tree};
 
@@ -23,12 +25,8 @@ pub struct Judgement {
 pub trait Oracle {
     /// What may follow `answer` in a set of `length` tokens. `more` is given where a node that has so many
     /// children is to get one more.
-    fn offer(
-        &mut self,
-        answer: &[u32],
-        length: usize,
-        more: Option<usize>,
-    ) -> Result<Offer, Error>;
+    fn offer(&mut self, answer: &[u32], length: usize, more: Option<usize>)
+    -> Result<Offer, Error>;
 
     /// Goes on from `answer` until there is something to judge.
     fn simulate(&mut self, answer: &[u32]) -> Result<Simulation, Error>;
@@ -267,9 +265,8 @@ impl<'a> Searching<'a> {
         more: Option<usize>,
     ) -> Result<Offer, Error> {
         let pick = |line| if let Line::Offered(offer) = line { Some(offer) } else { None };
-        let offer = self.ask("offered", pick, Line::Offered, |oracle| {
-            oracle.offer(answer, length, more)
-        })?;
+        let offer =
+            self.ask("offered", pick, Line::Offered, |oracle| oracle.offer(answer, length, more))?;
         self.costs.offers += 1;
         self.costs.candidate_tokens += match &offer {
             Offer::Tokens(_) => 1,

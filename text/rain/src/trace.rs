@@ -243,7 +243,9 @@ impl Journal {
     ) -> Result<Option<T>, Error> {
         let Some(line) = self.peek()? else { return Ok(None) };
         let Some(found) = pick(line) else {
-            return Err(self.fault(format!("not a line \"{kind}\", which the search comes to here")));
+            return Err(
+                self.fault(format!("not a line \"{kind}\", which the search comes to here"))
+            );
         };
         self.ahead.pop_front();
         self.taken += 1;

@@ -181,7 +181,8 @@ impl Tree {
                 kept.iter().zip(priors).map(|(token, prior)| (vec![token.0], prior)).unzip()
             }
             Stock::Sets(sets) => {
-                let (sets, mut priors): (Vec<_>, Vec<f64>) = sets.iter().take(room).cloned().unzip();
+                let (sets, mut priors): (Vec<_>, Vec<f64>) =
+                    sets.iter().take(room).cloned().unzip();
                 normalise(&mut priors);
                 (sets, priors)
             }
@@ -239,7 +240,8 @@ impl Tree {
     pub fn similar(&self, id: usize, config: &Search) -> Similar {
         let node = self.node(id);
         let (Some(parent), Some(own)) = (node.parent, &node.embedding) else { return Vec::new() };
-        let others = self.node(parent).children.iter().enumerate().filter(|(_, other)| **other != id);
+        let others =
+            self.node(parent).children.iter().enumerate().filter(|(_, other)| **other != id);
         others
             .filter_map(|(place, &other)| {
                 let cosine = cosine(own, self.node(other).embedding.as_deref()?);

@@ -93,8 +93,7 @@ fn searches_are_those_of_the_reference() {
     for Recorded { table, steps, answer, added, similar } in &file.searches {
         let search = search_of(table);
         let script = Script::new(table.clone());
-        let judge =
-            judge::SelfJudge { scorer: &script, prompts: &prompts, config: &config.judge };
+        let judge = judge::SelfJudge { scorer: &script, prompts: &prompts, config: &config.judge };
         let models = Models {
             generator: &script,
             tokens: &script,
@@ -120,7 +119,8 @@ fn searches_are_those_of_the_reference() {
                 let places: Vec<String> =
                     iteration.path.iter().map(|visit| visit.child.to_string()).collect();
                 iterations.push(format!("{}:{}", places.join("."), iteration.score));
-                shared += iteration.path.iter().map(|visit| visit.similar.len() as u64).sum::<u64>();
+                shared +=
+                    iteration.path.iter().map(|visit| visit.similar.len() as u64).sum::<u64>();
                 before = tree.clone();
             }
             Line::Adds { .. } => adds += 1,

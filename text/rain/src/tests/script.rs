@@ -134,7 +134,8 @@ impl Script {
         let mut finish_reason = FinishReason::Length;
         while answer.len() - before.len() < sampling.max_tokens {
             let logits = self.table.logits(&answer);
-            let mut order: Vec<u32> = (0..VOCAB).filter(|&t| logits[t as usize].is_finite()).collect();
+            let mut order: Vec<u32> =
+                (0..VOCAB).filter(|&t| logits[t as usize].is_finite()).collect();
             order.sort_by(|&a, &b| logits[b as usize].total_cmp(&logits[a as usize]));
             let weight = |token: u32, temperature: f64| {
                 (f64::from(logits[token as usize] - logits[order[0] as usize]) / temperature).exp()
@@ -161,8 +162,12 @@ impl Script {
             };
             let top = order.iter().take(sampling.top_logprobs);
             top_logps.push(
-                top.map(|&token| Alternative { token_id: token, bytes: Vec::new(), logp: logp(token) })
-                    .collect(),
+                top.map(|&token| Alternative {
+                    token_id: token,
+                    bytes: Vec::new(),
+                    logp: logp(token),
+                })
+                .collect(),
             );
             answer.push(token);
             logps.push(logp(token));
@@ -211,13 +216,15 @@ impl Generate for Script {
 
 impl Score for Script {
     fn score(&self, requests: &[ScoreRequest]) -> Result<Vec<Vec<TokenScore>>, GenerateError> {
+        let texts = requests.iter().flat_map(|request| &request.messages).map(Message::words);
+        self.note(format!("scores {:?}", texts.collect::<Vec<_>>()))?;
         let of = |request: &ScoreRequest| {
             let words = request.messages.first().map(Message::words).unwrap_or_default();
             let answer = words.rsplit("Assistant: ").next().unwrap_or_default();
             let (answer, options) = answer.split_once("\n\nA. ").unwrap_or((answer, ""));
             let order = u64::from(!options.starts_with(&self.good));
-            self.note(format!("judge {order} {answer}"))?;
-            let likely = if self.table.good(answer.trim(), order) == (order == 0) { "A" } else { "B" };
+            let likely =
+                if self.table.good(answer.trim(), order) == (order == 0) { "A" } else { "B" };
             let score = |continuation: &Continuation| match continuation {
                 Continuation::Text(text) => {
                     let logp = if text == likely { -0.1 } else { -3.0 };
@@ -227,9 +234,9 @@ impl Score for Script {
                     TokenScore { token_ids: tokens.clone(), logps: vec![-1.0; tokens.len()] }
                 }
             };
-            Ok(request.continuations.iter().map(score).collect())
+            request.continuations.iter().map(score).collect()
         };
-        requests.iter().map(of).collect()
+        Ok(requests.iter().map(of).collect())
     }
 }
 
