@@ -105,8 +105,10 @@ fn main() -> anyhow::Result<()> {
     let name = std::env::args().nth(1).unwrap_or_else(|| "builtin:tiny-text".to_owned());
     let engine = Engine::load(&name, &EngineOptions::default())?;
     // About as long as the published set-up: four dialogues before the question, ten examples for the judge.
-    let examples = "Ann has 3 apples and gets 4 more. How many apples does she have? She has 7 apples.\n";
-    let question = format!("{}Tom has 9 coins and loses 2. How many coins are left?", examples.repeat(10));
+    let examples =
+        "Ann has 3 apples and gets 4 more. How many apples does she have? She has 7 apples.\n";
+    let question =
+        format!("{}Tom has 9 coins and loses 2. How many coins are left?", examples.repeat(10));
     let messages = [Message::text(Role::User, question)];
     let config = JudgeConfig { criterion: examples.repeat(10), ..JudgeConfig::default() };
     let prompts = Prompts::load(&PromptFiles::default(), PromptForm::Chat, &config)?;
