@@ -1,5 +1,7 @@
 //! `savi text rain`: answers by search with self-evaluation.
 
+use std::path::PathBuf;
+
 use anyhow::{Context, anyhow, ensure};
 use savi_engine::{Engine, EngineOptions, SentenceEncoder};
 use savi_rain::judge::SelfJudge;
@@ -7,7 +9,6 @@ use savi_rain::{Config, Error, Inputs, Models, Prompts, Summary};
 use savi_run::Interrupt;
 use savi_schema::{Embed, Generate, GenerateError, Message, PromptRecord, Role};
 use serde::{Deserialize, Serialize};
-use std::path::PathBuf;
 
 use super::problems::{Files, Wording};
 use crate::Global;
@@ -124,7 +125,7 @@ pub(crate) fn run(args: &RunArgs, global: &Global) -> anyhow::Result<()> {
     if let (Some(dir), Some(encoder)) = (&config.embedder, &encoder) {
         folder.record_model(&dir.display().to_string(), encoder.fingerprint())?;
     }
-    for files in &config.prompts {
+    if let Some(files) = &config.prompts {
         for (name, hash) in files.hashes()? {
             folder.record_input(&name, &hash)?;
         }

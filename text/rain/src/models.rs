@@ -214,12 +214,12 @@ impl Oracle for Asking<'_> {
         let (_, stopped) = self.cut(self.words(&said)?);
         let ended = stopped || has_ended(&said) || self.room(said.len()) == 0;
         let mut rounds = 0;
-        while !ended {
+        loop {
             let (text, stopped) = self.cut(self.words(&said)?);
             let is_clause = config.simulation_end.iter().any(|end| text.ends_with(end));
             let drawn = said.len() - answer.len();
             let room = self.room(said.len()).min(config.simulation_tokens.saturating_sub(drawn));
-            if stopped || is_clause || has_ended(&said) || room == 0 {
+            if ended || stopped || is_clause || has_ended(&said) || room == 0 {
                 break;
             }
             // A string that ends a simulation may come in the middle of a token; then it goes on.
