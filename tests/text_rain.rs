@@ -108,3 +108,35 @@ fn mistakes_are_refused() {
         training::refused(command(dir.path(), &["--run-dir", "bad", "--set", set]), &[word]);
     }
 }
+
+#[test]
+fn a_prompt_is_answered_by_search() {
+    let dir = folder("[search]\niterations = 4\nextra_iterations = 2\ncandidates = 3\ndraws = 2\n");
+    let generate = |file: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_savi"));
+        command
+            .args(["generate", "--model", "builtin:tiny-text", "--device", "cpu", "--json"])
+            .args([
+                "--prompt",
+                "What is 2 plus 2?",
+                "--rain",
+                file,
+                "--n",
+                "2",
+                "--max-tokens",
+                "6",
+            ])
+            .current_dir(dir.path());
+        command
+    };
+    let told: Value = serde_json::from_str(&training::done(generate("rain.toml"))).unwrap();
+    let completions = told["completions"].as_array().unwrap();
+    assert_eq!(completions.len(), 2);
+    for completion in completions {
+        let tokens = completion["token_ids"].as_array().unwrap().len();
+        assert!((1..=6).contains(&tokens), "{completion}");
+        assert_eq!(completion["logps"].as_array().unwrap().len(), tokens);
+    }
+    std::fs::write(dir.path().join("bad.toml"), "[search]\nsearches = 4\n").unwrap();
+    training::refused(generate("bad.toml"), &["searches"]);
+}
