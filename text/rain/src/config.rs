@@ -76,7 +76,7 @@ pub struct Search {
     pub stop: Vec<String>,
     /// Whether evaluations also count for siblings with a similar embedding (Eq. 2). Needs an embedder.
     pub similarity: bool,
-    /// Siblings whose cosine is above this count as similar.
+    /// Siblings with at least this cosine count as similar.
     pub similarity_threshold: f64,
     /// How much an evaluation counts for a sibling of cosine 1.
     pub gamma: f64,

@@ -8,9 +8,9 @@ use serde::Deserialize;
 
 use super::script::{Script, Table};
 use crate::models::{Asking, Question};
-use crate::trace::{Begin, Journal, Line};
+use crate::trace::{Answer, Begin, Iteration, Journal, Line};
 use crate::{
-    Config, JudgeConfig, Models, PromptFiles, PromptForm, Prompts, Search, Searching, Tree, judge,
+    Config, Mode, Models, PromptFiles, PromptForm, Prompts, Search, Searching, Tree, judge,
 };
 
 #[derive(Deserialize)]
@@ -80,45 +80,59 @@ fn check_nodes(tree: &Tree, step: &Step, whose: &str) {
     }
 }
 
+fn file() -> File {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/goldens/rain/searches.json");
+    serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+}
+
+/// Searches as a table says; gives the answer and the trace.
+fn searched(
+    table: &Table,
+    search: &Search,
+    watch: &mut dyn FnMut(&Tree, &Line),
+) -> (Answer, String) {
+    let config = Config::default();
+    let prompts = Prompts::load(&PromptFiles::default(), PromptForm::Chat, &config.judge).unwrap();
+    let (interrupt, messages) = (Interrupt::new(), [Message::text(Role::User, "q")]);
+    let script = Script::new(table.clone());
+    let judge = judge::SelfJudge { scorer: &script, prompts: &prompts, config: &config.judge };
+    let models = Models {
+        generator: &script,
+        tokens: &script,
+        scorer: &script,
+        judge: &judge,
+        embedder: Some(&script),
+    };
+    let question = Question { id: "q", seed: 0, messages: &messages, prompt: &[0] };
+    let mut asking = Asking::new(models, search, question, false);
+    let mut journal = Journal::in_memory("q");
+    let searching = Searching::new(search, &mut asking, &mut journal, &interrupt);
+    let begin = Begin {
+        schema: 1,
+        id: "q".to_owned(),
+        key: String::new(),
+        prompt_tokens: 1,
+        search: search.clone(),
+    };
+    let answer = searching.run(&begin, watch).unwrap();
+    (answer, journal.lines().join("\n"))
+}
+
+fn places(iteration: &Iteration) -> String {
+    let places: Vec<String> = iteration.path.iter().map(|visit| visit.child.to_string()).collect();
+    format!("{}:{}", places.join("."), iteration.score)
+}
+
 #[test]
 fn searches_are_those_of_the_reference() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/goldens/rain/searches.json");
-    let file: File = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
-    assert!(file.searches.len() >= 50);
-    let config = Config::default();
-    let prompts = Prompts::load(&PromptFiles::default(), PromptForm::Chat, &JudgeConfig::default());
-    let prompts = prompts.unwrap();
-    let interrupt = Interrupt::new();
-    let messages = [Message::text(Role::User, "q")];
-    for Recorded { table, steps, answer, added, similar } in &file.searches {
-        let search = search_of(table);
-        let script = Script::new(table.clone());
-        let judge = judge::SelfJudge { scorer: &script, prompts: &prompts, config: &config.judge };
-        let models = Models {
-            generator: &script,
-            tokens: &script,
-            scorer: &script,
-            judge: &judge,
-            embedder: Some(&script),
-        };
-        let question = Question { id: "q", seed: 0, messages: &messages, prompt: &[0] };
-        let mut asking = Asking::new(models, &search, question, false);
-        let mut journal = Journal::in_memory("q");
-        let searching = Searching::new(&search, &mut asking, &mut journal, &interrupt);
-        let begin = Begin {
-            schema: 1,
-            id: "q".to_owned(),
-            key: String::new(),
-            prompt_tokens: 1,
-            search: search.clone(),
-        };
+    let searches = file().searches;
+    assert!(searches.len() >= 50);
+    for Recorded { table, steps, answer, added, similar } in &searches {
         let (mut at, mut iterations, mut before) = (0, Vec::new(), Tree::default());
         let (mut adds, mut shared) = (0, 0);
         let mut watch = |tree: &Tree, line: &Line| match line {
             Line::Iteration(iteration) => {
-                let places: Vec<String> =
-                    iteration.path.iter().map(|visit| visit.child.to_string()).collect();
-                iterations.push(format!("{}:{}", places.join("."), iteration.score));
+                iterations.push(places(iteration));
                 shared +=
                     iteration.path.iter().map(|visit| visit.similar.len() as u64).sum::<u64>();
                 before = tree.clone();
@@ -138,11 +152,43 @@ fn searches_are_those_of_the_reference() {
             }
             _ => {}
         };
-        let found = searching.run(&begin, &mut watch).unwrap();
+        let (found, trace) = searched(table, &search_of(table), &mut watch);
         assert_eq!(at, steps.len(), "table {}: steps", table.seed);
         assert_eq!(found.text, *answer, "table {}", table.seed);
         assert_eq!((adds, shared), (*added, *similar), "table {}", table.seed);
-        let text = journal.lines().join("\n");
-        assert_eq!(crate::replay(&text).unwrap(), found, "table {}", table.seed);
+        assert_eq!(crate::replay(&trace).unwrap(), found, "table {}", table.seed);
+    }
+}
+
+/// Every constant shows in some table: with another value searches go other ways.
+#[test]
+fn tables_tell_constants_apart() {
+    let searches = file().searches;
+    let changes: [(&str, fn(&mut Search)); 10] = [
+        ("mode", |search| search.mode = Mode::Paper),
+        ("exploration", |search| search.exploration = 1.8),
+        ("root_mix", |search| search.root_mix = 0.15),
+        ("extra_iterations", |search| search.extra_iterations = 14),
+        ("gamma", |search| search.gamma = 0.25),
+        ("similarity_threshold", |search| search.similarity_threshold = 0.97),
+        ("addition", |search| search.addition = false),
+        ("variance_threshold", |search| search.variance_threshold = 0.001),
+        ("min_visits", |search| search.min_visits += 1),
+        ("temperature", |search| search.temperature *= 1.1),
+    ];
+    for (key, change) in changes {
+        let goes_elsewhere = searches.iter().any(|Recorded { table, steps, .. }| {
+            let mut search = search_of(table);
+            change(&mut search);
+            let mut iterations = Vec::new();
+            searched(table, &search, &mut |_, line| {
+                if let Line::Iteration(iteration) = line {
+                    iterations.push(places(iteration));
+                }
+            });
+            let recorded: Vec<&str> = steps.iter().map(|step| step.iterations.as_str()).collect();
+            iterations.join(" ") != recorded.join(" ")
+        });
+        assert!(goes_elsewhere, "{key} makes no difference");
     }
 }
