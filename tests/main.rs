@@ -14,6 +14,7 @@ mod resume;
 mod score;
 mod serve;
 mod suites;
+mod text_rain;
 mod text_sar;
 mod tidy;
 mod train_dpo;

@@ -109,7 +109,7 @@ impl Look {
 
 impl Asked {
     /// The conversation, unless the prompt is raw.
-    fn conversation(&self) -> anyhow::Result<Vec<Message>> {
+    pub(crate) fn conversation(&self) -> anyhow::Result<Vec<Message>> {
         if let Some(path) = &self.messages {
             return read_conversation(path, &self.look);
         }

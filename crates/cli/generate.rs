@@ -1,5 +1,6 @@
 //! `savi generate`: what a model says to a prompt, or to each request of a file.
 
+mod rain;
 mod results;
 
 use std::collections::HashMap;
@@ -40,6 +41,14 @@ pub(crate) struct Args {
     /// Print the text as it is written.
     #[arg(long, conflicts_with_all = ["requests", "out"])]
     stream: bool,
+    /// Search each answer by RAIN, without an embedder; the file has the keys of a config's [method] in
+    /// configs/text/rain.toml. Of the sampling, --max-tokens and --stop hold.
+    #[arg(
+        long,
+        value_name = "FILE",
+        conflicts_with_all = ["requests", "stream", "raw", "prompt_tokens"]
+    )]
+    rain: Option<PathBuf>,
     /// Completions of each prompt.
     #[arg(long, default_value_t = 1)]
     n: usize,
@@ -227,9 +236,15 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
     let mut options = args.engine.options()?;
     options.interrupt = Some(interrupt.flag());
     let engine = args.engine.load(&options)?;
-    let ended = match &args.requests {
-        Some(path) => file(&args, &engine, path, &sampling),
-        None => one(&args, &engine, sampling, global),
+    let ended = match (&args.requests, &args.rain) {
+        (Some(path), _) => file(&args, &engine, path, &sampling),
+        (None, Some(path)) => {
+            let messages = args.asked.conversation()?;
+            let samplings = vec![sampling; args.n];
+            rain::answers(path, &engine, messages, samplings, args.seed, &interrupt)
+                .and_then(|done| tell(&args, &done, global))
+        }
+        (None, None) => one(&args, &engine, sampling, global),
     };
     let counts = engine.counts();
     tracing::info!(
@@ -276,12 +291,17 @@ fn one(args: &Args, engine: &Engine, sampling: Sampling, global: &Global) -> any
     }
     ended.map_err(failure)?;
     let done: Vec<Completion> = done.into_iter().flatten().collect();
+    tell(args, &done, global)
+}
+
+/// Completions of one prompt, to where they are wanted.
+fn tell(args: &Args, done: &[Completion], global: &Global) -> anyhow::Result<()> {
     if let Some(path) = &args.out {
-        let line = format!("{}\n", record("0", &done));
+        let line = format!("{}\n", record("0", done));
         return Ok(savi_run::write_atomic(path, line.as_bytes())?);
     }
     if global.json {
-        println!("{}", record("0", &done));
+        println!("{}", record("0", done));
     } else if args.stream && args.n == 1 {
         println!();
     } else {

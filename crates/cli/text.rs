@@ -1,6 +1,7 @@
 //! `savi text`: the methods that learn from words.
 
 mod problems;
+mod rain;
 mod sar;
 mod table;
 
@@ -20,12 +21,15 @@ pub(crate) struct Args {
 // One line and one file per method.
 #[derive(Debug, clap::Subcommand)]
 enum Command {
+    /// Search with self-evaluation and going back: a frozen model judges what it would say (RAIN).
+    Rain(RunArgs),
     /// Self-aligned reward: a verifier, and how much likelier the query makes an answer (SA-GRPO, SA-PPO).
     Sar(RunArgs),
 }
 
 pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
     match args.command {
+        Command::Rain(args) => rain::run(&args, global),
         Command::Sar(args) => sar::run(&args, global),
     }
 }

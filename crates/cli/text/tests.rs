@@ -3,7 +3,7 @@ use std::path::Path;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::sar;
+use super::{rain, sar};
 
 /// A config of the wing loads, is valid, is saved as what was loaded, and says how it is run.
 fn holds<T>(method: &str, path: &Path, valid: impl Fn(&T) -> anyhow::Result<()>)
@@ -31,6 +31,7 @@ fn every_config_of_the_wing_loads() {
         }
         let name = path.file_stem().unwrap().to_string_lossy().into_owned();
         match name.split_once("-paper").map_or(name.as_str(), |(method, _)| method) {
+            "rain" => holds("rain", &path, rain::RunConfig::validate),
             method if method.starts_with("sar") => holds("sar", &path, sar::RunConfig::validate),
             other => panic!("{other}: no such method"),
         }
@@ -44,6 +45,23 @@ fn refused(text: &str) -> String {
     let loaded = savi_run::load_str::<sar::RunConfig>(text, path, &[]).map_err(anyhow::Error::from);
     let found = loaded.and_then(|loaded| loaded.value.validate());
     format!("{:#}", found.unwrap_err())
+}
+
+#[test]
+fn mistakes_of_a_search_are_refused_by_key() {
+    for (text, expected) in [
+        ("model = 'm'", "[prompts] or questions"),
+        ("model = 'm'\nquestions = ['q']\nprompts = { data = 'x.jsonl' }", "exclude each other"),
+        ("model = 'm'\nquestions = ['q']\nmethod.search.draws = 1", "method.search.draws"),
+        ("model = 'm'\nquestions = ['q']\nmethod.search.drawz = 1", "did you mean `draws`?"),
+        ("model = 'm'\nquestions = ['q']\nmethod.judge.no = []", "method.judge.no"),
+    ] {
+        let path = Path::new("x.toml");
+        let loaded = savi_run::load_str::<rain::RunConfig>(text, path, &[]);
+        let found = loaded.map_err(anyhow::Error::from).and_then(|l| l.value.validate());
+        let message = format!("{:#}", found.unwrap_err());
+        assert!(message.contains(expected), "{message}");
+    }
 }
 
 #[test]

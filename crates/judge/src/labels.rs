@@ -15,8 +15,15 @@ pub fn label_probabilities(
         continuations: labels.iter().map(|label| label.as_str().into()).collect(),
         ..ScoreRequest::default()
     };
-    let requests: Vec<ScoreRequest> = prompts.iter().map(request).collect();
-    let scores = scorer.score(&requests)?;
+    probabilities(scorer, &prompts.iter().map(request).collect::<Vec<_>>())
+}
+
+/// The same for requests whose continuations are the labels.
+pub fn probabilities(
+    scorer: &dyn Score,
+    requests: &[ScoreRequest],
+) -> Result<Vec<Vec<f64>>, GenerateError> {
+    let scores = scorer.score(requests)?;
     Ok(scores.iter().map(|of| softmax(of.iter().map(|score| score.sum()))).collect())
 }
 

@@ -193,6 +193,23 @@ pub trait Generate {
     fn fingerprint(&self) -> String;
 }
 
+/// Anything that knows how a model's tokens and words hang together.
+pub trait Tokenize {
+    /// Tokens of a prompt up to where the assistant goes on; `raw` stands in place of `messages` where there
+    /// is one. Pictures and clips have no form in tokens alone and are refused.
+    fn prompt_tokens(
+        &self,
+        messages: &[Message],
+        raw: Option<&RawPrompt>,
+    ) -> Result<Vec<u32>, GenerateError>;
+
+    /// The words of tokens, special tokens left out.
+    fn words(&self, tokens: &[u32]) -> Result<String, GenerateError>;
+
+    /// The tokens with which the model ends its turn or its text.
+    fn end_tokens(&self) -> Vec<u32>;
+}
+
 /// Anything that scores given continuations.
 pub trait Score {
     /// Scores every continuation of every request, in order.

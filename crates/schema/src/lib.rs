@@ -18,7 +18,7 @@ mod serve;
 pub use clip::{Clip, ClipMetadata, Frame, RgbImage};
 pub use generate::{
     Alternative, Completed, Completion, Continuation, Embed, FinishReason, Generate, GenerateError,
-    RawPrompt, Request, Reward, Score, ScoreRequest, TokenScore, judge_each,
+    RawPrompt, Request, Reward, Score, ScoreRequest, TokenScore, Tokenize, judge_each,
 };
 pub use message::{Media, Message, Part, Role};
 pub use policy::{CountRule, FrameSampling, MediaPolicy, PolicyError};

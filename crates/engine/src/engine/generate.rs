@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use savi_schema::{Completion, Event, Generate, GenerateError, RawPrompt, Request, Sampling};
+use savi_schema::{
+    Completion, Event, Generate, GenerateError, Message, RawPrompt, Request, Sampling, Tokenize,
+};
 
 use super::Engine;
 use crate::batch::{Batch, Job};
@@ -222,5 +224,32 @@ impl Generate for Engine {
 
     fn fingerprint(&self) -> String {
         self.fingerprint_now()
+    }
+}
+
+impl Tokenize for Engine {
+    fn prompt_tokens(
+        &self,
+        messages: &[Message],
+        raw: Option<&RawPrompt>,
+    ) -> Result<Vec<u32>, GenerateError> {
+        let prompt = match raw {
+            Some(raw) => self.raw_tokens(raw),
+            None => self.prompt(messages),
+        };
+        let prompt = prompt.map_err(|error| error.for_request("prompt"))?;
+        if !prompt.visuals.is_empty() {
+            let reason = "pictures and clips have no form in tokens alone".to_owned();
+            return Err(GenerateError::BadRequest { id: "prompt".to_owned(), reason });
+        }
+        Ok(prompt.ids)
+    }
+
+    fn words(&self, tokens: &[u32]) -> Result<String, GenerateError> {
+        self.text.decode(tokens).map_err(|error| error.for_request("words"))
+    }
+
+    fn end_tokens(&self) -> Vec<u32> {
+        self.text.ends().to_vec()
     }
 }
