@@ -2,15 +2,21 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, anyhow, ensure};
+use anyhow::{Context, anyhow, bail, ensure};
 use savi_engine::{Engine, EngineOptions, SentenceEncoder};
-use savi_rain::judge::SelfJudge;
+use savi_judge::rewards::RewardFunction;
+use savi_rain::judge::{Graded, Judge, SelfJudge};
 use savi_rain::{Config, Error, Inputs, Models, Prompts, Summary};
-use savi_run::Interrupt;
-use savi_schema::{Embed, Generate, GenerateError, Message, PromptRecord, Role};
+use savi_run::{Evaluation, Interrupt, Key, RunFolder, Stage};
+use savi_schema::{
+    Completed, Embed, Generate, GenerateError, Message, PromptRecord, Reward, Role, SCHEMA_VERSION,
+};
+use savi_suites::stats::{Bootstrap, Estimate, mean};
+use savi_suites::{Solved, solve_outcomes};
 use serde::{Deserialize, Serialize};
 
-use super::problems::{Files, Wording};
+use super::problems::{Files, Wording, World};
+use super::table;
 use crate::Global;
 use crate::exit::{BadInput, Interrupted};
 use crate::run_args::RunArgs;
@@ -36,6 +42,12 @@ pub(crate) struct RunConfig {
     /// Questions to answer, as they are.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) questions: Vec<String>,
+    /// Problems of a synthetic world: those it holds out are answered, and how many are right is told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) world: Option<World>,
+    /// A judge that knows the answers and is wrong now and then, in place of the model's own judgement.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) graded: Option<GradedJudge>,
     /// What is said with every prompt.
     #[serde(default)]
     pub(crate) wording: Wording,
@@ -45,6 +57,16 @@ pub(crate) struct RunConfig {
     /// The method.
     #[serde(default)]
     pub(crate) method: Config,
+}
+
+/// A judge of known accuracy.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct GradedJudge {
+    /// Who knows which answers are right.
+    pub(crate) verifier: RewardFunction,
+    /// How often the judge says so.
+    pub(crate) accuracy: f64,
 }
 
 fn auto() -> String {
@@ -58,20 +80,34 @@ fn f32() -> String {
 impl RunConfig {
     /// Refuses what cannot be carried out, naming the key.
     pub(crate) fn validate(&self) -> anyhow::Result<()> {
-        match &self.prompts {
-            Some(files) => {
+        match (&self.prompts, &self.world) {
+            (Some(files), None) => {
                 ensure!(self.questions.is_empty(), "questions and prompts exclude each other");
                 files.validate("prompts")?;
             }
-            None => ensure!(!self.questions.is_empty(), "give [prompts] or questions"),
+            (None, Some(world)) => {
+                ensure!(self.questions.is_empty(), "questions and world exclude each other");
+                world.validate()?;
+                ensure!(world.held_out > 0, "world.held_out: at least 1");
+            }
+            (Some(_), Some(_)) => bail!("prompts and world exclude each other"),
+            (None, None) => {
+                ensure!(!self.questions.is_empty(), "give [prompts], [world] or questions");
+            }
+        }
+        if let Some(graded) = &self.graded {
+            graded.verifier.build().context("graded.verifier")?;
+            let accuracy = graded.accuracy;
+            ensure!((0.0..=1.0).contains(&accuracy), "graded.accuracy = {accuracy}: from 0 to 1");
         }
         self.method.validate().map_err(|problem| anyhow!("method.{problem}"))
     }
 
     fn prompts(&self) -> anyhow::Result<Vec<PromptRecord>> {
-        let mut prompts = match &self.prompts {
-            Some(files) => files.read(self.seed)?,
-            None => {
+        let mut prompts = match (&self.prompts, &self.world) {
+            (Some(files), _) => files.read(self.seed)?,
+            (None, Some(world)) => world.problems().1,
+            (None, None) => {
                 let asked = |(at, words): (usize, &String)| PromptRecord {
                     id: format!("question-{:03}", at + 1),
                     prompt: vec![Message::text(Role::User, words)],
@@ -81,6 +117,12 @@ impl RunConfig {
             }
         };
         ensure!(!prompts.is_empty(), "there is nothing to answer");
+        if let Some(graded) = &self.graded {
+            let unknown = prompts.iter().find(|prompt| !graded.verifier.can_judge(prompt));
+            if let Some(prompt) = unknown {
+                bail!("graded.verifier: the answer to {} is not known", prompt.id);
+            }
+        }
         self.wording.apply(&mut prompts);
         Ok(prompts)
     }
@@ -130,12 +172,21 @@ pub(crate) fn run(args: &RunArgs, global: &Global) -> anyhow::Result<()> {
             folder.record_input(&name, &hash)?;
         }
     }
-    let judge = SelfJudge { scorer: &engine, prompts: &wording, config: &method.judge };
+    let own = SelfJudge { scorer: &engine, prompts: &wording, config: &method.judge };
+    let verifier = config.graded.as_ref().map(|graded| graded.verifier.build()).transpose()?;
+    let graded = config.graded.as_ref().zip(verifier.as_ref()).map(|(graded, verifier)| Graded {
+        verifier,
+        policy: &engine,
+        prompts: &prompts,
+        accuracy: graded.accuracy,
+        seed: config.seed,
+    });
+    let judge = graded.as_ref().map_or(&own as &dyn Judge, |graded| graded);
     let models = Models {
         generator: &engine,
         tokens: &engine,
         scorer: &engine,
-        judge: &judge,
+        judge,
         embedder: encoder.as_ref().map(|encoder| encoder as &dyn Embed),
     };
     let inputs =
@@ -151,8 +202,80 @@ pub(crate) fn run(args: &RunArgs, global: &Global) -> anyhow::Result<()> {
         true => println!("{}", serde_json::to_string_pretty(&summaries)?),
         false => print!("{}", render(&summaries)),
     }
+    if config.world.is_some() {
+        let right = right(config, &prompts, &engine, &folder, &summaries)?;
+        savi_run::write_evaluations(folder.dir(), &right)?;
+        if !global.json {
+            print!("\n{}", table::render(&right));
+        }
+    }
+    savi_report::write(folder.dir()).context("report")?;
     tracing::info!("answers: {}", folder.path("stages").display());
     Ok(())
+}
+
+/// How many answers of each way are right; which ones is kept in a stage.
+fn right(
+    config: &RunConfig,
+    prompts: &[PromptRecord],
+    engine: &Engine,
+    folder: &RunFolder,
+    summaries: &[Summary],
+) -> anyhow::Result<Vec<Evaluation>> {
+    let verifier = match &config.graded {
+        Some(graded) => graded.verifier.clone(),
+        None => RewardFunction::MathMatch { column: None, find: Default::default() },
+    };
+    let verifier = verifier.build()?;
+    let key = Key::new("right").with("verifier", &config.graded).with("problems", prompts);
+    let mut key = key.with("seed", &config.seed);
+    let (mut rows, mut all) = (Vec::new(), Vec::new());
+    for summary in summaries {
+        let name = summary.method.name();
+        let answers = savi_rain::answers(folder.dir(), summary.method)?;
+        key = key.with(name, &answers);
+        let solved = answers.iter().map(|answer| {
+            let prompt = prompts.iter().find(|prompt| prompt.id == answer.id);
+            let prompt =
+                prompt.with_context(|| format!("{}: there is no such prompt", answer.id))?;
+            let completion = answer.completion();
+            let group = Completed { prompt, completions: std::slice::from_ref(&completion) };
+            let verdict = verifier.judge(&[group], engine)?.into_iter().flatten().next().flatten();
+            let verdict = verdict.with_context(|| format!("{}: no answer is known", answer.id))?;
+            Ok(Solved {
+                schema: SCHEMA_VERSION,
+                id: format!("{name}/{}", answer.id),
+                family: name.to_owned(),
+                reply: answer.answer.clone(),
+                tokens: answer.token_ids.len(),
+                cut_off: !answer.ended,
+                score: verdict.score,
+            })
+        });
+        let solved = solved.collect::<anyhow::Result<Vec<Solved>>>()?;
+        let outcomes = solve_outcomes(&solved, |solved| Some(solved.score));
+        let bootstrap = Bootstrap { seed: config.seed, ..Bootstrap::default() };
+        if let Some(Estimate { value, ci95, n, .. }) = mean(&outcomes, &bootstrap) {
+            rows.push(Evaluation {
+                round: 0,
+                suite: config.world.as_ref().map(|world| world.name.clone()).unwrap_or_default(),
+                metric: format!("accuracy/{name}"),
+                value,
+                ci95,
+                n,
+                by: Default::default(),
+            });
+        }
+        all.extend(solved);
+    }
+    let mut stage: Stage<Solved> = Stage::open(folder, "05-right", &key.finish())?;
+    let ids: Vec<String> = all.iter().map(|solved| solved.id.clone()).collect();
+    let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+    stage.run(&ids, |missing| {
+        Ok::<_, anyhow::Error>(missing.iter().map(|&at| vec![all[at].clone()]).collect())
+    })?;
+    stage.finish(|solved| [("answers".to_owned(), solved.len() as u64)].into())?;
+    Ok(rows)
 }
 
 /// A row for each way of answering.

@@ -1,6 +1,8 @@
 //! Judges of replies: the model itself by probabilities of labels, any reward, or several judges with weights.
 
+use rand::Rng;
 use savi_judge::labels::probabilities;
+use savi_judge::order::seeded_rng;
 use savi_schema::{
     Completed, Completion, Continuation, FinishReason, Message, PromptRecord, Reward, Score,
 };
@@ -139,15 +141,7 @@ impl Judge for RewardJudge<'_> {
     ) -> Result<Vec<Judgement>, Error> {
         let prompt =
             PromptRecord { id: id.to_owned(), prompt: question.to_vec(), columns: Map::new() };
-        let completion = |text: &String| Completion {
-            text: text.clone(),
-            token_ids: Vec::new(),
-            logps: Vec::new(),
-            sampling_logps: Vec::new(),
-            top_logps: Vec::new(),
-            finish_reason: FinishReason::Stop,
-        };
-        let completions: Vec<Completion> = replies.iter().map(completion).collect();
+        let completions: Vec<Completion> = replies.iter().map(written).collect();
         let group = Completed { prompt: &prompt, completions: &completions };
         let verdicts = self
             .reward
@@ -167,6 +161,69 @@ impl Judge for RewardJudge<'_> {
 
     fn fingerprint(&self) -> String {
         format!("reward:{}", self.name)
+    }
+}
+
+/// A judge that is right as often as it is told, for measuring what a search makes of better and worse judges: a
+/// verifier that knows the answer, whose word is turned around now and then. The same reply gets the same word.
+#[derive(Clone, Copy)]
+pub struct Graded<'a> {
+    /// Knows which replies are right: above a half.
+    pub verifier: &'a dyn Reward,
+    /// The model that writes the replies, which some verifiers ask.
+    pub policy: &'a dyn Score,
+    /// The prompts, with what the verifier needs to know.
+    pub prompts: &'a [PromptRecord],
+    /// How often the judge is right, from 0 to 1.
+    pub accuracy: f64,
+    /// Seed of its errors.
+    pub seed: u64,
+}
+
+impl std::fmt::Debug for Graded<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Graded").field("accuracy", &self.accuracy).finish()
+    }
+}
+
+impl Judge for Graded<'_> {
+    fn judge(&self, id: &str, _: &[Message], replies: &[String]) -> Result<Vec<Judgement>, Error> {
+        let unknown = |reason: &str| Error::Answer {
+            what: "judging",
+            id: id.to_owned(),
+            reason: reason.to_owned(),
+        };
+        let prompt = self.prompts.iter().find(|prompt| prompt.id == id);
+        let prompt = prompt.ok_or_else(|| unknown("there is no such prompt"))?;
+        let completions: Vec<Completion> = replies.iter().map(written).collect();
+        let group = Completed { prompt, completions: &completions };
+        let verdicts = self
+            .verifier
+            .judge(&[group], self.policy)
+            .map_err(|source| Error::model("judging", id, source))?;
+        let judgement = |(reply, verdict): (&String, Option<savi_schema::Verdict>)| {
+            let verdict = verdict.ok_or_else(|| unknown("its answer is not known"))?;
+            let mut errors = seeded_rng(self.seed, &["graded-judge", id, reply]);
+            let says_right = (verdict.score > 0.5) == errors.random_bool(self.accuracy);
+            Ok(Judgement { score: if says_right { 1.0 } else { -1.0 }, asked: Vec::new() })
+        };
+        replies.iter().zip(verdicts.into_iter().flatten()).map(judgement).collect()
+    }
+
+    fn fingerprint(&self) -> String {
+        format!("graded:{}:{}", self.accuracy, self.seed)
+    }
+}
+
+/// A reply as the completion that it was.
+fn written(text: &String) -> Completion {
+    Completion {
+        text: text.clone(),
+        token_ids: Vec::new(),
+        logps: Vec::new(),
+        sampling_logps: Vec::new(),
+        top_logps: Vec::new(),
+        finish_reason: FinishReason::Stop,
     }
 }
 

@@ -34,7 +34,7 @@ pub use judge::Judge;
 pub use models::Models;
 pub use prompts::{Demonstration, PromptError, PromptFiles, Prompts};
 pub use rain::Rain;
-pub use run::{AnswerRecord, Inputs, Method, Summary, run};
+pub use run::{AnswerRecord, Inputs, Method, Summary, answers, run};
 pub use search::{Judgement, Oracle, Searching, replay};
 pub use settings::{Baselines, Config, JudgeConfig, JudgeForm, PromptForm, ScoreKind};
 pub use tree::{Node, Offer, Similar, Tree};

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::Path;
 
 use savi_run::{Interrupt, Key, Progress, Record, RunError, RunFolder, Stage};
 use savi_schema::{
@@ -89,6 +90,26 @@ impl Record for AnswerRecord {
     fn unit(&self) -> &str {
         &self.id
     }
+}
+
+impl AnswerRecord {
+    /// The answer as a completion, without what its tokens cost.
+    pub fn completion(&self) -> Completion {
+        Completion {
+            text: self.answer.clone(),
+            token_ids: self.token_ids.clone(),
+            logps: Vec::new(),
+            sampling_logps: Vec::new(),
+            top_logps: Vec::new(),
+            finish_reason: if self.ended { FinishReason::Stop } else { FinishReason::Length },
+        }
+    }
+}
+
+/// Reads back the answers that a finished run found in one way.
+pub fn answers(run_dir: &Path, method: Method) -> Result<Vec<AnswerRecord>, RunError> {
+    let stage = run_dir.join("stages").join(method.stage());
+    savi_run::read_records(&stage.join("records.jsonl"))
 }
 
 /// How one way of answering did.

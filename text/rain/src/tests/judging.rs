@@ -2,7 +2,7 @@
 
 use savi_schema::{Continuation, GenerateError, Message, Role, Score, ScoreRequest, TokenScore};
 
-use crate::judge::{SelfJudge, Weighted, score};
+use crate::judge::{Graded, SelfJudge, Weighted, score};
 use crate::{
     Judge, JudgeConfig, JudgeForm, Judgement, PromptFiles, PromptForm, Prompts, ScoreKind,
 };
@@ -107,4 +107,30 @@ fn judges_are_weighted() {
     let told = both.judge("q", &[], &["a".to_owned(), "b".to_owned()]).unwrap();
     assert_eq!(told.iter().map(|judged| judged.score).collect::<Vec<_>>(), [0.5, 0.5]);
     assert_ne!(both.fingerprint(), Weighted::default().fingerprint());
+}
+
+#[test]
+fn a_graded_judge_is_right_as_often_as_it_is_told() {
+    use savi_judge::rewards::RewardFunction;
+    use savi_schema::PromptRecord;
+
+    let verifier = RewardFunction::ExactMatch { column: None }.build().unwrap();
+    let columns = serde_json::json!({"answer": "7"}).as_object().unwrap().clone();
+    let prompts = [PromptRecord { id: "q".to_owned(), prompt: Vec::new(), columns }];
+    let scorer = Scorer { first: 0.0, fine: 0.0 };
+    let said: Vec<String> = (0..1000).map(|at| format!("not {at}")).collect();
+    for (accuracy, fewest, most) in
+        [(1.0, 1000, 1000), (0.8, 760, 840), (0.5, 450, 550), (0.0, 0, 0)]
+    {
+        let judge =
+            Graded { verifier: &verifier, policy: &scorer, prompts: &prompts, accuracy, seed: 3 };
+        let judged = judge.judge("q", &[], &said).unwrap();
+        let right = judged.iter().filter(|judgement| judgement.score == -1.0).count();
+        assert!((fewest..=most).contains(&right), "{accuracy}: {right}");
+        // The same words again, alone.
+        assert_eq!(judge.judge("q", &[], &said[7..8]).unwrap()[0], judged[7]);
+        let known = judge.judge("q", &[], &["7".to_owned()]).unwrap()[0].score;
+        assert!(accuracy != 1.0 || known == 1.0);
+        assert!(judge.judge("other", &[], &said).is_err());
+    }
 }
