@@ -98,14 +98,18 @@ fn a_killed_search_ends_with_the_same_bytes() {
 #[test]
 fn mistakes_are_refused() {
     let dir = folder(CONFIG);
-    for (set, word) in [
+    for (at, (set, word)) in [
         ("method.search.draws=1", "method.search.draws"),
         ("method.search.max_length=4", "search.max_length is 4"),
         ("method.prompts.plain=nothing.jinja", "nothing.jinja"),
         ("embedder=nowhere", "nowhere"),
         ("questions=[]", "[prompts] or questions"),
-    ] {
-        training::refused(command(dir.path(), &["--run-dir", "bad", "--set", set]), &[word]);
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let run = format!("bad-{at}");
+        training::refused(command(dir.path(), &["--run-dir", &run, "--set", set]), &[word]);
     }
 }
 

@@ -33,9 +33,14 @@ struct Step {
     iterations: String,
     child: usize,
     tokens: Vec<u32>,
-    /// Place, n, fn, v and p.
-    nodes: Option<Vec<(String, f64, u64, f64, f64)>>,
+    nodes: Option<Vec<Visited>>,
 }
+
+/// Place, n, fn, v and p.
+type Visited = (String, f64, u64, f64, f64);
+
+/// A key and another value for it.
+type Change = (&'static str, fn(&mut Search));
 
 pub(super) fn search_of(table: &Table) -> Search {
     let own = if table.form == "adv" { Search::adv_bench() } else { Search::hh() };
@@ -164,7 +169,7 @@ fn searches_are_those_of_the_reference() {
 #[test]
 fn tables_tell_constants_apart() {
     let searches = file().searches;
-    let changes: [(&str, fn(&mut Search)); 10] = [
+    let changes: [Change; 10] = [
         ("mode", |search| search.mode = Mode::Paper),
         ("exploration", |search| search.exploration = 1.8),
         ("root_mix", |search| search.root_mix = 0.15),
