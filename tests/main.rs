@@ -2,6 +2,7 @@
 
 mod arrows;
 mod convert;
+mod dno;
 mod endpoint;
 mod generate;
 mod hub;

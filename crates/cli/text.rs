@@ -1,5 +1,6 @@
 //! `savi text`: the methods that learn from words.
 
+mod dno;
 mod problems;
 mod rain;
 mod sar;
@@ -21,6 +22,8 @@ pub(crate) struct Args {
 // One line and one file per method.
 #[derive(Debug, clap::Subcommand)]
 enum Command {
+    /// Direct Nash Optimization: learn to be preferred to what the model was, from its samples and a teacher's answers.
+    Dno(RunArgs),
     /// Search with self-evaluation and going back: a frozen model judges what it would say (RAIN).
     Rain(RunArgs),
     /// Self-aligned reward: a verifier, and how much likelier the query makes an answer (SA-GRPO, SA-PPO).
@@ -29,6 +32,7 @@ enum Command {
 
 pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
     match args.command {
+        Command::Dno(args) => dno::run(&args, global),
         Command::Rain(args) => rain::run(&args, global),
         Command::Sar(args) => sar::run(&args, global),
     }

@@ -3,7 +3,7 @@ use std::path::Path;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{rain, sar};
+use super::{dno, rain, sar};
 
 /// A config of the wing loads, is valid, is saved as what was loaded, and says how it is run.
 fn holds<T>(method: &str, path: &Path, valid: impl Fn(&T) -> anyhow::Result<()>)
@@ -31,6 +31,7 @@ fn every_config_of_the_wing_loads() {
         }
         let name = path.file_stem().unwrap().to_string_lossy().into_owned();
         match name.split_once("-paper").map_or(name.as_str(), |(method, _)| method) {
+            "dno" => holds("dno", &path, dno::RunConfig::validate),
             method if method.starts_with("rain") => {
                 holds("rain", &path, rain::RunConfig::validate);
             }

@@ -90,7 +90,7 @@ mod tests {
             ("model = 'm'\ndata = []", "data"),
             ("model = 'm'\ndata = 'p.jsonl'\nlayout = 'csv'", "llava-hound"),
             ("model = 'm'\ndata = 'p.jsonl'\nmodle = 'x'", "did you mean `model`?"),
-            ("model = 'm'\ndata = 'p.jsonl'\ndpo.loss_type = 'dno'", "loss_type = dno"),
+            ("model = 'm'\ndata = 'p.jsonl'\ndpo.loss_type = 'inpo'", "loss_type = inpo"),
             ("model = 'm'\ndata = 'p.jsonl'\ndpo.loss_tipe = 'ipo'", "`loss_type`?"),
         ];
         testing::refuses(Recipe::validate, &mistakes);

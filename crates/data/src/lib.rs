@@ -10,6 +10,7 @@
 //! JSON array); a *record* is a row with a type of `savi-schema`; a *layout* is the set of keys
 //! that another program gives its rows.
 
+mod answers;
 mod demonstrations;
 mod error;
 #[cfg(feature = "http")]
@@ -25,6 +26,7 @@ mod rows;
 mod unique;
 mod write;
 
+pub use answers::read_answers;
 pub use demonstrations::{DemonstrationFormat, read_demonstrations};
 pub use error::DataError;
 pub use manifest::{DataFile, Manifest, Source, Split};

@@ -1,7 +1,8 @@
 //! Verdicts: what a judge writes, read strictly, and how far a judge can be trusted.
 //!
 //! A *listwise* judgement scores several candidates of one question ([`listwise`]); a *critique*
-//! calls one answer right or wrong ([`critique`]). Both state their evidence first. [`clip`] holds
+//! calls one answer right or wrong ([`critique`]). Both state their evidence first. A [`rubric`] gives points with reasons in one
+//! dictionary; [`wins`] are chances of candidates against each other, [`repetition`] sees texts that run in circles. [`clip`] holds
 //! the check of a pair against the frames in the space of CLIP, [`order`] the seeded order in
 //! which candidates are shown, and [`audit`] the figures that say whether verdicts mean anything.
 //! [`rewards`] has verdicts that need no judge: answers held against known ones, forms, lengths.
@@ -15,9 +16,12 @@ pub mod critique;
 pub mod labels;
 pub mod listwise;
 pub mod order;
+pub mod repetition;
 pub mod rewards;
+pub mod rubric;
 pub mod self_aligned;
 mod text;
+pub mod wins;
 
 /// Goes up when a verdict would be read otherwise than before, so that stored readings are made
 /// again.

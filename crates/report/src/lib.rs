@@ -10,6 +10,7 @@ mod cards;
 mod chart;
 mod completions;
 mod error;
+mod iterations;
 mod load;
 mod page;
 mod results;
@@ -26,6 +27,8 @@ pub use thumbnails::store_thumbnails;
 pub(crate) struct Samples {
     cards: Vec<cards::Card>,
     completions: Vec<completions::CompletionRow>,
+    /// Parts that single methods add, as HTML.
+    parts: Vec<String>,
 }
 
 /// What the report shows.
@@ -53,8 +56,9 @@ pub fn render(run_dir: &Path, options: &Options) -> Result<String, ReportError> 
     let mut run = load::load(run_dir)?;
     let cards = cards::cards(&run, options.record.as_deref())?;
     let results = results::results(&mut run);
+    let parts: Vec<String> = iterations::part(&mut run)?.into_iter().collect();
     let charts = chart::training_charts(&run.metrics);
     let stages = stages::stage_tables(&run.stages);
     let completions = completions::completions(&run);
-    page::page(&run, &results, &charts, &stages, &Samples { cards, completions })
+    page::page(&run, &results, &charts, &stages, &Samples { cards, completions, parts })
 }

@@ -10,7 +10,7 @@ use crate::stages::RoundStages;
 use crate::{ReportError, Samples};
 
 /// Fills the template. Its name ends in `.html`, so minijinja escapes every value. The only values
-/// marked safe are what this crate makes itself: the style, the curves, the base64 of pictures.
+/// marked safe are what this crate makes itself: the style, the curves, the base64 of pictures, parts of methods.
 pub(crate) fn page(
     run: &Run,
     suites: &[SuiteTable],
@@ -35,6 +35,7 @@ pub(crate) fn page(
         stages,
         cards => samples.cards,
         completions => samples.completions,
+        parts => samples.parts,
     })?;
     Ok(page)
 }

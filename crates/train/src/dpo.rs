@@ -50,12 +50,38 @@ pub fn dpo_evaluated(
     config: &DpoConfig,
     io: &TrainIo<'_>,
 ) -> Result<TrainSummary, TrainError> {
+    train(engine, None, (pairs, held_out), config, io)
+}
+
+/// [`dpo`] against another model than the engine's own weights (the one that all rounds began with, say), with the same
+/// tokenizer. What it says of the pairs is computed once, before the first step. With `mixture_ratio` below 1 the
+/// reference is the mixture of it and the engine's own weights.
+pub fn dpo_against(
+    engine: &mut Engine,
+    reference: &Engine,
+    pairs: &[Pair],
+    config: &DpoConfig,
+    io: &TrainIo<'_>,
+) -> Result<TrainSummary, TrainError> {
+    train(engine, Some(reference), (pairs, &[]), config, io)
+}
+
+fn train(
+    engine: &mut Engine,
+    other: Option<&Engine>,
+    (pairs, held_out): (&[Pair], &[Pair]),
+    config: &DpoConfig,
+    io: &TrainIo<'_>,
+) -> Result<TrainSummary, TrainError> {
     config.validate()?;
     if pairs.is_empty() {
         return Err(TrainError::Nothing("pairs"));
     }
-    config.check_margins(pairs)?;
-    config.check_margins(held_out)?;
+    refuse_missing_reference(other, config)?;
+    for pairs in [pairs, held_out] {
+        config.check_margins(pairs)?;
+        config.check_win_rates(pairs)?;
+    }
     let (pairs, trees) = &grow(engine, pairs, config)?;
     let (held_out, held_out_trees) = &grow(engine, held_out, config)?;
     let (pairs, held_out) = (&**pairs, &**held_out);
@@ -71,12 +97,15 @@ pub fn dpo_evaluated(
     let params = engine.model().params();
     let weights = params.trainable();
     let device = params.device().clone();
-    let precomputed = match config.precompute_ref_log_probs && config.reads_reference() {
-        true => Some(reference::log_probs(engine, pairs, trees, config, io)?),
-        false => None,
+    let precomputed = match (other, config.reads_reference()) {
+        (Some(other), true) => Some(reference::log_probs(other, pairs, trees, config, io)?),
+        (None, true) if config.precompute_ref_log_probs => {
+            Some(reference::log_probs(engine, pairs, trees, config, io)?)
+        }
+        _ => None,
     };
-    if lora.is_none() && config.reads_reference() && (precomputed.is_none() || !held_out.is_empty())
-    {
+    let asks = precomputed.is_none() || !held_out.is_empty() || config.mixes();
+    if lora.is_none() && config.reads_reference() && asks {
         params.keep_reference()?;
     }
     let records = Some(pairs.len());
@@ -189,6 +218,24 @@ pub fn dpo_evaluated(
     engine.model().params().forget_reference()?;
     adapter::finish(engine, lora.as_ref(), io)?;
     Ok(summary)
+}
+
+/// A mixture needs two models, and a reference that moves is no other model.
+fn refuse_missing_reference(other: Option<&Engine>, config: &DpoConfig) -> Result<(), TrainError> {
+    let (key, value, reason) = match other {
+        None if config.mixes() && config.reads_reference() => (
+            "mixture_ratio",
+            config.mixture_ratio.to_string(),
+            "mixes a reference with the weights that a round began with, and here these are the only reference",
+        ),
+        Some(_) if config.sync_ref_model => (
+            "sync_ref_model",
+            "true".to_owned(),
+            "the reference is another model, which stays as it is",
+        ),
+        _ => return Ok(()),
+    };
+    Err(TrainError::Setting { key, value, reason })
 }
 
 /// A loss and the figures beside it as numbers, for other ranks to read.

@@ -166,6 +166,10 @@ pub struct EngineLearner {
     load: Box<dyn Fn() -> Result<Engine, EngineError>>,
     dpo: DpoConfig,
     sft: SftConfig,
+    /// Whether pairs are learnt against the base, and not against the model that a round begins with.
+    against_base: bool,
+    /// Learning rates of the rounds; the last one stays.
+    rates: Vec<f64>,
 }
 
 impl EngineLearner {
@@ -179,7 +183,22 @@ impl EngineLearner {
         let (mut dpo, mut sft) = (dpo.clone(), sft.clone());
         dpo.optim.seed = dpo.optim.seed.wrapping_add(seed);
         sft.optim.seed = sft.optim.seed.wrapping_add(seed);
-        Ok(Self { engine: load()?, load: Box::new(load), dpo, sft })
+        let (against_base, rates) = (false, Vec::new());
+        Ok(Self { engine: load()?, load: Box::new(load), dpo, sft, against_base, rates })
+    }
+
+    /// Learns pairs against the base in every round. It is loaded once more while a round is learnt.
+    #[must_use]
+    pub fn against_base(mut self) -> Self {
+        self.against_base = true;
+        self
+    }
+
+    /// Gives each round a learning rate of its own, in place of the configs'; the last one is that of all rounds after it.
+    #[must_use]
+    pub fn with_rates(mut self, rates: &[f64]) -> Self {
+        self.rates = rates.to_vec();
+        self
     }
 
     /// The model as it is.
@@ -198,7 +217,11 @@ impl Learner for EngineLearner {
     }
 
     fn key(&self) -> String {
-        Key::new("learner").with("dpo", &self.dpo).with("sft", &self.sft).finish()
+        let key = Key::new("learner").with("dpo", &self.dpo).with("sft", &self.sft);
+        // What is usual is not part of it, so that what was learnt before these were there is still known.
+        let key = if self.against_base { key.with("against", "base") } else { key };
+        let key = if self.rates.is_empty() { key } else { key.with("rates", &self.rates) };
+        key.finish()
     }
 
     /// Each round trains another fresh adapter on records in another order.
@@ -213,8 +236,15 @@ impl Learner for EngineLearner {
         for seed in [&mut dpo.optim.seed, &mut sft.optim.seed] {
             *seed = seed.wrapping_add(u64::from(at.round) << 32);
         }
+        let place = (at.round.max(1) as usize - 1).min(self.rates.len().saturating_sub(1));
+        if let Some(&rate) = self.rates.get(place) {
+            (dpo.optim.learning_rate, sft.optim.learning_rate) = (rate, rate);
+        }
         let engine = &mut self.engine;
         let summary = match material {
+            Material::Pairs(pairs) if self.against_base => (self.load)()
+                .map_err(TrainError::from)
+                .and_then(|base| crate::dpo_against(engine, &base, pairs, &dpo, &io)),
             Material::Pairs(pairs) => crate::dpo(engine, pairs, &dpo, &io),
             Material::Examples(examples) => crate::sft(engine, examples, &sft, &io),
             Material::Demonstrations(shown) => {

@@ -26,7 +26,7 @@ pub use config::{
     DpoConfig, EvalStrategy, OptimConfig, Overlong, SamplingStrategy, SchedulerKwargs, SftConfig,
     Truncation,
 };
-pub use dpo::{dpo, dpo_evaluated};
+pub use dpo::{dpo, dpo_against, dpo_evaluated};
 pub use error::TrainError;
 pub use learner::{EngineLearner, LearnError, Learner, Learnt, Material, Rounds, Training, teach};
 pub use online::{

@@ -35,8 +35,9 @@ fn pairs() -> Vec<Pair> {
         prompt: vec![Message::text(Role::User, "which way does the red circle move")],
         chosen: (*chosen).to_owned(),
         rejected: (*rejected).to_owned(),
-        chosen_score: None,
-        rejected_score: None,
+        // Win rates, for the losses that learn from them.
+        chosen_score: Some(0.9 - 0.1 * i as f64),
+        rejected_score: Some(0.2 + 0.05 * i as f64),
         margin: 0.0,
         provenance: serde_json::Map::default(),
     };
@@ -142,7 +143,10 @@ fn objective(
     let totals = Totals { pairs: count as f64, chosen_tokens: chosen.iter().sum() };
     // A loss without a reference is given none: the figures beside it know none either.
     let reads = !settings.reference_free && settings.loss_type.iter().any(|l| l.reads_reference());
+    let rates = |of: fn(&Pair) -> Option<f64>| tensor(pairs().iter().filter_map(of).collect());
+    let rates = [rates(|pair| pair.chosen_score), rates(|pair| pair.rejected_score)];
     let side = |at: usize| SideLogps {
+        win_rates: Some(&rates[at]),
         reference: reads.then_some(&reference_sums[at]),
         lengths: Some(&lengths[at]),
         weights: Some(&weights[at]),
@@ -204,14 +208,13 @@ fn second_step_is_the_objective(more: &Value) -> f64 {
 
 #[test]
 fn every_loss_is_the_objective_of_separate_log_probs() {
-    let refused = [PreferenceLoss::Dno, PreferenceLoss::Sppo, PreferenceLoss::Inpo];
     let mut worst = second_step_is_the_objective(&json!({}));
     for loss in PreferenceLoss::ALL {
         let more = match loss {
             PreferenceLoss::ExoPair => json!({"loss_type": "exo_pair", "label_smoothing": 0.1}),
             other => json!({"loss_type": other.name()}),
         };
-        if refused.contains(&loss) {
+        if loss == PreferenceLoss::Inpo {
             let error = config(&more, 1).validate().unwrap_err().to_string();
             assert!(error.contains(loss.name()), "{error}");
             continue;
@@ -415,6 +418,13 @@ fn margins_that_no_logit_takes_are_refused() {
     let error = run("ipo").unwrap_err().to_string();
     assert!(error.contains("p4") && error.contains("ipo") && error.contains("0.5"), "{error}");
     run("hinge").unwrap();
+    pairs[4].margin = 0.0;
+    for score in [None, Some(1.5)] {
+        pairs[3].rejected_score = score;
+        let dno = config(&json!({"loss_type": ["sigmoid", "dno"]}), 1);
+        let error = dpo(&mut engine, &pairs, &dno, &io).unwrap_err().to_string();
+        assert!(error.contains("p3") && error.contains("win rates"), "{error}");
+    }
 }
 
 /// Tokens of a pair's longer side.

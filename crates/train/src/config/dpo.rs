@@ -52,6 +52,14 @@ pub struct DpoConfig {
     /// Weight of the likelihood in `cpo`.
     #[serde(skip_serializing_if = "is_one")]
     pub cpo_alpha: f64,
+    /// What `dno` multiplies win rates with before it compares them (arXiv 2404.03715: 1).
+    #[serde(skip_serializing_if = "is_one")]
+    pub dno_scale: f64,
+    /// Share of the reference in the geometric mixture of it and the weights that a round began with (`tau / eta` of
+    /// INPO and of DNO's regularised form). Below 1 it needs a reference of its own beside these weights
+    /// ([`dpo_against`](crate::dpo_against)).
+    #[serde(skip_serializing_if = "is_one")]
+    pub mixture_ratio: f64,
     /// Computes what the reference says of all pairs once, before the first step, and keeps it in the run's
     /// folder: steps then ask the policy alone.
     #[serde(skip_serializing_if = "is_default")]
@@ -102,6 +110,8 @@ impl Default for DpoConfig {
             discopop_tau: 0.05,
             simpo_gamma: 0.5,
             cpo_alpha: 1.0,
+            dno_scale: 1.0,
+            mixture_ratio: 1.0,
             precompute_ref_log_probs: false,
             max_length: None,
             overlong: Overlong::Error,
@@ -136,20 +146,6 @@ fn is_twentieth(value: &f64) -> bool {
     *value == 0.05
 }
 
-/// What this trainer has not that a loss reads.
-const fn lacking(loss: PreferenceLoss) -> Option<&'static str> {
-    match loss {
-        PreferenceLoss::Dno | PreferenceLoss::Sppo => {
-            Some("learns from estimated win rates, and pairs hold none")
-        }
-        PreferenceLoss::Inpo => Some(
-            "reads the policy that a round began with beside a reference; here both are the weights \
-             without the adapter (ipo_sum is the loss against these)",
-        ),
-        _ => None,
-    }
-}
-
 impl DpoConfig {
     /// Refuses what cannot be carried out, naming the key.
     pub fn validate(&self) -> Result<(), TrainError> {
@@ -166,11 +162,11 @@ impl DpoConfig {
                 return Err(TrainError::Setting { key, value: value.to_string(), reason });
             }
         }
-        for &loss in &self.loss_type {
-            if let Some(reason) = lacking(loss) {
-                let (key, value) = ("loss_type", loss.name().to_owned());
-                return Err(TrainError::Setting { key, value, reason });
-            }
+        if self.has(PreferenceLoss::Inpo) && !self.mixes() {
+            let (key, value) = ("loss_type", PreferenceLoss::Inpo.name().to_owned());
+            let reason = "reads the policy that a round began with beside a reference: needs mixture_ratio below 1 \
+                          (ipo_sum is the loss against one of them)";
+            return Err(TrainError::Setting { key, value, reason });
         }
         self.preference(0.0).validate()?;
         if let Some(alpha) = self.ld_alpha {
@@ -233,6 +229,36 @@ impl DpoConfig {
         }
     }
 
+    /// Refuses pairs without win rates where a loss learns from them: they are what such pairs have for scores.
+    pub(crate) fn check_win_rates(&self, pairs: &[Pair]) -> Result<(), TrainError> {
+        let Some(loss) = self.loss_type.iter().find(|loss| loss.reads_win_rates()) else {
+            return Ok(());
+        };
+        let is_rate = |score: Option<f64>| score.is_some_and(|score| (0.0..=1.0).contains(&score));
+        match pairs.iter().find(|pair| !is_rate(pair.chosen_score) || !is_rate(pair.rejected_score))
+        {
+            Some(pair) => Err(TrainError::Record {
+                id: pair.id.clone(),
+                reason: format!(
+                    "loss_type = {:?} learns from win rates: chosen_score and rejected_score have to be there, from 0 \
+                     to 1",
+                    loss.name()
+                ),
+            }),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether any loss learns from win rates.
+    pub(crate) fn reads_win_rates(&self) -> bool {
+        self.loss_type.iter().any(|loss| loss.reads_win_rates())
+    }
+
+    /// Whether the reference is mixed with the weights that the round began with.
+    pub(crate) fn mixes(&self) -> bool {
+        self.mixture_ratio < 1.0
+    }
+
     /// Whether pairs' margins are part of the loss.
     pub(crate) fn takes_margins(&self) -> bool {
         self.loss_type.iter().all(|loss| adds_margins(*loss))
@@ -269,7 +295,8 @@ impl DpoConfig {
             simpo_gamma: self.simpo_gamma,
             cpo_alpha: self.cpo_alpha,
             bco_delta,
-            ..Preference::default()
+            mixture_ratio: self.mixture_ratio,
+            dno_scale: self.dno_scale,
         }
     }
 

@@ -143,9 +143,23 @@ impl Row {
             };
             return Ok((side(0)?, side(1)?));
         }
-        let engine = step.engine;
-        let tokens = self.packed.logps(engine, &self.clips, Mode::REFERENCE)?;
+        self.untrained(step)
+    }
+
+    /// Log-probs of answers under the engine's weights as they were before the training, by a pass.
+    fn untrained(&self, step: &Step<'_>) -> Result<Sides, TrainError> {
+        let tokens = self.packed.logps(step.engine, &self.clips, Mode::REFERENCE)?;
         self.sums(&tokens.to_dtype(DType::F32)?)
+    }
+
+    /// Win rates of answers, which are these pairs' scores; 0 where a pair has none.
+    fn win_rates(&self, step: &Step<'_>, part: &[Place]) -> Result<Sides, TrainError> {
+        let side = |of: fn(&Pair) -> Option<f64>| -> Result<Tensor, TrainError> {
+            let rate = |&(_, i): &Place| of(&step.pairs[i]).unwrap_or_default() as f32;
+            let rates: Vec<f32> = part.iter().map(rate).collect();
+            Ok(Tensor::from_slice(&rates, rates.len(), self.segments.device())?)
+        };
+        Ok((side(|pair| pair.chosen_score)?, side(|pair| pair.rejected_score)?))
     }
 
     /// Numbers of tokens.
@@ -273,6 +287,14 @@ impl<'a> Step<'a> {
                 Some((own(&step.reference_chosen)?, own(&step.reference_rejected)?))
             }
         };
+        let previous = match config.mixes() && config.reads_reference() {
+            true => Some(row.untrained(self)?),
+            false => None,
+        };
+        let win_rates = match config.reads_win_rates() {
+            true => Some(row.win_rates(self, part)?),
+            false => None,
+        };
         let lengths = row.lengths()?;
         let weights = match config.use_weighting {
             true => Some(row.weights(engine, &states, &tokens)?),
@@ -286,12 +308,16 @@ impl<'a> Step<'a> {
         let logps = PairLogps {
             chosen: SideLogps {
                 reference: reference.as_ref().map(|sides| &sides.0),
+                previous: previous.as_ref().map(|sides| &sides.0),
+                win_rates: win_rates.as_ref().map(|sides| &sides.0),
                 lengths: Some(&lengths.0),
                 weights: weights.as_ref().map(|sides| &sides.0),
                 ..SideLogps::alone(&policy.0)
             },
             rejected: SideLogps {
                 reference: reference.as_ref().map(|sides| &sides.1),
+                previous: previous.as_ref().map(|sides| &sides.1),
+                win_rates: win_rates.as_ref().map(|sides| &sides.1),
                 lengths: Some(&lengths.1),
                 weights: weights.as_ref().map(|sides| &sides.1),
                 ..SideLogps::alone(&policy.1)

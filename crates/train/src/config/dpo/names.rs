@@ -2,8 +2,6 @@
 
 use savi_objectives::PreferenceLoss;
 
-use super::lacking;
-
 /// What a config has where nothing is said.
 pub(super) fn is_sigmoid(losses: &[PreferenceLoss]) -> bool {
     *losses == [PreferenceLoss::Sigmoid]
@@ -12,8 +10,7 @@ pub(super) fn is_sigmoid(losses: &[PreferenceLoss]) -> bool {
 /// The loss called `name`; the error lists those that can be trained with.
 fn loss(name: &str) -> Result<PreferenceLoss, String> {
     name.parse().map_err(|_| {
-        let known = PreferenceLoss::ALL.iter().filter(|loss| lacking(**loss).is_none());
-        let known: Vec<&str> = known.map(|loss| loss.name()).collect();
+        let known: Vec<&str> = PreferenceLoss::ALL.iter().map(|loss| loss.name()).collect();
         format!("{name:?} is no loss, expected one or several of {}", known.join(", "))
     })
 }
