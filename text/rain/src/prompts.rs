@@ -260,9 +260,9 @@ mod tests {
         let requests = prompts.judge_requests(&asked(), " By pins. ", &["A".into()]).unwrap();
         assert_eq!(requests.len(), 2);
         let (good, bad) = (&judge.good, &judge.bad);
-        let start = "You check what an assistant said. Be kind.\n\nConversation:\nUser: How do locks work?\n\
-                     Assistant: By pins.\n";
-        let end = "Reply with the letter of what is true, and nothing else.";
+        let start = "You check what an assistant said. Be kind.\n";
+        let end = "Conversation:\nUser: How do locks work?\nAssistant: By pins.\n\n\
+                   Reply with the letter of what is true, and nothing else.";
         assert_eq!(words(&requests[0]), format!("{start}\nA. {good}\nB. {bad}\n{end}"));
         assert_eq!(words(&requests[1]), format!("{start}\nA. {bad}\nB. {good}\n{end}"));
         assert_eq!(requests[0].continuations, ["A".into()]);

@@ -221,8 +221,8 @@ impl Score for Script {
         let of = |request: &ScoreRequest| {
             let words = request.messages.first().map(Message::words).unwrap_or_default();
             let answer = words.rsplit("Assistant: ").next().unwrap_or_default();
-            let (answer, options) = answer.split_once("\n\nA. ").unwrap_or((answer, ""));
-            let order = u64::from(!options.starts_with(&self.good));
+            let answer = answer.split("\n\nReply with").next().unwrap_or_default();
+            let order = u64::from(!words.contains(&format!("A. {}", self.good)));
             let likely =
                 if self.table.good(answer.trim(), order) == (order == 0) { "A" } else { "B" };
             let score = |continuation: &Continuation| match continuation {
