@@ -17,6 +17,7 @@ mod serve;
 mod suites;
 mod text_rain;
 mod text_sar;
+mod text_self_align;
 mod tidy;
 mod train_dpo;
 mod train_online;

@@ -4,6 +4,7 @@ mod dno;
 mod problems;
 mod rain;
 mod sar;
+mod self_align;
 mod table;
 
 use savi_train::Plan;
@@ -28,6 +29,8 @@ enum Command {
     Rain(RunArgs),
     /// Self-aligned reward: a verifier, and how much likelier the query makes an answer (SA-GRPO, SA-PPO).
     Sar(RunArgs),
+    /// SELF-ALIGN: principles, examples and the model's own answers make a base model an assistant.
+    SelfAlign(RunArgs),
 }
 
 pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
@@ -35,6 +38,7 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
         Command::Dno(args) => dno::run(&args, global),
         Command::Rain(args) => rain::run(&args, global),
         Command::Sar(args) => sar::run(&args, global),
+        Command::SelfAlign(args) => self_align::run(&args, global),
     }
 }
 

@@ -3,7 +3,7 @@ use std::path::Path;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{dno, rain, sar};
+use super::{dno, rain, sar, self_align};
 
 /// A config of the wing loads, is valid, is saved as what was loaded, and says how it is run.
 fn holds<T>(method: &str, path: &Path, valid: impl Fn(&T) -> anyhow::Result<()>)
@@ -36,6 +36,7 @@ fn every_config_of_the_wing_loads() {
                 holds("rain", &path, rain::RunConfig::validate);
             }
             method if method.starts_with("sar") => holds("sar", &path, sar::RunConfig::validate),
+            "self-align" => holds("self-align", &path, self_align::RunConfig::validate),
             other => panic!("{other}: no such method"),
         }
         seen += 1;

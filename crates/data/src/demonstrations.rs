@@ -119,7 +119,8 @@ fn of_row(row: &Row, format: Option<DemonstrationFormat>) -> Result<Demonstratio
         if let (Value::String(prompt), Value::String(said)) = (prompt, said) {
             waiting.finish(row, &mut [])?;
             let (prompt, completion) = (prompt.clone(), said.clone());
-            return with(&keys, Taught::Continuation { prompt, completion });
+            let open = false;
+            return with(&keys, Taught::Continuation { prompt, completion, open });
         }
         let mut turns = turns::read_turns(row, "prompt", prompt, &mut waiting)?;
         completion = Some(turns.len());
@@ -151,7 +152,7 @@ fn fault(read: &Demonstration) -> Option<String> {
     let empty = |text: &str, what: &str| text.trim().is_empty().then(|| format!("{what} is empty"));
     match &read.taught {
         Taught::Text(text) => empty(text, "text"),
-        Taught::Continuation { prompt, completion } => {
+        Taught::Continuation { prompt, completion, .. } => {
             empty(prompt, "prompt").or_else(|| empty(completion, "completion"))
         }
         Taught::Turns { turns, completion } => {

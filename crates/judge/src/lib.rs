@@ -7,7 +7,7 @@
 //! which candidates are shown, and [`audit`] the figures that say whether verdicts mean anything.
 //! [`rewards`] has verdicts that need no judge: answers held against known ones, forms, lengths.
 //! [`labels`] has verdicts that are probabilities of labels, through [`savi_schema::Score`], [`self_aligned`] the reward
-//! of what a query adds to the likelihood of its answer.
+//! of what a query adds to the likelihood of its answer. [`rouge`] says how like texts are.
 //! This crate knows no model and never trains one; it works on texts, vectors, counts and scores.
 
 pub mod audit;
@@ -18,6 +18,7 @@ pub mod listwise;
 pub mod order;
 pub mod repetition;
 pub mod rewards;
+pub mod rouge;
 pub mod rubric;
 pub mod self_aligned;
 mod text;

@@ -6,6 +6,7 @@
 //! Everything that a model or a file said is escaped. What a folder does not have is said on the
 //! page and is no error. This crate decodes no video and computes on no tensors.
 
+mod answers;
 mod cards;
 mod chart;
 mod completions;
@@ -27,6 +28,7 @@ pub use thumbnails::store_thumbnails;
 pub(crate) struct Samples {
     cards: Vec<cards::Card>,
     completions: Vec<completions::CompletionRow>,
+    answers: Vec<answers::Answer>,
     /// Parts that single methods add, as HTML.
     parts: Vec<String>,
 }
@@ -60,5 +62,7 @@ pub fn render(run_dir: &Path, options: &Options) -> Result<String, ReportError> 
     let charts = chart::training_charts(&run.metrics);
     let stages = stages::stage_tables(&run.stages);
     let completions = completions::completions(&run);
-    page::page(&run, &results, &charts, &stages, &Samples { cards, completions, parts })
+    let answers = answers::answers(&run);
+    let samples = Samples { cards, completions, answers, parts };
+    page::page(&run, &results, &charts, &stages, &samples)
 }

@@ -35,6 +35,7 @@ pub(crate) fn page(
         stages,
         cards => samples.cards,
         completions => samples.completions,
+        answers => samples.answers,
         parts => samples.parts,
     })?;
     Ok(page)

@@ -107,6 +107,11 @@ impl<R: Record> Stage<R> {
         Ok(stage)
     }
 
+    /// Whether the stage was found finished.
+    pub fn is_finished(&self) -> bool {
+        self.done.is_some()
+    }
+
     /// Whether the records of a unit are there. A finished stage has all its units, those without
     /// records included.
     pub fn has(&self, unit: &str) -> bool {

@@ -83,6 +83,10 @@ pub enum Taught {
         prompt: String,
         /// How it goes on.
         completion: String,
+        /// The text goes on after the completion: no end of it is learnt. Whoever teaches so has put a mark of
+        /// their own at the completion's end, or none.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        open: bool,
     },
     /// A conversation.
     Turns {

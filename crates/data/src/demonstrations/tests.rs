@@ -41,7 +41,9 @@ fn every_trainer_s_words_for_a_demonstration_mean_the_same() {
     let text = read(&json!({"text": "So it is.", "weight": 0.5})).unwrap();
     assert_eq!((text.taught, text.weight), (Taught::Text("So it is.".to_owned()), 0.5));
     let plain = read(&json!({"prompt": "One, ", "completion": "two"})).unwrap().taught;
-    assert!(matches!(plain, Taught::Continuation { completion, .. } if completion == "two"));
+    assert!(
+        matches!(plain, Taught::Continuation { completion, open: false, .. } if completion == "two")
+    );
 }
 
 #[test]

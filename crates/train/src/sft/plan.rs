@@ -75,10 +75,12 @@ fn tree(
             let learnt = vec![true; ids.len()];
             (first_token(&ids), ids, learnt)
         }
-        Taught::Continuation { prompt, completion } => {
+        Taught::Continuation { prompt, completion, open } => {
             let whole = format!("{prompt}{completion}");
             let mut ids = engine.raw_prompt(&whole, Vec::new()).map_err(told)?.ids;
-            ids.extend(engine.text().completion("").map_err(told)?);
+            if !open {
+                ids.extend(engine.text().completion("").map_err(told)?);
+            }
             // A token that reaches over the border is learnt: it is not the prompt's.
             let before = engine.raw_prompt(prompt, Vec::new()).map_err(told)?.ids;
             let same = before.iter().zip(&ids).take_while(|(a, b)| a == b).count();
