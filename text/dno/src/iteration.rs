@@ -155,8 +155,8 @@ pub(crate) fn generate(at: &Iteration) -> Result<(Vec<Decision>, Dynamics), Erro
     }
     progress.finish();
 
-    teaching.finish(|made| count_candidates(made))?;
-    sampling.finish(|made| count_candidates(made))?;
+    teaching.finish(count_candidates)?;
+    sampling.finish(count_candidates)?;
     if let Some(annotating) = annotating {
         annotating.finish(count_annotations)?;
     }

@@ -141,7 +141,7 @@ impl Judge for RewardJudge<'_> {
     ) -> Result<Vec<Judgement>, Error> {
         let prompt =
             PromptRecord { id: id.to_owned(), prompt: question.to_vec(), columns: Map::new() };
-        let completions: Vec<Completion> = replies.iter().map(written).collect();
+        let completions: Vec<Completion> = replies.iter().map(|reply| written(reply)).collect();
         let group = Completed { prompt: &prompt, completions: &completions };
         let verdicts = self
             .reward
@@ -195,7 +195,7 @@ impl Judge for Graded<'_> {
         };
         let prompt = self.prompts.iter().find(|prompt| prompt.id == id);
         let prompt = prompt.ok_or_else(|| unknown("there is no such prompt"))?;
-        let completions: Vec<Completion> = replies.iter().map(written).collect();
+        let completions: Vec<Completion> = replies.iter().map(|reply| written(reply)).collect();
         let group = Completed { prompt, completions: &completions };
         let verdicts = self
             .verifier
@@ -216,9 +216,9 @@ impl Judge for Graded<'_> {
 }
 
 /// A reply as the completion that it was.
-fn written(text: &String) -> Completion {
+fn written(text: &str) -> Completion {
     Completion {
-        text: text.clone(),
+        text: text.to_owned(),
         token_ids: Vec::new(),
         logps: Vec::new(),
         sampling_logps: Vec::new(),
