@@ -103,7 +103,7 @@ fn mistakes_are_refused() {
         ("method.search.max_length=4", "search.max_length is 4"),
         ("method.prompts.plain=nothing.jinja", "nothing.jinja"),
         ("embedder=nowhere", "nowhere"),
-        ("questions=[]", "[prompts] or questions"),
+        ("questions=[]", "[world] or questions"),
     ]
     .into_iter()
     .enumerate()

@@ -187,7 +187,11 @@ fn mistakes_name_file_row_and_key() {
     let dir = folder();
     let known = ["kto_pair", "sigmoid, ", "bco_pair", "aot_unpaired", "small.toml"];
     refused(dir.path(), &["--set", "dpo.loss_type=kto_pair"], &known);
-    refused(dir.path(), &["--set", "dpo.loss_type=dno"], &["loss_type = \"dno\"", "win rates"]);
+    refused(
+        dir.path(),
+        &["--set", "dpo.loss_type=dno", "--set", "dpo.loss_weights=[]"],
+        &["loss_type = \"dno\"", "win rates"],
+    );
     refused(dir.path(), &["--set", "dpo.losstype=ipo"], &["did you mean `loss_type`?"]);
     refused(dir.path(), &["--set", "data=none.jsonl"], &["none.jsonl"]);
     refused(dir.path(), &["--set", "eval_data=pairs.jsonl"], &["eval_data", "eval_strategy"]);

@@ -17,7 +17,7 @@ use savi_train::{
 };
 use serde_json::{Value, json};
 
-/// Share of a completion's tokens that are even; stops the training at a call.
+/// Share of a completion's tokens that are even; stops the training once so many groups were judged.
 struct Even {
     calls: AtomicUsize,
     stop: Option<(usize, Interrupt)>,
@@ -35,9 +35,9 @@ impl Reward for Even {
         groups: &[Completed<'_>],
         _: &dyn Score,
     ) -> Result<Vec<Vec<Option<Verdict>>>, GenerateError> {
-        let call = self.calls.fetch_add(1, Ordering::SeqCst) + 1;
+        let before = self.calls.fetch_add(groups.len(), Ordering::SeqCst);
         if let Some((at, interrupt)) = &self.stop
-            && call == *at
+            && (before + 1..=before + groups.len()).contains(at)
         {
             interrupt.set();
         }
