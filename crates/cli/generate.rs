@@ -41,7 +41,7 @@ pub(crate) struct Args {
     /// Print the text as it is written.
     #[arg(long, conflicts_with_all = ["requests", "out"])]
     stream: bool,
-    /// Search each answer by RAIN, without an embedder; the file has the keys of a config's [method] in
+    /// Search each answer by RAIN, without an embedder; the file has the keys of the section method in
     /// configs/text/rain.toml. Of the sampling, --max-tokens and --stop hold.
     #[arg(
         long,
