@@ -10,7 +10,7 @@ use std::path::Path;
 use savi_data::{DataError, PairFormat, RowWriter, write_pairs};
 use savi_engine::{Engine, EngineError};
 use savi_run::{Interrupt, Key, Metrics, RunError, RunFolder, write_atomic};
-use savi_schema::{Demonstration, Example, Generate, Pair, Score};
+use savi_schema::{Demonstration, Example, Generate, Pair, Part, Score};
 use serde_json::json;
 
 use crate::{DpoConfig, Ranks, SftConfig, TrainError, TrainIo};
@@ -61,6 +61,11 @@ impl Material<'_> {
             Self::Demonstrations(shown) => write_rows(&dir.join("demonstrations.jsonl"), shown),
             Self::Pairs(pairs) => {
                 write_pairs(&dir.join("pairs.jsonl"), pairs, PairFormat::Savi)?;
+                // The other layouts are those of trainers that learn from clips.
+                let shows = |part: &Part| matches!(part, Part::Video(_));
+                if !pairs.iter().flat_map(|p| &p.prompt).flat_map(|t| &t.content).any(shows) {
+                    return Ok(());
+                }
                 for (name, format) in [
                     ("pairs.llava-hound.jsonl", PairFormat::LlavaHound),
                     ("pairs.ms-swift.jsonl", PairFormat::MsSwift),
