@@ -78,7 +78,26 @@ TOML
       run dno 8
       ;;
     self-align)
-      sed "s|^model = .*|model = \"$model\"|" configs/text/self-align.toml >"$out/self-align.toml"
+      cat >"$out/self-align.toml" <<TOML
+model = "$model"
+[method]
+stages = ["self-instruct", "red-team", "align"]
+requests_at_once = 8
+[method.self_instruct]
+groups = 1
+target = 4
+most_requests = 4
+tasks = 8
+sampling = { temperature = 1.0, top_p = 0.98, max_tokens = 256 }
+[method.topics]
+rounds = 1
+sampling = { temperature = 1.0, top_p = 0.98, max_tokens = 48 }
+[method.questions]
+groups = 1
+sampling = { temperature = 1.0, top_p = 0.98, max_tokens = 128 }
+[method.align]
+sampling = { temperature = 0.5, top_p = 0.9, max_tokens = 96 }
+TOML
       run self-align 1
       ;;
   esac
