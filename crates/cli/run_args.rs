@@ -8,6 +8,16 @@ use serde::de::DeserializeOwned;
 
 use crate::exit::BadInput;
 
+/// Where a run computes unless its config says it.
+pub(crate) fn auto() -> String {
+    "auto".to_owned()
+}
+
+/// What it computes in.
+pub(crate) fn f32() -> String {
+    "f32".to_owned()
+}
+
 #[derive(Debug, Clone, Default, clap::Args)]
 pub(crate) struct RunArgs {
     /// The config: one TOML file is one complete run.

@@ -31,10 +31,10 @@ pub(crate) struct RunConfig {
     /// A Hugging Face directory, a name on the hub, a GGUF file, or a built-in model.
     pub(crate) model: String,
     /// `auto`, `cpu`, `cuda` or `cuda:N`.
-    #[serde(default = "auto")]
+    #[serde(default = "crate::run_args::auto")]
     pub(crate) device: String,
     /// `f32` or `bf16`.
-    #[serde(default = "f32")]
+    #[serde(default = "crate::run_args::f32")]
     pub(crate) dtype: String,
     /// Prompts to answer, in files.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -67,14 +67,6 @@ pub(crate) struct GradedJudge {
     pub(crate) verifier: RewardFunction,
     /// How often the judge says so.
     pub(crate) accuracy: f64,
-}
-
-fn auto() -> String {
-    "auto".to_owned()
-}
-
-fn f32() -> String {
-    "f32".to_owned()
 }
 
 impl RunConfig {

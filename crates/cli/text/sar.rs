@@ -24,10 +24,10 @@ pub(crate) struct RunConfig {
     /// A Hugging Face directory, a name on the hub, a GGUF file, or a built-in model.
     pub(crate) model: String,
     /// `auto`, `cpu`, `cuda` or `cuda:N`.
-    #[serde(default = "auto")]
+    #[serde(default = "crate::run_args::auto")]
     pub(crate) device: String,
     /// `f32` or `bf16`.
-    #[serde(default = "f32")]
+    #[serde(default = "crate::run_args::f32")]
     pub(crate) dtype: String,
     /// Problems to learn from, in files.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -50,14 +50,6 @@ pub(crate) struct RunConfig {
     /// The trainer of `method.algorithm = "ppo"`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) ppo: Option<PpoConfig>,
-}
-
-fn auto() -> String {
-    "auto".to_owned()
-}
-
-fn f32() -> String {
-    "f32".to_owned()
 }
 
 impl RunConfig {

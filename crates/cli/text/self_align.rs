@@ -24,10 +24,10 @@ pub(crate) struct RunConfig {
     /// The base: a Hugging Face directory, a name on the hub, a GGUF file, or a built-in model.
     pub(crate) model: String,
     /// `auto`, `cpu`, `cuda` or `cuda:N`.
-    #[serde(default = "auto")]
+    #[serde(default = "crate::run_args::auto")]
     pub(crate) device: String,
     /// `f32` or `bf16`.
-    #[serde(default = "f32")]
+    #[serde(default = "crate::run_args::f32")]
     pub(crate) dtype: String,
     /// The method.
     #[serde(default)]
@@ -35,14 +35,6 @@ pub(crate) struct RunConfig {
     /// How the engraved model and the student are trained.
     #[serde(default)]
     pub(crate) sft: SftConfig,
-}
-
-fn auto() -> String {
-    "auto".to_owned()
-}
-
-fn f32() -> String {
-    "f32".to_owned()
 }
 
 impl RunConfig {

@@ -52,10 +52,10 @@ macro_rules! recipe {
             #[serde(default, skip_serializing_if = "Option::is_none")]
             feature_cache: Option<savi_engine::FeatureFolder>,
             /// `auto`, `cpu`, `cuda` or `cuda:N`.
-            #[serde(default = "crate::train::common::auto")]
+            #[serde(default = "crate::run_args::auto")]
             device: String,
             /// `f32` or `bf16`.
-            #[serde(default = "crate::train::common::f32")]
+            #[serde(default = "crate::run_args::f32")]
             dtype: String,
             /// Writes the model with the adapter merged as well, to `model` in the run folder.
             #[serde(default)]
@@ -85,14 +85,6 @@ macro_rules! recipe {
     };
 }
 pub(super) use recipe;
-
-pub(super) fn auto() -> String {
-    "auto".to_owned()
-}
-
-pub(super) fn f32() -> String {
-    "f32".to_owned()
-}
 
 /// The keys that all trainings have, as [`recipe`] describes them.
 #[derive(Debug, Clone, Copy)]

@@ -22,10 +22,9 @@ use serde_json::{Value, json};
 
 use self::arithmetic::{Decoder, Exercises};
 use self::shapes::{Lessons, Shape, Stage};
-use super::common;
 use crate::Global;
 use crate::exit::{BadInput, Interrupted};
-use crate::run_args::RunArgs;
+use crate::run_args::{self, RunArgs};
 
 /// A complete recipe of a model from scratch.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -228,7 +227,7 @@ pub(super) fn run(args: &RunArgs, global: &Global, ranks: &Ranks) -> anyhow::Res
         let message = "--fresh and --dtype are for trainings on files, whose configs name `data`";
         return Err(BadInput(anyhow!(message)).into());
     }
-    let device = args.device.clone().unwrap_or_else(common::auto);
+    let device = args.device.clone().unwrap_or_else(run_args::auto);
     let loaded =
         savi_run::load::<Recipe>(&args.config, &args.set).map_err(|e| BadInput(e.into()))?;
     let recipe = loaded.value;

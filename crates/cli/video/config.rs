@@ -24,10 +24,10 @@ pub(crate) struct RunConfig {
     /// A Hugging Face directory, or `builtin:tiny`.
     pub(crate) model: String,
     /// `auto`, `cpu`, `cuda` or `cuda:N`.
-    #[serde(default = "auto")]
+    #[serde(default = "crate::run_args::auto")]
     pub(crate) device: String,
     /// `f32` or `bf16`.
-    #[serde(default = "f32")]
+    #[serde(default = "crate::run_args::f32")]
     pub(crate) dtype: String,
     /// The clips to learn from, as paths with wildcards; `PATH#t=START,END` is a part of a clip.
     #[serde(default)]
@@ -222,14 +222,6 @@ impl RunConfig {
         ensure!(self.evaluation.resamples > 0, "evaluation.resamples must be at least 1");
         Ok(())
     }
-}
-
-fn auto() -> String {
-    "auto".to_owned()
-}
-
-fn f32() -> String {
-    "f32".to_owned()
 }
 
 #[cfg(test)]

@@ -21,10 +21,10 @@ pub(crate) struct RunConfig {
     /// The model that learns.
     pub(crate) model: String,
     /// `auto`, `cpu`, `cuda` or `cuda:N`.
-    #[serde(default = "auto")]
+    #[serde(default = "crate::run_args::auto")]
     pub(crate) device: String,
     /// `f32` or `bf16`.
-    #[serde(default = "f32")]
+    #[serde(default = "crate::run_args::f32")]
     pub(crate) dtype: String,
     /// The prompts to learn from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -190,14 +190,6 @@ impl RunConfig {
             Opponent::Start | Opponent::Nobody => "start",
         }
     }
-}
-
-fn auto() -> String {
-    "auto".to_owned()
-}
-
-fn f32() -> String {
-    "f32".to_owned()
 }
 
 #[cfg(test)]
