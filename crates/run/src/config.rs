@@ -218,4 +218,18 @@ mod tests {
         }
         assert!(check("seed = 1", &["seed"]).unwrap_err().contains("key=value"));
     }
+
+    #[test]
+    fn maps_with_numbers_for_keys_are_read() {
+        let text = "logit_bias = { 5 = -1.5, \"70\" = 2.0 }\nngram_penalties = { 2 = 0.5 }";
+        let read = |text: &str| {
+            let loaded = load_str::<savi_schema::Sampling>(text, Path::new("s.toml"), &[]);
+            loaded.map(|loaded| loaded.value).map_err(|error| error.to_string())
+        };
+        let sampling = read(text).unwrap();
+        assert_eq!(sampling.logit_bias, [(5, -1.5), (70, 2.0)].into());
+        assert_eq!(sampling.ngram_penalties, [(2, 0.5)].into());
+        let refused = read("logit_bias = { five = 1.0 }").unwrap_err();
+        assert!(refused.contains("\"five\" is no number"), "{refused}");
+    }
 }

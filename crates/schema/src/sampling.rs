@@ -34,13 +34,13 @@ pub struct Sampling {
     pub frequency_penalty: f64,
     /// By n: taken off a token's logit for every time that the n-gram which it would complete is in the
     /// continuation (SELF-ALIGN).
-    #[serde(skip_serializing_if = "is_default")]
+    #[serde(skip_serializing_if = "is_default", with = "numbered")]
     pub ngram_penalties: BTreeMap<usize, f64>,
     /// No n-gram of this length comes twice in prompt and continuation; 0 allows all.
     #[serde(skip_serializing_if = "is_default")]
     pub no_repeat_ngram_size: usize,
     /// Added to logits.
-    #[serde(skip_serializing_if = "is_default")]
+    #[serde(skip_serializing_if = "is_default", with = "numbered")]
     pub logit_bias: BTreeMap<u32, f64>,
     /// Tokens that are never drawn.
     #[serde(skip_serializing_if = "is_default")]
@@ -84,6 +84,33 @@ pub enum Constraint {
     Regex(String),
     /// A text of this context-free grammar, in the Lark format.
     Grammar(String),
+}
+
+/// Maps with numbers for keys, which TOML has as text.
+mod numbered {
+    use std::collections::BTreeMap;
+    use std::fmt::Display;
+    use std::str::FromStr;
+
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer, K: Display>(
+        map: &BTreeMap<K, f64>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(map.iter().map(|(key, value)| (key.to_string(), value)))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>, K: FromStr<Err: Display> + Ord>(
+        deserializer: D,
+    ) -> Result<BTreeMap<K, f64>, D::Error> {
+        let read = |(key, value): (String, f64)| match key.parse() {
+            Ok(number) => Ok((number, value)),
+            Err(error) => Err(D::Error::custom(format!("{key:?} is no number: {error}"))),
+        };
+        BTreeMap::<String, f64>::deserialize(deserializer)?.into_iter().map(read).collect()
+    }
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {

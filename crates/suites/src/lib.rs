@@ -6,24 +6,35 @@
 //! with intervals that respect that questions about one clip hang together. This crate knows no
 //! training and no tensors, and a reply that cannot be read is wrong, never a lucky guess.
 
+pub mod catalog;
+mod cells;
 mod evaluate;
 pub mod extract;
 mod floor;
+mod item;
+mod open;
 mod prompt;
 mod question;
+pub mod readers;
 mod scores;
 mod solve;
 pub mod stats;
+mod suite;
 mod view;
 mod vote;
 
 pub use evaluate::{Answered, EvalOptions, EvaluateError, evaluate, evaluate_clips};
 pub use floor::majority_class;
+pub use item::{Gold, Item, ItemClip};
+pub use open::{OpenError, OpenSuite, SuiteManifest, SuiteSplit};
 pub use prompt::QuestionPrompt;
 pub use question::{Format, QuestionError, QuestionRecord, by_clip, read_questions};
 pub use scores::{evaluations, outcomes};
 pub use solve::{
     SolveError, SolveOptions, Solved, Solving, solve, solve_evaluations, solve_key, solve_outcomes,
+};
+pub use suite::{
+    Ask, Figure, Found, OptionScore, Scorer, Suite, choice_words, greedy, plain_words, short_words,
 };
 pub use view::{View, ViewError};
 pub use vote::{Grade, Vote, vote};

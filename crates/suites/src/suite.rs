@@ -1,0 +1,127 @@
+//! What a benchmark is: where its questions come from, how they are put, how replies are read.
+
+use std::path::PathBuf;
+
+use savi_data::{DataError, Row, Rows};
+use savi_schema::Sampling;
+use serde::{Deserialize, Serialize};
+
+use crate::Item;
+use crate::readers::Reading;
+
+/// An item and the row that it came from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Found {
+    /// The item.
+    pub item: Item,
+    /// The file.
+    pub path: PathBuf,
+    /// The row, from 1.
+    pub row: u64,
+}
+
+impl Found {
+    /// An item with its place.
+    pub fn new(item: Item, row: &Row) -> Self {
+        Self { item, path: row.path.clone(), row: row.number }
+    }
+}
+
+/// The log-probability of a continuation.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct OptionScore {
+    /// Natural logarithm of its probability.
+    pub logp: f64,
+    /// Its length in tokens.
+    pub tokens: usize,
+    /// Its length in characters, the blank before it left out.
+    pub characters: usize,
+}
+
+/// A figure of one item, by name: `acc`, `acc_norm`, `mc2`.
+pub type Figure = (&'static str, f64);
+
+/// How a suite's items are put to a model.
+#[derive(Clone, Copy)]
+pub enum Ask {
+    /// The model writes a reply, one a turn.
+    Reply {
+        /// How replies are drawn and where they end.
+        sampling: fn(&Item) -> Sampling,
+    },
+    /// Texts are continued by given words, whose log-probabilities are compared (no chat template).
+    LogProbs {
+        /// What stands before and what is scored after it, as often as the figures need.
+        pairs: fn(&Item) -> Vec<(String, String)>,
+        /// What the scores of the pairs say.
+        figures: fn(&Item, &[OptionScore]) -> Vec<Figure>,
+    },
+}
+
+/// A greedy reply of at most `TOKENS` tokens.
+pub fn greedy<const TOKENS: usize>(_: &Item) -> Sampling {
+    Sampling { max_tokens: TOKENS, ..Sampling::default() }
+}
+
+/// A way of reading replies, by the name that the command line and tables have for it.
+pub struct Scorer {
+    /// `lmms-eval`, `strict` and so on.
+    pub name: &'static str,
+    /// Reads the reply to an item; `seed` is for rules that guess.
+    pub read: fn(&Item, &str, u64) -> Reading,
+}
+
+/// A benchmark.
+pub struct Suite {
+    /// Its name on the command line.
+    pub name: &'static str,
+    /// `datasets/<name>/manifest.toml`.
+    pub manifest: &'static str,
+    /// Marks of published rows by split (see `marks`), where they were within reach.
+    pub marks: &'static [(&'static str, &'static str)],
+    /// Reads the annotation files of a split, in the order in which the manifest names them.
+    pub load: fn(files: &[PathBuf], split: &str) -> Result<Vec<Found>, DataError>,
+    /// The words that put an item.
+    pub words: fn(&Item) -> String,
+    /// How it is put.
+    pub ask: Ask,
+    /// How replies are read; the first one's accuracy is the suite's.
+    pub scorers: &'static [Scorer],
+    /// The kinds of categories that tables show, in order.
+    pub categories: &'static [&'static str],
+}
+
+/// Reads one file row by row.
+pub(crate) fn each_row(
+    files: &[PathBuf],
+    mut read: impl FnMut(&Row) -> Result<Option<Item>, DataError>,
+) -> Result<Vec<Found>, DataError> {
+    let mut found = Vec::new();
+    for path in files {
+        for row in Rows::open(path)? {
+            let row = row?;
+            found.extend(read(&row)?.map(|item| Found::new(item, &row)));
+        }
+    }
+    Ok(found)
+}
+
+/// The question, its options under letters, and the wish for a letter.
+pub fn choice_words(item: &Item) -> String {
+    let mut words = item.question.clone();
+    for (option, letter) in item.options.iter().zip('A'..='Z') {
+        words.push_str(&format!("\n{letter}. {option}"));
+    }
+    words.push_str("\nReply with the letter of the right option and nothing else.");
+    words
+}
+
+/// The question and the wish for a short reply.
+pub fn short_words(item: &Item) -> String {
+    format!("{}\nReply with one word or a short phrase.", item.question)
+}
+
+/// The question as it is.
+pub fn plain_words(item: &Item) -> String {
+    item.question.clone()
+}
