@@ -16,8 +16,6 @@ mod data;
 mod doctor;
 mod endpoint;
 mod eval;
-mod eval_arithmetic;
-mod eval_compare;
 mod exit;
 mod generate;
 mod hub;

@@ -1,6 +1,6 @@
 //! One question of a benchmark, whatever file it came from.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -146,4 +146,18 @@ impl Item {
             _ => None,
         }
     }
+}
+
+/// Items by cluster, clusters in the order of their first items.
+pub fn clusters(items: &[Item]) -> Vec<Vec<&Item>> {
+    let mut places: HashMap<&str, usize> = HashMap::new();
+    let mut clusters: Vec<Vec<&Item>> = Vec::new();
+    for item in items {
+        let place = *places.entry(&item.cluster).or_insert(clusters.len());
+        match clusters.get_mut(place) {
+            Some(cluster) => cluster.push(item),
+            None => clusters.push(vec![item]),
+        }
+    }
+    clusters
 }

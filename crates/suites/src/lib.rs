@@ -6,16 +6,20 @@
 //! with intervals that respect that questions about one clip hang together. This crate knows no
 //! training and no tensors, and a reply that cannot be read is wrong, never a lucky guess.
 
+mod asking;
 pub mod catalog;
 mod cells;
+mod clips;
 mod evaluate;
 pub mod extract;
-mod floor;
 mod item;
 mod open;
 mod prompt;
 mod question;
 pub mod readers;
+mod results;
+mod sample;
+mod score;
 mod scores;
 mod solve;
 pub mod stats;
@@ -23,12 +27,16 @@ mod suite;
 mod view;
 mod vote;
 
+pub use asking::{AskError, AskOptions, Asking, argmax};
+pub use clips::Clips;
 pub use evaluate::{Answered, EvalOptions, EvaluateError, evaluate, evaluate_clips};
-pub use floor::majority_class;
-pub use item::{Gold, Item, ItemClip};
+pub use item::{Gold, Item, ItemClip, clusters};
 pub use open::{OpenError, OpenSuite, SuiteManifest, SuiteSplit};
 pub use prompt::QuestionPrompt;
 pub use question::{Format, QuestionError, QuestionRecord, by_clip, read_questions};
+pub use results::{RunFacts, SuiteFacts, results, sample_lines};
+pub use sample::{Sample, sha256};
+pub use score::{Counts, Graded, Metric, Row, chance};
 pub use scores::{evaluations, outcomes};
 pub use solve::{
     SolveError, SolveOptions, Solved, Solving, solve, solve_evaluations, solve_key, solve_outcomes,

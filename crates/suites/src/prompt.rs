@@ -33,17 +33,21 @@ impl Default for QuestionPrompt {
 impl QuestionPrompt {
     /// The words that ask `question`.
     pub fn words(&self, question: &QuestionRecord) -> String {
-        match question.format {
-            Format::Open => fill(&self.open, &[("{question}", &question.question)]),
+        self.words_of(question.format, &question.question, question.options())
+    }
+
+    /// The same of a question by its parts.
+    pub fn words_of(&self, format: Format, question: &str, options: &[String]) -> String {
+        match format {
+            Format::Open => fill(&self.open, &[("{question}", question)]),
             Format::Choice => {
-                let lines: Vec<String> = question
-                    .options()
+                let lines: Vec<String> = options
                     .iter()
                     .zip('A'..='Z')
                     .map(|(option, letter)| format!("{letter}. {option}"))
                     .collect();
                 let options = lines.join("\n");
-                fill(&self.choice, &[("{question}", &question.question), ("{options}", &options)])
+                fill(&self.choice, &[("{question}", question), ("{options}", &options)])
             }
         }
     }

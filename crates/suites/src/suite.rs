@@ -85,6 +85,8 @@ pub struct Suite {
     pub words: fn(&Item) -> String,
     /// How it is put.
     pub ask: Ask,
+    /// The text of a worked example, for suites that can show some first.
+    pub shot: Option<fn(&Item) -> String>,
     /// How replies are read; the first one's accuracy is the suite's.
     pub scorers: &'static [Scorer],
     /// The kinds of categories that tables show, in order.

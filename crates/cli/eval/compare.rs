@@ -1,14 +1,18 @@
 //! `savi eval compare`: paired differences between arms.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use savi_run::read_records;
 use savi_suites::stats::{Bootstrap, Difference, Outcome, paired_difference};
-use savi_suites::{Answered, Solved, outcomes, solve_outcomes};
+use savi_suites::{Answered, Solved, View, outcomes, solve_outcomes};
 use serde::Serialize;
 
+use super::bench::Bench;
+use super::config::Config;
+use super::finish::Scored;
+use super::run::stage_name;
 use crate::Global;
 use crate::exit::BadInput;
 
@@ -31,6 +35,9 @@ pub(crate) struct Args {
     /// Seed of the intervals.
     #[arg(long, default_value_t = 0)]
     seed: u64,
+    /// Compare also where the same items were put in other words.
+    #[arg(long)]
+    other_words: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -59,6 +66,8 @@ impl Metric {
 struct Graded {
     family: String,
     outcome: Outcome,
+    /// Names what was asked, what is right and by which words, where that was kept.
+    asked: Option<String>,
 }
 
 /// An arm as it was named, with what was graded for each seed.
@@ -84,6 +93,9 @@ pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     let mut rows = Vec::new();
     for text in &args.others {
         let arm = Arm::read(text, args.metric).map_err(BadInput)?;
+        if !args.other_words {
+            base.same_questions(&arm).map_err(BadInput)?;
+        }
         let families: BTreeSet<&str> =
             base.runs.iter().flatten().map(|graded| graded.family.as_str()).collect();
         for family in std::iter::once(None).chain(families.into_iter().map(Some)) {
@@ -115,6 +127,25 @@ impl Arm {
         Ok(Self { name: name.to_owned(), runs: runs.collect::<Result<_, _>>()? })
     }
 
+    /// Refuses arms that were not asked the very same: equal ids are not enough.
+    fn same_questions(&self, other: &Self) -> anyhow::Result<()> {
+        let asked = |arm: &'_ Self| -> BTreeMap<String, String> {
+            let known = arm.runs.iter().flatten();
+            let known = known.filter_map(|g| Some((g.outcome.id.clone(), g.asked.clone()?)));
+            known.collect()
+        };
+        let (ours, theirs) = (asked(self), asked(other));
+        let differs = ours.iter().find(|(id, hash)| theirs.get(*id).is_some_and(|h| h != *hash));
+        match differs {
+            None => Ok(()),
+            Some((id, _)) => bail!(
+                "item {id} was put to {} and {} in other words; --other-words compares them all the same",
+                self.name,
+                other.name
+            ),
+        }
+    }
+
     fn outcomes(&self, family: Option<&str>) -> Vec<Vec<Outcome>> {
         let is = |graded: &&Graded| family.is_none_or(|family| graded.family == family);
         let kept = |run: &Vec<Graded>| run.iter().filter(is).map(|g| g.outcome.clone()).collect();
@@ -133,6 +164,9 @@ fn read_graded(text: &str, metric: Metric) -> anyhow::Result<Vec<Graded>> {
         _ => (text, None),
     };
     let dir = Path::new(folder);
+    if round.is_none() && dir.join("stages").join(stage_name(View::Normal)).exists() {
+        return read_samples(dir, metric);
+    }
     let (path, solved) = match round {
         None if dir.join("answers.jsonl").exists() => (dir.join("answers.jsonl"), false),
         _ => records_of_round(dir, round)?,
@@ -141,7 +175,10 @@ fn read_graded(text: &str, metric: Metric) -> anyhow::Result<Vec<Graded>> {
         let all: Vec<Solved> = read_records(&path)?;
         let outcomes = solve_outcomes(&all, |solved| Some(metric.of(solved)));
         let families = all.into_iter().map(|solved| solved.family);
-        families.zip(outcomes).map(|(family, outcome)| Graded { family, outcome }).collect()
+        families
+            .zip(outcomes)
+            .map(|(family, outcome)| Graded { family, outcome, asked: None })
+            .collect()
     } else {
         if metric != Metric::Accuracy {
             bail!("{}: answers about clips have an accuracy alone", path.display());
@@ -149,12 +186,39 @@ fn read_graded(text: &str, metric: Metric) -> anyhow::Result<Vec<Graded>> {
         let all: Vec<Answered> = read_records(&path)?;
         let outcomes = outcomes(&all);
         let families = all.into_iter().map(|answered| answered.family);
-        families.zip(outcomes).map(|(family, outcome)| Graded { family, outcome }).collect()
+        families
+            .zip(outcomes)
+            .map(|(family, outcome)| Graded { family, outcome, asked: None })
+            .collect()
     };
     if graded.is_empty() {
         bail!("{} holds no answers", path.display());
     }
     Ok(graded)
+}
+
+/// What `eval run` left: the suite's first metric, or what replies were like.
+fn read_samples(dir: &Path, metric: Metric) -> anyhow::Result<Vec<Graded>> {
+    let config = Config::of_folder(dir)?;
+    let bench = Bench::open(&config, "compared")?;
+    let scored = Scored::read(dir, View::Normal, &bench, config.seed)?;
+    let first = scored.metrics.first();
+    let first =
+        first.with_context(|| format!("{}: its replies wait for a judge", dir.display()))?;
+    let kind = bench.suite.categories.first();
+    let graded = scored.items.iter().zip(&scored.samples).zip(&first.graded);
+    let graded = graded.filter_map(|((item, sample), graded)| {
+        let value = match metric {
+            Metric::Accuracy => graded.value?,
+            Metric::Length => sample.tokens as f64,
+            Metric::CutOff => f64::from(sample.cut_off),
+        };
+        let family = kind.and_then(|kind| item.categories.get(*kind)).cloned().unwrap_or_default();
+        let (id, cluster) = (item.id.clone(), item.cluster.clone());
+        let asked = Some(format!("{} {}", sample.doc_hash, sample.prompt_hash));
+        Some(Graded { family, outcome: Outcome { id, cluster, value }, asked })
+    });
+    Ok(graded.collect())
 }
 
 /// The finished evaluation of a round, or of the last one, and whether it is of problems.

@@ -1,0 +1,188 @@
+//! From stored samples to figures: every scorer of a suite reads the same replies.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::readers::Reading;
+use crate::stats::{Bootstrap, Estimate, Outcome, mean};
+use crate::suite::{Ask, Suite};
+use crate::{Item, Sample};
+
+/// What a metric says of one item.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Graded {
+    /// The item's place among those that were scored.
+    pub at: usize,
+    /// The figure; `None` where the item is left out.
+    pub value: Option<f64>,
+    /// What was read, where a reply was.
+    pub reading: Option<Reading>,
+}
+
+/// A metric over items.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Metric {
+    /// `acc`, `acc_norm`, `mc2`.
+    pub name: &'static str,
+    /// The scorer, or `none` where words were scored.
+    pub filter: &'static str,
+    /// One for each item.
+    pub graded: Vec<Graded>,
+}
+
+/// What was counted beside a mean.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Counts {
+    /// Items asked.
+    pub asked: usize,
+    /// Replies in which no answer was found.
+    pub unparsed: usize,
+    /// Replies for which a random choice stood in.
+    pub guessed: usize,
+    /// Replies that wait for a judge.
+    pub needs_judge: usize,
+    /// Items that are left out of the mean.
+    pub left_out: usize,
+}
+
+/// A mean, its interval, and what it is made of.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Row {
+    /// The metric.
+    pub metric: String,
+    /// The scorer.
+    pub filter: String,
+    /// The mean with its interval; `None` where nothing is counted.
+    pub estimate: Option<Estimate>,
+    /// The standard error of the mean, clustered.
+    pub stderr: Option<f64>,
+    /// What was counted.
+    #[serde(flatten)]
+    pub counts: Counts,
+    /// The same by kind of category and category.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub by: BTreeMap<String, BTreeMap<String, Row>>,
+}
+
+impl Suite {
+    /// Scores samples: one metric for every scorer, or every figure of log-probabilities. Each sample stands at the
+    /// place of its item. Where several replies vote, the commonest answer counts, the first of equals.
+    pub fn score(&self, items: &[&Item], samples: &[&Sample], seed: u64) -> Vec<Metric> {
+        let pairs = || items.iter().zip(samples).enumerate();
+        if let Ask::LogProbs { figures, .. } = self.ask {
+            let mut metrics: Vec<Metric> = Vec::new();
+            for (at, (item, sample)) in pairs() {
+                for (name, value) in figures(item, &sample.scores) {
+                    let graded = Graded { at, value: Some(value), reading: None };
+                    match metrics.iter_mut().find(|metric| metric.name == name) {
+                        Some(metric) => metric.graded.push(graded),
+                        None => metrics.push(Metric { name, filter: "none", graded: vec![graded] }),
+                    }
+                }
+            }
+            return metrics;
+        }
+        let metric = |scorer: &crate::Scorer| {
+            let graded = pairs().map(|(at, (item, sample))| {
+                // The turns of a dialogue are no votes; a scorer reads the first.
+                let replies = if item.turns.is_empty() {
+                    &sample.replies[..]
+                } else {
+                    sample.replies.get(..1).unwrap_or_default()
+                };
+                let readings: Vec<Reading> =
+                    replies.iter().map(|reply| (scorer.read)(item, reply, seed)).collect();
+                let reading = commonest(readings);
+                Graded { at, value: reading.as_ref().and_then(|r| r.credit), reading }
+            });
+            Metric { name: "acc", filter: scorer.name, graded: graded.collect() }
+        };
+        self.scorers.iter().map(metric).collect()
+    }
+}
+
+/// The reading whose answer is the commonest one; one without an answer wins only against others like it.
+fn commonest(readings: Vec<Reading>) -> Option<Reading> {
+    let votes = |reading: &Reading| {
+        let same = readings.iter().filter(|other| other.answer == reading.answer).count();
+        (reading.answer.is_some(), same)
+    };
+    let mut best: Option<(usize, (bool, usize))> = None;
+    for (at, reading) in readings.iter().enumerate() {
+        let votes = votes(reading);
+        if best.is_none_or(|(_, most)| votes > most) {
+            best = Some((at, votes));
+        }
+    }
+    best.map(|(at, _)| readings[at].clone())
+}
+
+impl Metric {
+    /// What statistics need of it.
+    pub fn outcomes(&self, items: &[&Item]) -> Vec<Outcome> {
+        let outcome = |graded: &Graded| {
+            let item = items[graded.at];
+            let (id, cluster) = (item.id.clone(), item.cluster.clone());
+            Some(Outcome { id, cluster, value: graded.value? })
+        };
+        self.graded.iter().filter_map(outcome).collect()
+    }
+
+    /// Its row, by the kinds of categories that are named.
+    pub fn row(&self, items: &[&Item], kinds: &[&str], bootstrap: &Bootstrap) -> Row {
+        let mut row = self.row_of(items, bootstrap);
+        for kind in kinds {
+            let mut of_kind: BTreeMap<&str, Vec<Graded>> = BTreeMap::new();
+            for graded in &self.graded {
+                if let Some(category) = items[graded.at].categories.get(*kind) {
+                    of_kind.entry(category).or_default().push(graded.clone());
+                }
+            }
+            let rows = of_kind.into_iter().map(|(category, graded)| {
+                let of_category = Self { graded, ..self.clone() };
+                (category.to_owned(), of_category.row_of(items, bootstrap))
+            });
+            let rows: BTreeMap<String, Row> = rows.collect();
+            if !rows.is_empty() {
+                row.by.insert((*kind).to_owned(), rows);
+            }
+        }
+        row
+    }
+
+    fn row_of(&self, items: &[&Item], bootstrap: &Bootstrap) -> Row {
+        let count =
+            |is: fn(&Graded) -> bool| self.graded.iter().filter(|graded| is(graded)).count();
+        let read =
+            |graded: &Graded, is: fn(&Reading) -> bool| graded.reading.as_ref().is_some_and(is);
+        Row {
+            metric: self.name.to_owned(),
+            filter: self.filter.to_owned(),
+            estimate: mean(&self.outcomes(items), bootstrap),
+            stderr: None,
+            counts: Counts {
+                asked: self.graded.len(),
+                unparsed: self
+                    .graded
+                    .iter()
+                    .filter(|graded| {
+                        graded.reading.as_ref().is_some_and(|r| r.answer.is_none() && !r.guessed)
+                    })
+                    .count(),
+                guessed: self.graded.iter().filter(|g| read(g, |r| r.guessed)).count(),
+                needs_judge: self.graded.iter().filter(|g| read(g, |r| r.needs_judge)).count(),
+                left_out: count(|graded| graded.value.is_none()),
+            },
+            by: BTreeMap::new(),
+        }
+    }
+}
+
+/// The share of right answers that guessing among the options gives; `None` where there are none.
+pub fn chance(items: &[&Item]) -> Option<f64> {
+    let shares = items.iter().filter(|item| !item.options.is_empty());
+    let shares: Vec<f64> = shares.map(|item| 1.0 / item.options.len() as f64).collect();
+    (!shares.is_empty() && shares.len() == items.len())
+        .then(|| shares.iter().sum::<f64>() / shares.len() as f64)
+}
