@@ -15,7 +15,8 @@ use crate::train;
 /// Tokens, steps, memory, time and disk of a training, before it begins.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// A config of `savi train dpo`, `grpo`, `ppo`, of `savi train sft` on files, or of `savi text sar`.
+    /// A config of `savi train dpo`, `grpo`, `ppo`, of `savi train sft` on files, or of `savi text sar`, `dno`,
+    /// `self-align`.
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
     /// Override a config key, for example dpo.optim.max_steps=10.

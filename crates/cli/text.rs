@@ -42,20 +42,25 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
     }
 }
 
-/// What a run of a config will take.
+/// What a run of a config will take: the method is the one whose keys the config has.
 pub(crate) fn plan(
     args: &RunArgs,
     table: &toml::Table,
     memory: Option<u64>,
 ) -> anyhow::Result<Plan> {
-    if table.contains_key("grpo") || table.contains_key("ppo") {
-        return sar::plan(args, memory);
+    let has = |key: &str| table.contains_key(key);
+    if has("grpo") || has("ppo") {
+        sar::plan(args, memory)
+    } else if has("dpo") && (has("prompts") || has("world")) {
+        dno::plan(args, memory)
+    } else if has("sft") {
+        self_align::plan(args, memory)
+    } else {
+        let config = args.config.display();
+        let message =
+            anyhow::anyhow!("config {config}: nothing in it trains, or it is of another wing");
+        Err(BadInput(message).into())
     }
-    let message = anyhow::anyhow!(
-        "config {}: only runs of `savi text sar` and trainings are planned",
-        args.config.display()
-    );
-    Err(BadInput(message).into())
 }
 
 #[cfg(test)]

@@ -43,6 +43,9 @@ pub(crate) struct Config {
     /// What stands before every prompt, beside worked examples.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub(crate) before: String,
+    /// What stands around every item's words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) template: Option<String>,
     /// Worked examples before every prompt.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub(crate) shots: usize,

@@ -9,7 +9,7 @@ use savi_run::{FolderOptions, Interrupt, Key, Progress, RunFolder, Stage};
 use savi_schema::{
     CountRule, FrameSampling, Generate, GenerateError, MediaPolicy, Score, Tokenize,
 };
-use savi_suites::{AskError, AskOptions, Asking, Item, Sample, View};
+use savi_suites::{AskError, AskOptions, Asking, Item, PLACE, Sample, View};
 
 use super::bench::Bench;
 use super::config::Config;
@@ -86,6 +86,10 @@ pub(crate) struct Args {
     /// A file whose text stands before every prompt.
     #[arg(long, value_name = "FILE")]
     before: Option<PathBuf>,
+    /// A file whose text stands around every item's words, which go where it says {question}; where options are scored
+    /// it is the question alone, and they follow the text.
+    #[arg(long, value_name = "FILE")]
+    template: Option<PathBuf>,
     /// Worked examples before every prompt: the first N of the training split.
     #[arg(long, value_name = "N", default_value_t = 0)]
     shots: usize,
@@ -157,11 +161,16 @@ impl Args {
             }
             Some(data) => whole(data)?,
         };
-        let before = self.before.as_deref().map(|path| {
+        let read = |path: &PathBuf| {
             std::fs::read_to_string(path)
                 .with_context(|| path.display().to_string())
                 .map_err(BadInput)
-        });
+        };
+        let template = self.template.as_ref().map(read).transpose()?;
+        if template.as_ref().is_some_and(|text| !text.contains(PLACE)) {
+            let message = format!("--template: it does not say where {PLACE} goes");
+            return Err(BadInput(anyhow::anyhow!(message)).into());
+        }
         Ok(Config {
             model: self.model.clone().unwrap_or_else(|| self.endpoint_model.clone()),
             endpoint: self.endpoint.clone(),
@@ -178,7 +187,8 @@ impl Args {
             letters: self.letters,
             plain: self.plain.then(|| self.stop.clone()),
             system: self.system.clone(),
-            before: before.transpose()?.unwrap_or_default(),
+            before: self.before.as_ref().map(read).transpose()?.unwrap_or_default(),
+            template,
             shots: self.shots,
             any_rows: self.any_rows,
             skip_missing: self.skip_missing,
@@ -397,6 +407,7 @@ impl Subject<'_> {
             plain: config.plain.clone(),
             system: config.system.clone(),
             before: bench.before(config),
+            template: config.template.clone(),
             ..AskOptions::new(policy)
         };
         let asking = Asking {

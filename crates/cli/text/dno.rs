@@ -7,7 +7,8 @@ use anyhow::Context;
 use savi_dno::{Inputs, Other, Outcome, Outputs, Reference, Teacher};
 use savi_engine::{Engine, EngineOptions};
 use savi_run::{Interrupt, Loaded, Metrics};
-use savi_train::{EngineLearner, Learner};
+use savi_schema::{Pair, PromptRecord, SCHEMA_VERSION};
+use savi_train::{EngineLearner, Learner, Plan};
 
 use crate::Global;
 use crate::exit::{BadInput, Interrupted};
@@ -78,6 +79,47 @@ pub(crate) fn run(args: &RunArgs, global: &Global) -> anyhow::Result<()> {
     tell(&outcome, config, global)?;
     tracing::info!("report: {}", report.display());
     Ok(())
+}
+
+/// What the training of the first iteration will take where every prompt makes a pair of answers as long as they may be.
+pub(crate) fn plan(args: &RunArgs, memory: Option<u64>) -> anyhow::Result<Plan> {
+    let config = args.load::<RunConfig>()?.value;
+    let whose = || format!("config {}", args.config.display());
+    config.validate().with_context(whose).map_err(BadInput)?;
+    let prompts = inputs::prompts(&config).with_context(whose).map_err(BadInput)?;
+    let (device, dtype) = (config.device.clone(), config.dtype.clone());
+    let options = EngineOptions { device, dtype, ..EngineOptions::default() };
+    let (engine, _) = crate::train::look(&config.model, &options, memory)?;
+    let method = &config.method;
+    let share = prompts.len() / method.iterations.max(1) as usize;
+    let each = method.prompts_per_iteration.unwrap_or(share);
+    let longest = method.sampling.max_tokens;
+    let answer = engine.text().decode(&filler(&engine, longest)?)?;
+    let pair = |record: &PromptRecord| Pair {
+        schema: SCHEMA_VERSION,
+        id: record.id.clone(),
+        prompt: record.prompt.clone(),
+        chosen: answer.clone(),
+        rejected: answer.clone(),
+        chosen_score: Some(1.0),
+        rejected_score: Some(0.0),
+        margin: 0.0,
+        provenance: serde_json::Map::new(),
+    };
+    let pairs: Vec<Pair> = prompts.iter().take(each).map(pair).collect();
+    tracing::info!(
+        "planned is iteration 1 of {}: {} prompts, at most {} drawn tokens, a pair a prompt",
+        method.iterations,
+        pairs.len(),
+        pairs.len() * method.samples * longest
+    );
+    savi_train::plan_dpo(&engine, &pairs, &config.dpo)
+        .map_err(|error| BadInput(error.into()).into())
+}
+
+/// So many tokens of any text.
+pub(super) fn filler(engine: &Engine, count: usize) -> anyhow::Result<Vec<u32>> {
+    Ok(engine.text().encode(" and")?.into_iter().cycle().take(count).collect())
 }
 
 fn tell(outcome: &Outcome, config: &RunConfig, global: &Global) -> anyhow::Result<()> {

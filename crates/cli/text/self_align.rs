@@ -5,9 +5,9 @@ use std::fmt::Write;
 use anyhow::Context;
 use savi_engine::{Engine, EngineOptions};
 use savi_run::{Interrupt, Metrics};
-use savi_schema::GenerateError;
+use savi_schema::{Demonstration, GenerateError, Taught};
 use savi_self_align::{Config, Error, Inputs, Outputs, Summary};
-use savi_train::{DpoConfig, EngineLearner, Learner, SftConfig};
+use savi_train::{DpoConfig, EngineLearner, Learner, Plan, SftConfig};
 use serde::{Deserialize, Serialize};
 
 use crate::Global;
@@ -85,6 +85,51 @@ pub(crate) fn run(args: &RunArgs, global: &Global) -> anyhow::Result<()> {
     }
     tracing::info!("report: {}", report.display());
     Ok(())
+}
+
+/// The most rows that a plan is made from; where more may come, their figures are scaled.
+const PLANNED_ROWS: usize = 1000;
+
+/// What engraving will take where as many tasks are kept as are wanted and every answer is as long as it may be.
+pub(crate) fn plan(args: &RunArgs, memory: Option<u64>) -> anyhow::Result<Plan> {
+    let config = args.load::<RunConfig>()?.value;
+    let whose = || format!("config {}", args.config.display());
+    config.validate().with_context(whose).map_err(BadInput)?;
+    savi_self_align::check(&config.method).with_context(whose).map_err(BadInput)?;
+    let (device, dtype) = (config.device.clone(), config.dtype.clone());
+    let options = EngineOptions { device, dtype, ..EngineOptions::default() };
+    let (engine, _) = crate::train::look(&config.model, &options, memory)?;
+    let method = &config.method;
+    let rows = (method.self_instruct.groups * method.self_instruct.target).max(1);
+    let longest = method.align.sampling.max_tokens;
+    let completion = engine.text().decode(&super::dno::filler(&engine, longest)?)?;
+    // A prompt of engraving is the standard one with a query of two lines.
+    let prompt = engine.text().decode(&super::dno::filler(&engine, 128)?)?;
+    let row = |number: usize| Demonstration {
+        id: format!("{number:07}"),
+        taught: Taught::Continuation {
+            prompt: prompt.clone(),
+            completion: completion.clone(),
+            open: true,
+        },
+        weight: 1.0,
+    };
+    let shown: Vec<Demonstration> = (0..rows.min(PLANNED_ROWS)).map(row).collect();
+    tracing::info!("planned is engraving: at most {rows} rows, prompts of 128 tokens");
+    let plan = savi_train::plan_sft(&engine, &shown, &config.sft);
+    let plan = plan.map_err(|error| BadInput(error.into()))?;
+    let scale = rows as f64 / shown.len() as f64;
+    let scaled = |count: u64| (count as f64 * scale).round() as u64;
+    let steps = config.sft.optim.total_steps(rows);
+    let longer = steps as f64 / plan.steps.max(1) as f64;
+    Ok(Plan {
+        records: rows,
+        steps,
+        tokens_per_epoch: scaled(plan.tokens_per_epoch),
+        tokens: (plan.tokens as f64 * longer).round() as u64,
+        seconds: plan.seconds * longer,
+        ..plan
+    })
 }
 
 /// The first token of each word as it begins a text.

@@ -13,6 +13,9 @@ use thiserror::Error;
 use crate::suite::{Ask, OptionScore, Suite};
 use crate::{Clips, Item, Sample, View, ViewError};
 
+/// Where an item's words go in a template.
+pub const PLACE: &str = "{question}";
+
 /// How a suite's items are put.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AskOptions {
@@ -34,6 +37,9 @@ pub struct AskOptions {
     pub system: Option<String>,
     /// Stands before the words of every item: worked examples, principles.
     pub before: String,
+    /// A text around the words of every item, which stand in place of [`PLACE`]; where words are scored it is the
+    /// question alone, and the options follow the text.
+    pub template: Option<String>,
     /// How clips are read.
     pub ingest: IngestOptions,
 }
@@ -51,6 +57,7 @@ impl AskOptions {
             plain: None,
             system: None,
             before: String::new(),
+            template: None,
             ingest: IngestOptions::default(),
         }
     }
@@ -132,6 +139,10 @@ impl Asking<'_> {
         let hidden = view == View::Blind && item.clip.is_none();
         let blind = item.more.get("blind").and_then(|blind| blind.as_str()).filter(|_| hidden);
         let words = blind.map_or_else(|| (self.suite.words)(item), str::to_owned);
+        let words = match &self.options.template {
+            Some(template) => template.replace(PLACE, &words),
+            None => words,
+        };
         let words = format!("{}{words}", self.options.before);
         let mut content = Vec::new();
         if let (Some(clip), Some(clips)) = (&item.clip, self.clips)
@@ -266,6 +277,17 @@ impl Asking<'_> {
             let mut of_item = Vec::new();
             let mut sample = None;
             for (context, continuation) in pairs(put.item) {
+                let (context, continuation) = match &self.options.template {
+                    Some(template) => {
+                        let context = template.replace(PLACE, &put.item.question);
+                        // What ends with a blank has one already.
+                        match context.ends_with(char::is_whitespace) {
+                            true => (context, continuation.trim_start().to_owned()),
+                            false => (context, continuation),
+                        }
+                    }
+                    None => (context, continuation),
+                };
                 let context = format!("{}{context}", self.options.before);
                 sample.get_or_insert_with(|| Sample::new(put.item, &context));
                 let end = context.trim_end().len();

@@ -27,7 +27,7 @@ mod suite;
 mod view;
 mod vote;
 
-pub use asking::{AskError, AskOptions, Asking, argmax};
+pub use asking::{AskError, AskOptions, Asking, PLACE, argmax};
 pub use clips::Clips;
 pub use evaluate::{Answered, EvalOptions, EvaluateError, evaluate, evaluate_clips};
 pub use item::{Gold, Item, ItemClip, clusters};

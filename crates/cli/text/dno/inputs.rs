@@ -21,6 +21,15 @@ pub(super) struct Sources {
     pub(super) answers: Option<HashMap<String, String>>,
 }
 
+/// The prompts alone.
+pub(super) fn prompts(config: &RunConfig) -> anyhow::Result<Vec<PromptRecord>> {
+    match (&config.world, &config.prompts) {
+        (Some(world), _) => Ok(world.problems().0),
+        (None, Some(files)) => files.read(config.seed),
+        (None, None) => Ok(Vec::new()),
+    }
+}
+
 /// Reads all files, or draws the world's problems.
 pub(super) fn gather(config: &RunConfig, folder: &mut RunFolder) -> anyhow::Result<Sources> {
     let (mut prompts, mut held_out) = match &config.world {
