@@ -164,3 +164,22 @@ fn mistakes_in_the_config_name_the_key() {
         let _ = fs::remove_dir_all(dir.path().join("refused"));
     }
 }
+
+#[test]
+fn what_its_configs_and_those_of_self_align_take_is_planned() {
+    for (name, records) in [("dno", 80), ("self-align", 40)] {
+        let config = format!("configs/text/{name}.toml");
+        let output = Command::new(env!("CARGO_BIN_EXE_savi"))
+            .args(["plan", "--json", "--config", &config, "--memory", "8"])
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .output()
+            .unwrap();
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{told}");
+        assert!(told.contains("planned is"), "{told}");
+        let plan: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(plan["records"], records, "{plan}");
+        let epochs = plan["epochs"].as_f64().unwrap();
+        assert!((epochs - if name == "dno" { 1.0 } else { 3.0 }).abs() < 0.01, "{plan}");
+    }
+}

@@ -95,13 +95,14 @@ fn a_suite_is_asked_of_a_server() {
     let server = Server::new(|_| "left");
     let run = |out: &str, more: &[&str]| {
         let endpoint = ["--endpoint", &server.url, "--endpoint-frames", "2"];
-        let all = [&["eval", "run", "--data", "data", "--out", out], &endpoint[..], more].concat();
+        let args = ["eval", "run", "--data", "data", "--view", "normal", "--out", out];
+        let all = [&args, &endpoint[..], more].concat();
         savi(&all, dir)
     };
     let (code, stderr) = run("first", &[]);
     assert_eq!(code, Some(0), "{stderr}");
     assert!(stderr.contains("big answers at http://127.0.0.1"), "{stderr}");
-    let answers = read(&dir.join("first/answers.jsonl"));
+    let answers = read(&dir.join("first/samples_moving-shapes.jsonl"));
     let asked = server.count();
     assert!(asked > 2 && asked <= answers.lines().count(), "{asked}");
     {
@@ -114,7 +115,7 @@ fn a_suite_is_asked_of_a_server() {
     // Started again, it asks for nothing.
     let (code, stderr) = run("first", &[]);
     assert_eq!((code, server.count()), (Some(0), asked), "{stderr}");
-    assert_eq!(read(&dir.join("first/answers.jsonl")), answers);
+    assert_eq!(read(&dir.join("first/samples_moving-shapes.jsonl")), answers);
     let (code, stderr) = run("other", &["--model", "builtin:tiny"]);
     assert!(code == Some(2) && stderr.contains("--endpoint"), "{stderr}");
     let key = ["--endpoint-key-env", "SAVI_NO_SUCH_KEY"];

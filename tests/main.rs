@@ -4,6 +4,7 @@ mod arrows;
 mod convert;
 mod dno;
 mod endpoint;
+mod eval;
 mod generate;
 mod hub;
 mod ingest;

@@ -125,6 +125,7 @@ pub(crate) fn plan(args: &RunArgs, memory: Option<u64>) -> anyhow::Result<Plan> 
     Ok(Plan {
         records: rows,
         steps,
+        epochs: plan.epochs * longer / scale,
         tokens_per_epoch: scaled(plan.tokens_per_epoch),
         tokens: (plan.tokens as f64 * longer).round() as u64,
         seconds: plan.seconds * longer,

@@ -1,0 +1,206 @@
+//! `savi eval` from the outside: killed and continued, split and merged, held against another run, and what it refuses.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+
+fn savi(dir: &Path, args: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_savi"));
+    command.args(args).current_dir(dir).output().expect("the program starts")
+}
+
+fn done(output: Output) -> String {
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn refused(output: &Output, expected: &str) {
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{stderr}");
+    assert!(stderr.contains(expected), "{stderr}");
+}
+
+/// A data set of so many clips in a folder of its own.
+fn world(clips: usize) -> (tempfile::TempDir, PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    let split = format!("dev={clips}");
+    let make = ["data", "make", "moving-shapes", "--split-clips", &split, "--out", "data"];
+    done(savi(dir.path(), &make));
+    let path = dir.path().to_owned();
+    (dir, path)
+}
+
+const RUN: [&str; 8] =
+    ["eval", "run", "--model", "builtin:tiny", "--data", "data", "--device", "cpu"];
+
+fn run<'a>(out: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+    [&RUN[..], &["--out", out], more].concat()
+}
+
+/// The files that have to be the same however a run came about.
+fn files(dir: &Path) -> Vec<(String, Vec<u8>)> {
+    let mut names: Vec<String> = fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
+        .filter(|name| name.starts_with("samples_") || name == "evaluations.json")
+        .collect();
+    for stage in fs::read_dir(dir.join("stages")).unwrap() {
+        let stage = stage.unwrap().file_name().to_string_lossy().into_owned();
+        names.extend(["records.jsonl", "done.json"].map(|name| format!("stages/{stage}/{name}")));
+    }
+    names.sort();
+    names.into_iter().map(|name| (name.clone(), fs::read(dir.join(&name)).unwrap())).collect()
+}
+
+fn results(dir: &Path) -> Value {
+    let mut results: Value =
+        serde_json::from_slice(&fs::read(dir.join("results.json")).unwrap()).unwrap();
+    assert!(results["date"].as_f64().is_some_and(|date| date > 1e9));
+    results["date"] = Value::Null;
+    results
+}
+
+fn lines(path: &Path) -> usize {
+    fs::read_to_string(path).map_or(0, |text| text.lines().count())
+}
+
+/// `SAVI_EVAL_CLIPS` asks about so many clips in place of 12: 112 have a thousand questions.
+fn clips() -> usize {
+    std::env::var("SAVI_EVAL_CLIPS").ok().and_then(|text| text.parse().ok()).unwrap_or(12)
+}
+
+#[test]
+fn killed_and_split_runs_end_with_the_same_files() {
+    let clips = clips();
+    let (_keep, dir) = world(clips);
+    // Each clip is looked at once, whatever is asked of it.
+    let whole = savi(&dir, &run("whole", &["--view", "normal"]));
+    let stderr = String::from_utf8_lossy(&whole.stderr).into_owned();
+    assert!(whole.status.success(), "{stderr}");
+    assert!(stderr.contains(&format!("{clips} clips through the tower")), "{stderr}");
+    let expected = files(&dir.join("whole"));
+    assert_eq!(
+        expected.len(),
+        4,
+        "{:?}",
+        expected.iter().map(|(name, _)| name).collect::<Vec<_>>()
+    );
+    let questions = lines(&dir.join("data/dev/questions.jsonl"));
+    assert_eq!(lines(&dir.join("whole/samples_moving-shapes.jsonl")), questions);
+
+    // Killed whenever another clip is through.
+    let slow = run("killed", &["--view", "normal", "--chunk", "1"]);
+    let partial = dir.join("killed/stages/01-ask-normal/records.jsonl.partial");
+    let mut kills = 0;
+    while kills < 5 {
+        let before = lines(&partial);
+        let mut child: Child = Command::new(env!("CARGO_BIN_EXE_savi"))
+            .args(&slow)
+            .current_dir(&dir)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let ended = loop {
+            if let Some(status) = child.try_wait().unwrap() {
+                break Some(status);
+            }
+            if lines(&partial) > before + 3 * kills {
+                child.kill().unwrap();
+                child.wait().unwrap();
+                break None;
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        };
+        if let Some(status) = ended {
+            assert!(status.success());
+            break;
+        }
+        kills += 1;
+    }
+    assert!(kills >= 3, "killed {kills} times only");
+    done(savi(&dir, &slow));
+    assert!(files(&dir.join("killed")) == expected, "after {kills} kills");
+    assert_eq!(results(&dir.join("killed")), results(&dir.join("whole")));
+
+    // In two parts, merged in any order.
+    for (out, shard) in [("first", "1/2"), ("second", "2/2")] {
+        done(savi(&dir, &run(out, &["--view", "normal", "--shard", shard])));
+    }
+    done(savi(&dir, &["eval", "merge", "second", "first", "--out", "merged"]));
+    assert!(files(&dir.join("merged")) == expected);
+    assert_eq!(results(&dir.join("merged")), results(&dir.join("whole")));
+    refused(&savi(&dir, &["eval", "merge", "first", "--out", "x"]), "shard 2/2 is missing");
+    refused(&savi(&dir, &["eval", "merge", "first", "first", "--out", "x"]), "named twice");
+    refused(&savi(&dir, &["eval", "merge", "whole", "--out", "x"]), "whole is no shard");
+    refused(&savi(&dir, &run("x", &["--shard", "3/2"])), "--shard 3/2");
+}
+
+#[test]
+fn floors_stand_beside_and_runs_are_held_against_each_other() {
+    let (_keep, dir) = world(4);
+    let table = done(savi(&dir, &run("all", &[])));
+    for row in
+        ["acc (strict)", "floor: blind", "floor: one-frame", "floor: shuffled", "over reversed"]
+    {
+        assert!(table.contains(row), "{table}");
+    }
+    let found = results(&dir.join("all"));
+    let task = &found["results"]["moving-shapes"];
+    assert!(task["acc,strict"].is_f64() && task["acc_stderr,strict"].is_f64(), "{task}");
+    assert!(found["results"]["moving-shapes_blind"]["acc,strict"].is_f64());
+    assert!(found["over_floors"]["blind"]["difference"].is_f64());
+    assert!(found["task_hashes"]["moving-shapes"].as_str().is_some_and(|hash| hash.len() == 32));
+    let line = fs::read_to_string(dir.join("all/samples_moving-shapes.jsonl")).unwrap();
+    let sample: Value = serde_json::from_str(line.lines().next().unwrap()).unwrap();
+    for key in
+        ["doc_id", "doc", "target", "resps", "filtered_resps", "filter", "doc_hash", "prompt_hash"]
+    {
+        assert!(!sample[key].is_null(), "{key}");
+    }
+
+    // The same questions, answered otherwise.
+    let other = run("other", &["--view", "normal", "--frames", "2", "--baseline", "all"]);
+    let table = done(savi(&dir, &other));
+    assert!(table.contains("difference to it"), "{table}");
+    let compared = done(savi(&dir, &["eval", "compare", "all", "other", "--json"]));
+    let rows: Vec<Value> = serde_json::from_str(&compared).unwrap();
+    assert_eq!(rows[0]["n"], lines(&dir.join("data/dev/questions.jsonl")));
+    // Other words are no longer the same question, unless that is wanted.
+    fs::write(dir.join("t.txt"), "Look well.\n{question}").unwrap();
+    done(savi(&dir, &run("words", &["--view", "normal", "--template", "t.txt"])));
+    refused(&savi(&dir, &["eval", "compare", "all", "words"]), "in other words");
+    done(savi(&dir, &["eval", "compare", "all", "words", "--other-words"]));
+    // Scored again, nothing is asked and nothing changes.
+    let before = files(&dir.join("all"));
+    done(savi(&dir, &["eval", "score", "all"]));
+    assert!(files(&dir.join("all")) == before);
+}
+
+#[test]
+fn what_cannot_be_asked_is_bad_input() {
+    let (_keep, dir) = world(2);
+    fs::remove_file(dir.join("data/dev/clips/dev-00001.mp4")).unwrap();
+    refused(&savi(&dir, &run("x", &[])), "the first is \"dev/clips/dev-00001.mp4\"");
+    let left = done(savi(&dir, &run("left", &["--skip-missing", "--view", "normal"])));
+    assert!(left.contains("acc (strict)"), "{left}");
+    refused(&savi(&dir, &run("x", &["--suite", "moving-shape"])), "no suite \"moving-shape\"");
+    refused(&savi(&dir, &run("x", &["--letters"])), "not all items of moving-shapes have options");
+    fs::write(dir.join("t.txt"), "no place").unwrap();
+    refused(&savi(&dir, &run("x", &["--template", "t.txt"])), "where {question} goes");
+    refused(&savi(&dir, &["eval", "check", "nextqa-mc", "--data", "data"]), "expected test.csv");
+    fs::write(
+        dir.join("test.csv"),
+        "video,question,answer,qid,type,a0,a1,a2,a3,a4\n7,why,2,0,CW,a,b,c,d,e\n",
+    )
+    .unwrap();
+    let altered = savi(&dir, &["eval", "check", "nextqa-mc", "--data", "."]);
+    refused(&altered, "test.csv, row 1 (item 7-CW-0) is not the published one");
+    let taken = done(savi(&dir, &["eval", "check", "nextqa-mc", "--data", ".", "--any-rows"]));
+    assert!(taken.contains("not the published ones"), "{taken}");
+    assert!(!dir.join("x").exists());
+}
