@@ -1,5 +1,6 @@
 //! `savi eval`: asks a suite's questions, scores what was said, and compares what came of it.
 
+mod args;
 mod bench;
 mod compare;
 mod config;
@@ -22,7 +23,7 @@ pub(crate) struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     /// Ask a model the questions of a suite; started again, it continues where it was.
-    Run(Box<run::Args>),
+    Run(Box<args::Args>),
     /// Read stored replies again, by other rules or another seed, and write the results anew.
     Score(finish::Args),
     /// Put the shards of a run together; the files are those of a run without shards.

@@ -105,3 +105,22 @@ pub(crate) fn find(name: &str) -> anyhow::Result<&'static Suite> {
     };
     Ok(catalog::suite(name).with_context(unknown).map_err(BadInput)?)
 }
+
+/// The folder of a suite's annotation files on the hub, downloaded where it is not in the cache.
+pub(crate) fn of_hub(name: &str, split: Option<&str>) -> anyhow::Result<PathBuf> {
+    let needs = |why: &str| BadInput(anyhow::anyhow!("--suite {name} needs --data DIR{why}"));
+    if worlds::NAMES.contains(&name) {
+        return Err(needs(", as `savi data make` wrote it").into());
+    }
+    let suite = find(name)?;
+    let manifest = suite.manifest().map_err(|error| BadInput(error.into()))?;
+    let Some(hub) = &manifest.hub else {
+        return Err(needs(&format!(": its files are at {}", manifest.page)).into());
+    };
+    let split = split.unwrap_or(&manifest.split);
+    let Some(split) = manifest.splits.get(split) else {
+        return Err(BadInput(anyhow::anyhow!("{name} has no split {split:?}")).into());
+    };
+    crate::hub::dataset(hub, &|dir| split.is_below(dir), &|paths| split.wanted(paths))
+        .with_context(|| format!("--suite {name} without --data"))
+}

@@ -1,6 +1,6 @@
 //! `savi eval run`: puts every item of a suite to a model, view by view, and writes the results.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::Context;
 use savi_endpoint::EndpointOptions;
@@ -9,8 +9,9 @@ use savi_run::{FolderOptions, Interrupt, Key, Progress, RunFolder, Stage};
 use savi_schema::{
     CountRule, FrameSampling, Generate, GenerateError, MediaPolicy, Score, Tokenize,
 };
-use savi_suites::{AskError, AskOptions, Asking, Item, PLACE, Sample, View};
+use savi_suites::{AskError, AskOptions, Asking, Item, Sample, View};
 
+use super::args::Args;
 use super::bench::Bench;
 use super::config::Config;
 use super::{finish, worlds};
@@ -19,196 +20,6 @@ use crate::exit::{BadInput, Interrupted};
 
 /// The name that asks no model: the most frequent answer of each family in the train split.
 pub(crate) const MAJORITY_CLASS: &str = "floor:majority-class";
-
-/// Ask a model.
-#[derive(Debug, clap::Args)]
-pub(crate) struct Args {
-    /// A Hugging Face folder, a name on the hub, a GGUF file, builtin:tiny, or floor:majority-class for the floor
-    /// that answers with the train split's most frequent answer (of moving-shapes and arithmetic).
-    #[arg(long, required_unless_present = "endpoint", conflicts_with = "endpoint")]
-    model: Option<String>,
-    /// Address of an OpenAI-compatible server to ask in place of a model here.
-    #[arg(long, value_name = "URL")]
-    endpoint: Option<String>,
-    /// Name of its model, where it serves several.
-    #[arg(long, value_name = "NAME", requires = "endpoint", default_value = "")]
-    endpoint_model: String,
-    /// Environment variable with its key; without one, no key is sent.
-    #[arg(long, value_name = "NAME", requires = "endpoint")]
-    endpoint_key_env: Option<String>,
-    /// Frames of each clip, in place of the model's own number (a server is sent 8).
-    #[arg(long, visible_alias = "endpoint-frames", value_name = "N",
-        value_parser = clap::value_parser!(u16).range(1..))]
-    frames: Option<u16>,
-    /// The suite: see `savi eval list`.
-    #[arg(long, default_value = "moving-shapes")]
-    suite: String,
-    /// The folder of the suite's annotation files (of moving-shapes: as `savi data make` wrote it); arithmetic has
-    /// none.
-    #[arg(long, value_name = "DIR")]
-    data: Option<PathBuf>,
-    /// The folder of its clips, searched for their names, where it is another.
-    #[arg(long, value_name = "DIR")]
-    videos: Option<PathBuf>,
-    /// Which part of it, in place of the suite's own. Of moving-shapes and arithmetic: train, dev (the default) or
-    /// test; each use of test is logged in the data set.
-    #[arg(long)]
-    split: Option<String>,
-    /// What of each clip is shown; several are rows of one table. By default the clip and every floor: the question
-    /// alone, the middle frame, the frames shuffled, the frames backwards.
-    #[arg(long = "view", value_enum, value_name = "VIEW")]
-    views: Vec<ViewName>,
-    /// Draw K replies to each question and let them vote.
-    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u64).range(1..=1000))]
-    majority: Option<u64>,
-    /// Ask about the first N clips only; of suites without clips the first N items, of arithmetic N problems of each
-    /// level (default: 100).
-    #[arg(long, value_name = "N")]
-    limit: Option<usize>,
-    /// Ask a part only, for several machines: I/N, from 1/N to N/N. `savi eval merge` puts them together.
-    #[arg(long, value_name = "I/N")]
-    shard: Option<String>,
-    /// Longest reply, in tokens, in place of the suite's.
-    #[arg(long, value_name = "N")]
-    max_tokens: Option<usize>,
-    /// Answer choice questions by the likeliest letter in place of a written reply.
-    #[arg(long)]
-    letters: bool,
-    /// Prompts are plain texts without the chat template, for base models.
-    #[arg(long)]
-    plain: bool,
-    /// What ends a reply to a plain prompt; repeatable.
-    #[arg(long, value_name = "TEXT", requires = "plain")]
-    stop: Vec<String>,
-    /// The system turn.
-    #[arg(long, value_name = "TEXT", conflicts_with = "plain")]
-    system: Option<String>,
-    /// A file whose text stands before every prompt.
-    #[arg(long, value_name = "FILE")]
-    before: Option<PathBuf>,
-    /// A file whose text stands around every item's words, which go where it says {question}; where options are scored
-    /// it is the question alone, and they follow the text.
-    #[arg(long, value_name = "FILE")]
-    template: Option<PathBuf>,
-    /// Worked examples before every prompt: the first N of the training split.
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    shots: usize,
-    /// Take rows that are not the published ones; results say so.
-    #[arg(long)]
-    any_rows: bool,
-    /// Leave out items whose clips are missing, and count them, in place of stopping.
-    #[arg(long)]
-    skip_missing: bool,
-    /// Clips asked about together; it changes the speed and nothing else.
-    #[arg(long, value_name = "N", default_value_t = 8)]
-    chunk: usize,
-    /// Seed of sampling, shuffled views, guesses and intervals.
-    #[arg(long, default_value_t = 0)]
-    seed: u64,
-    /// auto, cpu, cuda or cuda:N.
-    #[arg(long, default_value = "auto")]
-    device: String,
-    /// f32 or bf16.
-    #[arg(long, default_value = "f32")]
-    dtype: String,
-    /// A folder of an earlier run of the same items: its row and the paired difference stand in the table.
-    #[arg(long, value_name = "DIR")]
-    baseline: Option<PathBuf>,
-    /// Folder for replies, samples and results.
-    #[arg(long, value_name = "DIR")]
-    out: PathBuf,
-    /// Discard what an earlier start left in the folder.
-    #[arg(long)]
-    fresh: bool,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, clap::ValueEnum)]
-enum ViewName {
-    /// The clip as it is.
-    Normal,
-    /// The question alone.
-    Blind,
-    /// The middle frame.
-    OneFrame,
-    /// The frames in a random order.
-    Shuffled,
-    /// The frames backwards.
-    Reversed,
-}
-
-impl From<ViewName> for View {
-    fn from(name: ViewName) -> Self {
-        match name {
-            ViewName::Normal => Self::Normal,
-            ViewName::Blind => Self::Blind,
-            ViewName::OneFrame => Self::OneFrame,
-            ViewName::Shuffled => Self::Shuffled,
-            ViewName::Reversed => Self::Reversed,
-        }
-    }
-}
-
-impl Args {
-    /// What the answers depend on. Views are settled once it is known whether there are clips.
-    fn config(&self) -> anyhow::Result<Config> {
-        let of_world = worlds::NAMES.contains(&self.suite.as_str());
-        let default_split = if of_world { "dev" } else { "" };
-        let data = match &self.data {
-            None if self.suite == worlds::ARITHMETIC.name => PathBuf::new(),
-            None => {
-                let message = format!("--suite {} needs --data DIR", self.suite);
-                return Err(BadInput(anyhow::anyhow!(message)).into());
-            }
-            Some(data) => whole(data)?,
-        };
-        let read = |path: &PathBuf| {
-            std::fs::read_to_string(path)
-                .with_context(|| path.display().to_string())
-                .map_err(BadInput)
-        };
-        let template = self.template.as_ref().map(read).transpose()?;
-        if template.as_ref().is_some_and(|text| !text.contains(PLACE)) {
-            let message = format!("--template: it does not say where {PLACE} goes");
-            return Err(BadInput(anyhow::anyhow!(message)).into());
-        }
-        Ok(Config {
-            model: self.model.clone().unwrap_or_else(|| self.endpoint_model.clone()),
-            endpoint: self.endpoint.clone(),
-            suite: self.suite.clone(),
-            data,
-            videos: self.videos.as_deref().map(whole).transpose()?,
-            split: self.split.clone().unwrap_or_else(|| default_split.to_owned()),
-            views: self.views.iter().map(|&view| view.into()).collect(),
-            limit: self.limit,
-            shard: self.shard.clone(),
-            frames: self.frames.or(self.endpoint.as_ref().map(|_| 8)),
-            majority: self.majority.map(|k| k as usize),
-            max_tokens: self.max_tokens,
-            letters: self.letters,
-            plain: self.plain.then(|| self.stop.clone()),
-            system: self.system.clone(),
-            before: self.before.as_ref().map(read).transpose()?.unwrap_or_default(),
-            template,
-            shots: self.shots,
-            any_rows: self.any_rows,
-            skip_missing: self.skip_missing,
-            seed: self.seed,
-            dtype: self.dtype.clone(),
-        })
-    }
-
-    fn open_folder(&self, config: &Config) -> anyhow::Result<RunFolder> {
-        let options = FolderOptions {
-            command: "eval run".to_owned(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            fresh: self.fresh,
-            seed: self.seed,
-            device: self.device.clone(),
-            dtype: self.dtype.clone(),
-        };
-        open_folder(&self.out, config, &options)
-    }
-}
 
 /// Opens the folder of a config.
 pub(crate) fn open_folder(
@@ -221,11 +32,6 @@ pub(crate) fn open_folder(
         true => BadInput(error.into()).into(),
         false => error.into(),
     })
-}
-
-fn whole(path: &Path) -> anyhow::Result<PathBuf> {
-    let whole = path.canonicalize().with_context(|| path.display().to_string());
-    Ok(whole.map_err(BadInput)?)
 }
 
 pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<()> {

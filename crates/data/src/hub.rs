@@ -1,7 +1,7 @@
-//! Models on a hub, by name: found in the cache that Python's huggingface_hub shares, or downloaded
+//! Models and data sets on a hub, by name: found in the cache that Python's huggingface_hub shares, or downloaded
 //! into it (feature `hub`).
 //!
-//! A repository's folder in the cache is `models--ORG--NAME`: `refs/REVISION` holds a commit,
+//! A repository's folder in the cache is `models--ORG--NAME` or `datasets--ORG--NAME`: `refs/REVISION` holds a commit,
 //! `snapshots/COMMIT/` links to the files in `blobs/`, which are named by their etags. What is in the
 //! cache is used without asking the hub; only what a model needs is downloaded: config, safetensors,
 //! tokenizer, processors.
@@ -39,14 +39,27 @@ pub const BESIDE_WEIGHTS: &[&str] = &[
     "vocab.txt",
 ];
 
+/// What a repository holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Model,
+    Dataset,
+}
+
 /// `org/name`, and a branch, tag or commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HubName {
+    kind: Kind,
     repository: String,
     revision: String,
 }
 
 impl HubName {
+    /// The same text as the name of a data set.
+    pub fn dataset(text: &str) -> Option<Self> {
+        Self::parse(text).map(|name| Self { kind: Kind::Dataset, ..name })
+    }
+
     /// Reads `org/name` or `org/name@revision`.
     pub fn parse(text: &str) -> Option<Self> {
         let (repository, revision) = text.split_once('@').unwrap_or((text, "main"));
@@ -60,7 +73,7 @@ impl HubName {
         };
         let known = word(owner) && word(name) && revision.split('/').all(word);
         let (repository, revision) = (repository.to_owned(), revision.to_owned());
-        known.then_some(Self { repository, revision })
+        known.then_some(Self { kind: Kind::Model, repository, revision })
     }
 
     /// The same of what a user calls a model. A path that exists is none, nor is a .gguf file or what is
@@ -190,7 +203,7 @@ impl Hub {
         name: &HubName,
         progress: &mut dyn FnMut(HubEvent<'_>),
     ) -> Result<PathBuf, HubError> {
-        let repository = cache::Repository::of(&self.cache, &name.repository);
+        let repository = cache::Repository::of(&self.cache, name);
         let missing = match repository.snapshot(name) {
             Some(snapshot) => match cache::missing(&snapshot)? {
                 missing if missing.is_empty() => return Ok(snapshot),
@@ -198,21 +211,50 @@ impl Hub {
             },
             None => vec![format!("the revision {}", name.revision)],
         };
-        let lacks = |reason: &'static str| HubError::NotCached {
+        #[cfg(feature = "hub")]
+        if !self.offline {
+            return client::download(self, name, &repository, progress);
+        }
+        let _ = progress;
+        Err(self.lacks(name, &repository, &missing))
+    }
+
+    /// The folder of some files of a data set: as it lies in the cache where `whole` says that all are there, or after a
+    /// download of those of its files that `wanted` picks.
+    pub fn dataset(
+        &self,
+        name: &HubName,
+        whole: &dyn Fn(&Path) -> bool,
+        wanted: &dyn Fn(&[String]) -> Vec<String>,
+        progress: &mut dyn FnMut(HubEvent<'_>),
+    ) -> Result<PathBuf, HubError> {
+        let repository = cache::Repository::of(&self.cache, name);
+        if let Some(snapshot) = repository.snapshot(name).filter(|snapshot| whole(snapshot)) {
+            return Ok(snapshot);
+        }
+        #[cfg(feature = "hub")]
+        if !self.offline {
+            return client::download_files(self, name, &repository, wanted, progress);
+        }
+        let _ = (wanted, progress);
+        Err(self.lacks(name, &repository, &["its files".to_owned()]))
+    }
+
+    /// What is missing cannot be downloaded.
+    fn lacks(
+        &self,
+        name: &HubName,
+        repository: &cache::Repository,
+        missing: &[String],
+    ) -> HubError {
+        HubError::NotCached {
             name: name.to_string(),
             missing: missing.join(", "),
             cache: repository.folder.clone(),
-            reason,
-        };
-        if self.offline {
-            return Err(lacks("HF_HUB_OFFLINE forbids to ask the hub"));
-        }
-        #[cfg(feature = "hub")]
-        return client::download(self, name, &repository, progress);
-        #[cfg(not(feature = "hub"))]
-        {
-            let _ = progress;
-            Err(lacks("this build cannot download (it was made without the feature hub)"))
+            reason: match self.offline {
+                true => "HF_HUB_OFFLINE forbids to ask the hub",
+                false => "this build cannot download (it was made without the feature hub)",
+            },
         }
     }
 }

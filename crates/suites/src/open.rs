@@ -48,6 +48,32 @@ pub struct SuiteSplit {
     pub hash: Option<String>,
 }
 
+impl SuiteSplit {
+    /// Whether a carrier lies below a folder.
+    pub fn is_below(&self, dir: &Path) -> bool {
+        self.files.iter().any(|carrier| carrier_below(dir, carrier).is_some())
+    }
+
+    /// The files of the first carrier that is whole among these paths; none where no carrier is.
+    pub fn wanted(&self, paths: &[String]) -> Vec<String> {
+        let of_pattern = |pattern: &String| -> Vec<String> {
+            let fits = |path: &&String| match pattern.split_once('*') {
+                None => *path == pattern,
+                Some((before, after)) => {
+                    let between = path.strip_prefix(before).and_then(|p| p.strip_suffix(after));
+                    between.is_some_and(|between| !between.contains('/'))
+                }
+            };
+            paths.iter().filter(fits).cloned().collect()
+        };
+        let whole = self.files.iter().find_map(|carrier| {
+            let found: Vec<Vec<String>> = carrier.iter().map(of_pattern).collect();
+            (!found.iter().any(Vec::is_empty)).then(|| found.concat())
+        });
+        whole.unwrap_or_default()
+    }
+}
+
 /// Why a suite cannot be opened.
 #[derive(Debug, Error)]
 pub enum OpenError {
@@ -335,6 +361,19 @@ mod tests {
         assert!(missing.contains("expected test.csv, or MC/test-*.parquet"), "{missing}");
         let split = suite.open(Some("dev"), dir.path(), false).unwrap_err().to_string();
         assert!(split.contains("no split \"dev\", only test, val"), "{split}");
+    }
+
+    #[test]
+    fn the_first_whole_carrier_is_wanted() {
+        let suite = suite("nextqa-mc").unwrap();
+        let split = &suite.manifest().unwrap().splits["test"];
+        let wanted = |paths: &[&str]| {
+            split.wanted(&paths.iter().map(|&path| path.to_owned()).collect::<Vec<_>>())
+        };
+        let parquet = "MC/test-00000-of-00001.parquet";
+        assert_eq!(wanted(&["README.md", parquet]), [parquet]);
+        assert_eq!(wanted(&["test.csv", parquet]), ["test.csv"]);
+        assert_eq!(wanted(&["MC/test-x/y.parquet", "OE/test-1.parquet"]), [""; 0]);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::{HubError, HubName};
+use super::{HubError, HubName, Kind};
 
 /// The index of weights in several files.
 pub(super) const INDEX: &str = "model.safetensors.index.json";
@@ -19,8 +19,12 @@ pub(super) struct Repository {
 }
 
 impl Repository {
-    pub(super) fn of(cache: &Path, repository: &str) -> Self {
-        Self { folder: cache.join(format!("models--{}", repository.replace('/', "--"))) }
+    pub(super) fn of(cache: &Path, name: &HubName) -> Self {
+        let kind = match name.kind {
+            Kind::Model => "models",
+            Kind::Dataset => "datasets",
+        };
+        Self { folder: cache.join(format!("{kind}--{}", name.repository.replace('/', "--"))) }
     }
 
     /// The folder of a revision, if there is one.

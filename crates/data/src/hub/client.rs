@@ -15,7 +15,7 @@ use ureq::Agent;
 use ureq::http::Response;
 
 use super::cache::{self, INDEX, Repository, WEIGHTS};
-use super::{BESIDE_WEIGHTS, Hub, HubError, HubEvent, HubName};
+use super::{BESIDE_WEIGHTS, Hub, HubError, HubEvent, HubName, Kind};
 
 /// Attempts for a file whose connection breaks.
 const ATTEMPTS: u32 = 5;
@@ -55,14 +55,42 @@ pub(super) fn download(
             get(&shard)?;
         }
     }
-    if !name.is_commit() {
-        let reference = repository.reference(name);
-        let partial = reference.with_extension("incomplete");
-        made(&reference)?;
-        fs::write(&partial, &commit).map_err(io(&partial))?;
-        fs::rename(&partial, &reference).map_err(io(&reference))?;
-    }
+    refer(name, repository, &commit)?;
     Ok(snapshot)
+}
+
+/// Downloads the files that `wanted` picks of those that there are, and gives their folder.
+pub(super) fn download_files(
+    hub: &Hub,
+    name: &HubName,
+    repository: &Repository,
+    wanted: &dyn Fn(&[String]) -> Vec<String>,
+    progress: Progress<'_>,
+) -> Result<PathBuf, HubError> {
+    let client = Client::new(hub, name);
+    let (commit, files) = client.listed()?;
+    let wanted = wanted(&files);
+    if wanted.is_empty() {
+        let reason = "has none of the files that were looked for".to_owned();
+        return Err(HubError::Malformed { place: name.to_string(), reason });
+    }
+    for file in wanted {
+        client.file(repository, &commit, &file, progress)?;
+    }
+    refer(name, repository, &commit)?;
+    Ok(repository.of_commit(&commit))
+}
+
+/// Writes down which commit a branch or tag is.
+fn refer(name: &HubName, repository: &Repository, commit: &str) -> Result<(), HubError> {
+    if name.is_commit() {
+        return Ok(());
+    }
+    let reference = repository.reference(name);
+    let partial = reference.with_extension("incomplete");
+    made(&reference)?;
+    fs::write(&partial, commit).map_err(io(&partial))?;
+    fs::rename(&partial, &reference).map_err(io(&reference))
 }
 
 /// What the hub says of a file before it is downloaded.
@@ -95,10 +123,14 @@ impl<'a> Client<'a> {
 
     /// The commit of the revision and the names of its files.
     fn listed(&self) -> Result<(String, Vec<String>), HubError> {
-        let HubName { repository, revision } = self.name;
+        let HubName { kind, repository, revision } = self.name;
+        let kind = match kind {
+            Kind::Model => "models",
+            Kind::Dataset => "datasets",
+        };
         let endpoint = &self.hub.endpoint;
         let revision = revision.replace('/', "%2F");
-        let url = format!("{endpoint}/api/models/{repository}/revision/{revision}");
+        let url = format!("{endpoint}/api/{kind}/{repository}/revision/{revision}");
         let text = self.patiently(|| {
             let mut response = self.allowed(&url, self.get(&self.following, &url, None)?)?;
             let body = response.body_mut().with_config().limit(LONGEST_TEXT);
@@ -127,7 +159,9 @@ impl<'a> Client<'a> {
         if link.is_file() {
             return Ok(());
         }
-        let url = format!("{}/{}/resolve/{commit}/{file}", self.hub.endpoint, self.name.repository);
+        let HubName { kind, repository: name, .. } = self.name;
+        let below = if *kind == Kind::Dataset { "datasets/" } else { "" };
+        let url = format!("{}/{below}{name}/resolve/{commit}/{file}", self.hub.endpoint);
         let head = self.patiently(|| self.head(&url))?;
         let blob = repository.folder.join("blobs").join(&head.etag);
         made(&blob)?;
