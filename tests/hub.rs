@@ -183,7 +183,8 @@ fn answer(mut stream: TcpStream, port: u16, state: &Shared) -> std::io::Result<(
     if state.token.is_some() && sent != state.token {
         return head("401 Unauthorized", "", 0);
     }
-    if let Some(revision) = path.strip_prefix("/api/models/org/tiny/revision/") {
+    let asked = path.strip_prefix("/api/models/org/tiny/revision/");
+    if let Some(revision) = asked.or(path.strip_prefix("/api/datasets/lmms-lab/NExTQA/revision/")) {
         if revision != "main" && revision != "refs%2Fpr%2F1" {
             return head("404 Not Found", "", 0);
         }
@@ -198,7 +199,9 @@ fn answer(mut stream: TcpStream, port: u16, state: &Shared) -> std::io::Result<(
         let to = format!("Location: /org/small/resolve/{rest}\r\n");
         return head("307 Temporary Redirect", &to, 0);
     }
-    let name = path.strip_prefix(&format!("/org/small/resolve/{COMMIT}/")).unwrap_or_default();
+    let of_model = path.strip_prefix(&format!("/org/small/resolve/{COMMIT}/"));
+    let of_data = path.strip_prefix(&format!("/datasets/lmms-lab/NExTQA/resolve/{COMMIT}/"));
+    let name = of_model.or(of_data).unwrap_or_default();
     let Some(bytes) = state.files.get(name) else { return head("404 Not Found", "", 0) };
     if name.ends_with(".safetensors") {
         let more = format!(
@@ -320,4 +323,40 @@ fn what_a_hub_does_not_give_is_told() {
 
     let nobody = [("HF_HOME", "elsewhere"), ("HF_ENDPOINT", "http://127.0.0.1:9")];
     refused(&savi(here, "org/tiny", &nobody), &["org/tiny", "127.0.0.1:9"]);
+}
+
+#[test]
+fn a_suite_without_a_folder_comes_from_the_hub() {
+    let dir = tempfile::tempdir().unwrap();
+    let here = dir.path();
+    let rows = "video,question,answer,qid,type,a0,a1,a2,a3,a4\n7,why,2,0,CW,a,b,c,d,e\n";
+    let files = [("test.csv", rows), ("README.md", "not needed")];
+    let files = files.map(|(name, text)| (name.to_owned(), text.as_bytes().to_vec()));
+    let (endpoint, hub) = play(Played { files: files.into(), ..Played::default() });
+    let ask = |out: &str, settings: &[(&str, &str)]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_savi"));
+        command.args(["eval", "run", "--model", "builtin:tiny", "--device", "cpu", "--any-rows"]);
+        command.args(["--suite", "nextqa-mc", "--view", "blind", "--out", out]);
+        command.current_dir(here).env("HOME", here).envs(settings.iter().copied());
+        command.output().unwrap()
+    };
+    let settings = [("HF_ENDPOINT", endpoint.as_str()), ("HF_HOME", "home")];
+    let offline = [("HF_HUB_OFFLINE", "1"), ("HF_HOME", "home")];
+    refused(
+        &ask("x", &offline),
+        &["nextqa-mc without --data", "HF_HUB_OFFLINE", "datasets--lmms-lab"],
+    );
+    let output = ask("first", &settings);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let seen = hub.lock().unwrap().seen.clone();
+    assert!(seen.iter().all(|(_, path, ..)| !path.contains("README")), "{seen:?}");
+    assert!(
+        here.join(format!("home/hub/datasets--lmms-lab--NExTQA/snapshots/{COMMIT}/test.csv"))
+            .exists()
+    );
+    // Once there, nobody is asked.
+    assert!(ask("second", &offline).status.success());
+    hub.lock().unwrap().files.remove("test.csv");
+    let elsewhere = [("HF_ENDPOINT", endpoint.as_str()), ("HF_HOME", "elsewhere")];
+    refused(&ask("x", &elsewhere), &["none of the files that were looked for"]);
 }

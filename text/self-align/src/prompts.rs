@@ -62,7 +62,10 @@ pub(crate) enum Form {
 }
 
 impl Form {
-    fn name(self) -> &'static str {
+    pub(crate) const ALL: [Self; 4] =
+        [Self::Principles, Self::Standard, Self::Concise, Self::Verbose];
+
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Principles => "principles",
             Self::Standard => "standard",

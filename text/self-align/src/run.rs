@@ -1,6 +1,6 @@
 //! The stages in the paper's order.
 
-use savi_run::{Interrupt, Metrics, RunFolder};
+use savi_run::{Interrupt, Metrics, RunFolder, write_atomic};
 use savi_schema::GenerateError;
 use savi_train::Learner;
 
@@ -66,6 +66,7 @@ pub fn run(
     config.validate()?;
     let data = Data::load(&config.data)?;
     let prompts = Prompts::load(&config.prompts, &config.persona, &data)?;
+    write_forms(&prompts, outputs.folder)?;
     let mut summary = Summary::default();
 
     if config.runs(StageName::Forms) {
@@ -119,6 +120,16 @@ pub fn run(
     }
     outputs.metrics.write_trainer_state()?;
     Ok(summary)
+}
+
+/// Leaves the prompts under which queries are answered in `prompts/` of the run folder, with `{question}` for the query: what
+/// `savi eval run --template` and whoever serves the models put around a question.
+fn write_forms(prompts: &Prompts, folder: &RunFolder) -> Result<(), Error> {
+    for form in Form::ALL {
+        let path = folder.path("prompts").join(format!("{}.txt", form.name()));
+        write_atomic(&path, prompts.query(form, "{question}", "")?.as_bytes())?;
+    }
+    Ok(())
 }
 
 /// Refuses a config that cannot be carried out, and files of it that cannot be used.
