@@ -33,7 +33,7 @@ const TENSORS: &[&str] =
     &["savi-nn", "savi-objectives", "savi-models", "savi-engine", "savi-train"];
 
 /// External crates (by name, or by the start of it) and the only crates that may name them.
-const EXTERNAL: [(&str, &[&str]); 20] = [
+const EXTERNAL: [(&str, &[&str]); 21] = [
     ("ffmpeg-", &["savi-video-ingest"]),
     ("candle-", TENSORS),
     ("gemm", &["savi-nn"]),
@@ -43,6 +43,7 @@ const EXTERNAL: [(&str, &[&str]); 20] = [
     ("toktrie", &["savi-engine"]),
     ("mpi", &["savi-train"]),
     ("csv", &["savi-data"]),
+    ("flate2", &["savi-data"]),
     ("parquet", &["savi-data"]),
     ("rustls", &["savi-data"]),
     ("ureq", &["savi-data", "savi-endpoint", "savi-serve"]),

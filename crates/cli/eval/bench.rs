@@ -69,7 +69,7 @@ impl Bench {
         let mut before = config.before.clone();
         if let Some(shot) = self.suite.shot {
             for item in self.train.iter().take(config.shots) {
-                before.push_str(&shot(item));
+                before.push_str(&(shot.worked)(item));
                 before.push_str("\n\n");
             }
         }

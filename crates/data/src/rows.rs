@@ -1,5 +1,5 @@
 //! A stream of JSON objects out of a JSONL file, a JSON array, a CSV or a Parquet file, one row in memory at a
-//! time.
+//! time. Texts may be packed by gzip.
 
 mod tables;
 
@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
+use flate2::read::MultiGzDecoder;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
@@ -76,15 +77,25 @@ pub struct Rows {
 }
 
 impl Rows {
-    /// Opens a file: a table where its name ends with `csv`, `tsv` or `parquet`, else JSON.
+    /// Opens a file: a table where its name ends with `csv`, `tsv` or `parquet`, else JSON. A `gz` after the
+    /// ending of a text says that it is packed.
     pub fn open(path: &Path) -> Result<Self, DataError> {
         let file = File::open(path).map_err(DataError::io(path))?;
-        let ending = path.extension().map(|ending| ending.to_ascii_lowercase());
-        let table = match ending.as_ref().and_then(|ending| ending.to_str()) {
-            Some("csv") => tables::csv(file, b','),
-            Some("tsv") => tables::csv(file, b'\t'),
-            Some("parquet") => tables::parquet(path, file)?,
-            _ => return Ok(Self::new(path, file)),
+        let name = path.file_name().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
+        if name.ends_with(".parquet") {
+            let table = Layout::Table(tables::parquet(path, file)?);
+            return Ok(Self { layout: table, ..Self::new(path, std::io::empty()) });
+        }
+        let (name, text): (_, Box<dyn Read>) = match name.strip_suffix(".gz") {
+            Some(name) => (name, Box::new(MultiGzDecoder::new(file))),
+            None => (name.as_str(), Box::new(file)),
+        };
+        let table = if name.ends_with(".csv") {
+            tables::csv(text, b',')
+        } else if name.ends_with(".tsv") {
+            tables::csv(text, b'\t')
+        } else {
+            return Ok(Self::new(path, text));
         };
         Ok(Self { layout: Layout::Table(table), ..Self::new(path, std::io::empty()) })
     }
@@ -320,6 +331,31 @@ mod tests {
         assert_eq!(parse("{\"y\":1}"), "p.jsonl, row 1: missing key \"x\"");
         assert_eq!(parse("{\"x\":1,\"x\":2}"), "p.jsonl, row 1: key \"x\" appears twice");
         assert!(parse("{\"x\":\"a\"}").contains("row 1: invalid type: string"));
+    }
+
+    #[test]
+    fn packed_texts_are_unpacked_and_damage_is_named() {
+        use std::io::Write;
+        let dir = tempfile::tempdir().unwrap();
+        let pack = |text: &str| {
+            let mut packer = flate2::write::GzEncoder::new(Vec::new(), Default::default());
+            packer.write_all(text.as_bytes()).unwrap();
+            packer.finish().unwrap()
+        };
+        let read = |name: &str, bytes: &[u8]| -> Result<Vec<String>, String> {
+            let path = dir.path().join(name);
+            std::fs::write(&path, bytes).unwrap();
+            let rows = Rows::open(&path).map_err(|error| error.to_string())?;
+            rows.map(|row| row.map(|row| row.text).map_err(|error| error.to_string())).collect()
+        };
+        // Two packed pieces in a row are one text.
+        let whole = [pack("{\"a\":1}\n"), pack("{\"a\":2}\n")].concat();
+        assert_eq!(read("a.jsonl.gz", &whole).unwrap(), ["{\"a\":1}", "{\"a\":2}"]);
+        assert_eq!(read("a.csv.GZ", &pack("a,b\n1,x\n")).unwrap(), ["{\"a\":\"1\",\"b\":\"x\"}"]);
+        let cut = read("cut.jsonl.gz", &whole[..whole.len() - 4]).unwrap_err();
+        assert!(cut.contains("cut.jsonl.gz"), "{cut}");
+        let plain = read("plain.jsonl.gz", b"{\"a\": \"not packed\"}\n").unwrap_err();
+        assert!(plain.contains("plain.jsonl.gz") && plain.contains("gzip"), "{plain}");
     }
 
     #[test]

@@ -67,6 +67,15 @@ impl<'a> Cells<'a> {
         (0..count).map(|at| self.text(&[&format!("{stem}{at}")])).collect()
     }
 
+    /// The cells of an object in a cell.
+    pub(crate) fn within(&self, names: &[&str]) -> Result<Cells<'a>, DataError> {
+        match self.get(names) {
+            Some(Value::Object(cells)) => Ok(Self { row: self.row, cells: cells.clone() }),
+            Some(_) => Err(self.bad(format!("{:?} is no object", names[0]))),
+            None => Err(self.row.missing(names[0])),
+        }
+    }
+
     pub(crate) fn bad(&self, reason: impl Into<String>) -> DataError {
         self.row.bad(reason)
     }

@@ -21,6 +21,7 @@ mod results;
 mod sample;
 mod score;
 mod scores;
+mod shots;
 mod solve;
 pub mod stats;
 mod suite;
@@ -38,6 +39,7 @@ pub use results::{RunFacts, SuiteFacts, results, sample_lines};
 pub use sample::{Sample, sha256};
 pub use score::{Counts, Graded, Metric, Row, chance};
 pub use scores::{evaluations, outcomes};
+pub use shots::Shots;
 pub use solve::{
     SolveError, SolveOptions, Solved, Solving, solve, solve_evaluations, solve_key, solve_outcomes,
 };

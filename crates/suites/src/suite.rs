@@ -6,8 +6,8 @@ use savi_data::{DataError, Row, Rows};
 use savi_schema::Sampling;
 use serde::{Deserialize, Serialize};
 
-use crate::Item;
 use crate::readers::Reading;
+use crate::{Item, Shots};
 
 /// An item and the row that it came from.
 #[derive(Debug, Clone, PartialEq)]
@@ -85,8 +85,8 @@ pub struct Suite {
     pub words: fn(&Item) -> String,
     /// How it is put.
     pub ask: Ask,
-    /// The text of a worked example, for suites that can show some first.
-    pub shot: Option<fn(&Item) -> String>,
+    /// Worked examples, for suites that can show some first.
+    pub shot: Option<Shots>,
     /// How replies are read; the first one's accuracy is the suite's.
     pub scorers: &'static [Scorer],
     /// The kinds of categories that tables show, in order.

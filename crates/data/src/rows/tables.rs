@@ -1,6 +1,7 @@
 //! Tables as rows of JSON: CSV and Parquet, a record (or a group's page) in memory at a time.
 
 use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
 use parquet::file::reader::{FileReader, SerializedFileReader};
@@ -17,7 +18,7 @@ const LISTS: [&str; 3] = ["videos", "images", "history"];
 
 /// Rows of a CSV file with names in its first line; `separator` is between cells. An empty cell is null. A cell
 /// that is written as a JSON object or a list of them is one, and so is a list of files.
-pub(super) fn csv(file: File, separator: u8) -> Texts {
+pub(super) fn csv(file: impl Read + 'static, separator: u8) -> Texts {
     let mut reader = csv::ReaderBuilder::new().delimiter(separator).from_reader(file);
     let names: Vec<String> = match reader.headers() {
         Ok(names) => {

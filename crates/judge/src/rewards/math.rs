@@ -69,6 +69,11 @@ impl Answer {
         self.number.is_some()
     }
 
+    /// Its signs, without spaces and in lower case.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
     /// Whether two answers are the same. A percentage is its hundredth, and the number before the sign too.
     pub fn is_same(&self, other: &Self) -> bool {
         match (&self.number, &other.number) {
