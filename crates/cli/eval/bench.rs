@@ -39,7 +39,7 @@ impl Bench {
         let split = split.unwrap_or(&manifest.split).to_owned();
         let train = match config.shots {
             0 => Vec::new(),
-            _ => worked_examples(suite, &split, config)?,
+            _ => worked_examples(suite, config)?,
         };
         let about_clips = open.items.iter().any(|item| item.clip.is_some());
         let clips = about_clips.then(|| clips_below(config)).transpose()?;
@@ -63,18 +63,6 @@ impl Bench {
         let of_shard = kept.enumerate().filter(|(at, _)| at % shards == shard - 1);
         Ok(of_shard.map(|(_, items)| items).collect())
     }
-
-    /// What stands before every prompt.
-    pub(crate) fn before(&self, config: &Config) -> String {
-        let mut before = config.before.clone();
-        if let Some(shot) = self.suite.shot {
-            for item in self.train.iter().take(config.shots) {
-                before.push_str(&(shot.worked)(item));
-                before.push_str("\n\n");
-            }
-        }
-        before
-    }
 }
 
 /// The clips of `--videos`, or of the folder of annotations.
@@ -83,17 +71,13 @@ pub(crate) fn clips_below(config: &Config) -> anyhow::Result<Clips> {
     Ok(Clips::below(root).with_context(|| root.display().to_string()).map_err(BadInput)?)
 }
 
-/// Worked examples come from the training split, or else from another than the one that is asked.
-fn worked_examples(suite: &Suite, asked: &str, config: &Config) -> anyhow::Result<Vec<Item>> {
-    let manifest = suite.manifest().map_err(|error| BadInput(error.into()))?;
-    let names = ["train", "validation", "val", "dev"];
-    let split =
-        names.into_iter().find(|name| *name != asked && manifest.splits.contains_key(*name));
-    let (Some(split), Some(_)) = (split, suite.shot) else {
+/// The items that worked examples are made of.
+fn worked_examples(suite: &Suite, config: &Config) -> anyhow::Result<Vec<Item>> {
+    let Some(shots) = suite.shot else {
         let message = format!("--shots: {} has no worked examples", suite.name);
         return Err(BadInput(anyhow::anyhow!(message)).into());
     };
-    let open = suite.open(Some(split), &config.data, config.any_rows);
+    let open = suite.open(Some(shots.split), &config.data, config.any_rows);
     Ok(open.map_err(|error| BadInput(error.into()))?.items)
 }
 

@@ -212,7 +212,8 @@ impl Subject<'_> {
             letters: config.letters,
             plain: config.plain.clone(),
             system: config.system.clone(),
-            before: bench.before(config),
+            before: config.before.clone(),
+            shots: config.shots,
             template: config.template.clone(),
             ..AskOptions::new(policy)
         };
@@ -221,6 +222,7 @@ impl Subject<'_> {
             model: self.model,
             scorer: self.scorer,
             clips: bench.clips.as_ref(),
+            examples: &bench.train,
             options: &options,
         };
         let size = if bench.clips.is_some() { args.chunk.max(1) } else { args.chunk.max(32) };

@@ -35,8 +35,10 @@ pub struct AskOptions {
     pub plain: Option<Vec<String>>,
     /// The system turn of chats.
     pub system: Option<String>,
-    /// Stands before the words of every item: worked examples, principles.
+    /// Stands before the words of every item: instructions, principles.
     pub before: String,
+    /// Worked examples between that and the words of an item.
+    pub shots: usize,
     /// A text around the words of every item, which stand in place of [`PLACE`]; where words are scored it is the
     /// question alone, and the options follow the text.
     pub template: Option<String>,
@@ -57,6 +59,7 @@ impl AskOptions {
             plain: None,
             system: None,
             before: String::new(),
+            shots: 0,
             template: None,
             ingest: IngestOptions::default(),
         }
@@ -73,6 +76,8 @@ pub struct Asking<'a> {
     pub scorer: Option<(&'a dyn Score, &'a dyn Tokenize)>,
     /// Where clips are.
     pub clips: Option<&'a Clips>,
+    /// Items that worked examples are made of.
+    pub examples: &'a [Item],
     /// How.
     pub options: &'a AskOptions,
 }
@@ -143,7 +148,7 @@ impl Asking<'_> {
             Some(template) => template.replace(PLACE, &words),
             None => words,
         };
-        let words = format!("{}{words}", self.options.before);
+        let words = self.after_examples(item, words);
         let mut content = Vec::new();
         if let (Some(clip), Some(clips)) = (&item.clip, self.clips)
             && view != View::Blind
@@ -163,6 +168,17 @@ impl Asking<'_> {
         let system = self.options.system.as_deref().map(|text| Message::text(Role::System, text));
         let user = Message { role: Role::User, content };
         Ok(Put { item, messages: system.into_iter().chain([user]).collect(), words })
+    }
+
+    /// The words of an item after what stands before all of them and after worked examples.
+    fn after_examples(&self, item: &Item, words: String) -> String {
+        let words = match self.suite.shot {
+            Some(shots) if self.options.shots > 0 => {
+                shots.put(self.examples, self.options.shots, item, &words)
+            }
+            _ => words,
+        };
+        format!("{}{words}", self.options.before)
     }
 
     fn replies(
@@ -288,7 +304,7 @@ impl Asking<'_> {
                     }
                     None => (context, continuation),
                 };
-                let context = format!("{}{context}", self.options.before);
+                let context = self.after_examples(put.item, context);
                 sample.get_or_insert_with(|| Sample::new(put.item, &context));
                 let end = context.trim_end().len();
                 let (before, blank) = context.split_at(end);
