@@ -1,10 +1,11 @@
 //! EgoSchema (Mangalam et al., NeurIPS 2023): what three minutes of an egocentric video are about, five options each.
 //!
-//! Split `subset`, the 500 questions with published answers. Carriers: IG-VLM's `EgoSchema.csv` (`video_name, question,
-//! answer, a0..a4`, the answer as the option's text), the authors' `questions.json` (`q_uid, question, option 0..option 4`)
-//! with `subset_answers.json` (`{q_uid: place}`), and the parquet of `lmms-lab/egoschema` (`video_idx, question, option,
-//! answer`), whose options begin with letters that are taken off. Split `full`: all questions, whose answers only the
-//! authors' server knows. There is one question to a clip, so its name is the item's id and the cluster.
+//! Split `subset`, the 500 questions with published answers. Carriers: IG-VLM's `EgoSchema.csv` (`video_name,
+//! question, answer, a0..a4`, the answer as the option's text), the authors' `questions.json` (`q_uid, question,
+//! option 0..option 4`) with `subset_answers.json` (`{q_uid: place}`), and the parquet of `lmms-lab/egoschema`
+//! (`video_idx, question, option, answer`), whose options begin with letters that are taken off. Split `full`: all
+//! questions, whose answers only the authors' server knows. There is one question to a clip, so its name is the
+//! item's id and the cluster.
 
 use std::collections::HashSet;
 use std::path::PathBuf;

@@ -1,8 +1,8 @@
 //! IntentQA (Li et al., ICCV 2023): why and how people act, and what they do before and after, five options each.
 //!
 //! Carrier: the authors' `val.csv` and `test.csv` (`video_id, question, answer, qid, type, a0..a4, action, lemma,
-//! lemma_id`, the answer from 0). The clips are NExT-QA's, and so are the types: CW, CH, TN, TP. A clip's questions are
-//! numbered within the clip; clips are the clusters. SlowFast-LLaVA and those who compare with it ask `val`. One
+//! lemma_id`, the answer from 0). The clips are NExT-QA's, and so are the types: CW, CH, TN, TP. A clip's questions
+//! are numbered within the clip; clips are the clusters. SlowFast-LLaVA and those who compare with it ask `val`. One
 //! question of `val` has an option twice; neither is the answer.
 
 use std::path::PathBuf;

@@ -1,11 +1,12 @@
 //! LongVideoBench (Wu et al., NeurIPS 2024): questions that refer to a moment of a clip of seconds to an hour, two to
 //! five options each.
 //!
-//! Carriers, both of `longvideobench/LongVideoBench` (asked for by a form): `lvb_val.json` (`id, video_id, video_path,
-//! subtitle_path, question, candidates, correct_choice, duration_group, question_category, topic_category,
-//! starting_timestamp_for_subtitles`) and its parquet, which has `option0..option4` in place of `candidates`, `N/A` where
-//! there is none. The answer counts from 0; the clip is the cluster. Items are asked from the clip alone;
-//! `more.subtitles` names the file of its subtitles and `more.subtitles_from` the second of it at which the clip begins.
+//! Carriers, both of `longvideobench/LongVideoBench` (asked for by a form): `lvb_val.json` (`id, video_id,
+//! video_path, subtitle_path, question, candidates, correct_choice, duration_group, question_category,
+//! topic_category, starting_timestamp_for_subtitles`) and its parquet, which has `option0..option4` in place of
+//! `candidates`, `N/A` where there is none. The answer counts from 0; the clip is the cluster. Items are asked from
+//! the clip alone; `more.subtitles` names the file of its subtitles and `more.subtitles_from` the second of it at
+//! which the clip begins.
 
 use std::path::PathBuf;
 

@@ -2,9 +2,9 @@
 //!
 //! Carrier: `json/<task>.json` of `OpenGVLab/MVBench`, a list of `video, question, candidates, answer`, the answer as
 //! the option's text; rows of five tasks say by `start` and `end` (in seconds) which part of the clip is meant. The
-//! rows have no ids: an item is named by its task and its place in the file, from 0. A clip's name has the folder that
-//! the release keeps it in, since clips of CLEVRER and of Perception Test share names; it is the cluster. Rows of
-//! those five tasks without bounds are about clips that were cut already, in the folders of the branch `video`.
+//! rows have no ids: an item is named by its task and its place in the file, from 0. A clip's name has the folder
+//! that the release keeps it in, since clips of CLEVRER and of Perception Test share names; it is the cluster. Rows
+//! of those five tasks without bounds are about clips that were cut already, in the folders of the branch `video`.
 
 use std::path::PathBuf;
 

@@ -1,10 +1,11 @@
-//! NExT-QA, open-ended (Xiao et al., CVPR 2021): the questions of NExT-QA answered in a few words, which WUPS compares.
+//! NExT-QA, open-ended (Xiao et al., CVPR 2021): the questions of NExT-QA answered in a few words, which WUPS
+//! compares.
 //!
-//! Carriers: the authors' `val.csv`, and `test.csv` with `add_reference_answer_test.json` (`{video: {qid: answer}}`, a
-//! second answer to about half of the questions), or the parquet of `lmms-lab/NExTQA` (`OE`), which has that one in
-//! `additional_ref_answer`. Columns: `video, frame_count, width, height, question, answer, qid, type`. The types are those
-//! of the multiple choice and DB, questions for a yes or a no. `more.references` holds the second answer. Ids and
-//! clusters are those of the multiple choice.
+//! Carriers: the authors' `val.csv`, and `test.csv` with `add_reference_answer_test.json` (`{video: {qid: answer}}`,
+//! a second answer to about half of the questions), or the parquet of `lmms-lab/NExTQA` (`OE`), which has that one in
+//! `additional_ref_answer`. Columns: `video, frame_count, width, height, question, answer, qid, type`. The types are
+//! those of the multiple choice and DB, questions for a yes or a no. `more.references` holds the second answer. Ids
+//! and clusters are those of the multiple choice.
 
 use std::path::PathBuf;
 

@@ -1,23 +1,25 @@
-//! MSVD-QA and MSRVTT-QA (Xu et al., ACM MM 2017), TGIF-QA's FrameQA (Jang et al., CVPR 2017) and ActivityNet-QA (Yu et
-//! al., AAAI 2019): questions with one short answer, whose replies a judge compares with it.
+//! MSVD-QA and MSRVTT-QA (Xu et al., ACM MM 2017), TGIF-QA's FrameQA (Jang et al., CVPR 2017) and ActivityNet-QA (Yu
+//! et al., AAAI 2019): questions with one short answer, whose replies a judge compares with it.
 //!
 //! Zero-shot work since Video-ChatGPT asks MSVD's and MSRVTT's *validation* questions, FrameQA's test questions and
 //! ActivityNet-QA's test questions. Carriers:
 //!
 //! * IG-VLM's csv: `video_id, answer, question, video_name, question_id, question_type`.
 //! * `test_q.json` (`video_name, question, question_id`) with `test_a.json` (`answer, type, question_id`), as
-//!   ActivityNet-QA's authors publish theirs and Video-LLaVA all four. They are joined by `question_id`, never by place;
-//!   each question has its answer and each answer its question.
-//! * One list of `video_id, question, answer, id`, as MSVD-QA's and MSRVTT-QA's authors publish it; MSVD's clips get their
-//!   names from `youtube_mapping.txt` (`name vid123`). The parquet of `lmms-lab/ActivityNetQA` has the columns of both
-//!   parts of the second carrier.
+//!   ActivityNet-QA's authors publish theirs and Video-LLaVA all four; SlowFast-LLaVA writes `val_q.json` and
+//!   `val_a.json` for MSVD and MSRVTT. They are joined by `question_id`, never by place: each question has its answer
+//!   and each answer its question, and files of FrameQA that have the clip's number for an id, which several
+//!   questions share, are refused.
+//! * One list of `video_id, question, answer, id`, as MSVD-QA's and MSRVTT-QA's authors publish it; MSVD's clips get
+//!   their names from `youtube_mapping.txt` (`name vid123`). The parquet of `lmms-lab/ActivityNetQA` has the columns
+//!   of both parts of the second carrier.
 //!
 //! Ids are those of the authors: the number of a question (IG-VLM's csv has the clip's before it for MSVD), TGIF's
-//! `FRAMEQA123` (its `question_id` there is the clip's number), ActivityNet's `v_clip_3`. Clips are the clusters. Kinds:
-//! the first word for MSVD and MSRVTT, FrameQA's four and ActivityNet-QA's nine by name. Questions are not always unique
-//! within a clip, and a clip's answers to one question differ at times (MSVD and MSRVTT were made from captions).
-//! Three questions of ActivityNet-QA begin with a line break, after which IG-VLM's csv has the number of a row, which is
-//! taken off; many end in blanks, and none with a question mark, which the wording adds.
+//! `FRAMEQA123` (its `question_id` there is the clip's number), ActivityNet's `v_clip_3`. Clips are the clusters.
+//! Kinds: the first word for MSVD and MSRVTT, FrameQA's four and ActivityNet-QA's nine by name. Questions are not
+//! always unique within a clip, and a clip's answers to one question differ at times (MSVD and MSRVTT were made from
+//! captions). Three questions of ActivityNet-QA begin with a line break, after which IG-VLM's csv has the number of a
+//! row, which is taken off; many end in blanks, and none with a question mark, which the wording adds.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};

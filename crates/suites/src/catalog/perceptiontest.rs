@@ -1,10 +1,10 @@
 //! Perception Test, multiple choice (Pătrăucean et al., NeurIPS 2023): memory, abstraction, physics and semantics in
 //! filmed experiments, three options each.
 //!
-//! Carriers: the parquet of `lmms-lab/PerceptionTest_Val` (`video_name, question, question_id, options, answer_id, area,
-//! reasoning, tag`) and the authors' `mc_question_valid.json`, `{video: {mc_question: [{id, question, options, answer_id,
-//! area, reasoning, tag}]}}`; the answer from 0. A clip's questions have numbers of their own; the clip is the cluster.
-//! The test split's answers are not published.
+//! Carriers: the parquet of `lmms-lab/PerceptionTest_Val` (`video_name, question, question_id, options, answer_id,
+//! area, reasoning, tag`) and the authors' `mc_question_valid.json`, `{video: {mc_question: [{id, question, options,
+//! answer_id, area, reasoning, tag}]}}`; the answer from 0. A clip's questions have numbers of their own; the clip is
+//! the cluster. The test split's answers are not published.
 
 use std::path::{Path, PathBuf};
 

@@ -1,9 +1,9 @@
 //! STAR (Wu et al., NeurIPS 2021): situated reasoning about clips of Charades, four options each.
 //!
-//! Carrier: the authors' `STAR_val.json`, a list of `question_id, question, video_id, start, end, answer, choices` (and
-//! programs and graphs of the situation, which are not read); `choices` are `{choice_id, choice}` and `answer` is the
-//! right one's text. A question's id names its kind (`Interaction`, `Sequence`, `Prediction`, `Feasibility`) and its
-//! template: `Interaction_T1_13`. A clip is a part of a video between two moments; the video is the cluster.
+//! Carrier: the authors' `STAR_val.json`, a list of `question_id, question, video_id, start, end, answer, choices`
+//! (and programs and graphs of the situation, which are not read); `choices` are `{choice_id, choice}` and `answer`
+//! is the right one's text. A question's id names its kind (`Interaction`, `Sequence`, `Prediction`, `Feasibility`)
+//! and its template: `Interaction_T1_13`. A clip is a part of a video between two moments; the video is the cluster.
 
 use std::path::PathBuf;
 

@@ -3,14 +3,15 @@
 //!
 //! Carriers: the authors' `questions/<task>.json`, `{clip: {aspect: [{question, answer}]}}`, and the parquet of
 //! `lmms-lab/TempCompass` (`video_id, dim, question, answer`). Options stand inside the text of a question and are
-//! taken out of it. The answer is `B. text`, `yes`, or `Caption A: text` (also `Option 1`, `Sentence A`); `more.answer`
-//! keeps it whole and `more.labels` the names of captions. Rows have no ids: an item is named by its clip, its aspect
-//! and its place among the clip's questions on that aspect, from 0. The clip is the cluster.
+//! taken out of it. The answer is `B. text`, `yes`, or `Caption A: text` (also `Option 1`, `Sentence A`);
+//! `more.answer` keeps it whole and `more.labels` the names of captions. Rows have no ids: an item is named by its
+//! clip, its aspect and its place among the clip's questions on that aspect, from 0. The clip is the cluster.
 //!
 //! Captions are judged by a question with options, the first on the same clip and aspect (`more.mc_question` and
-//! `more.mc_answer`: from `multi-choice.json`, or columns of the parquet). A row's own answer says which of the pieces
-//! of information in it is true; in 5 rows letter and text contradict the pieces, and in 112 the words are not those
-//! of the question with options, which is why it is only the judge's reference. One clip is asked the same twice.
+//! `more.mc_answer`: from `multi-choice.json`, or columns of the parquet). A row's own answer says which of the
+//! pieces of information in it is true; in 5 rows letter and text contradict the pieces, and in 112 the words are not
+//! those of the question with options, which is why it is only the judge's reference. One clip is asked the same
+//! twice.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};

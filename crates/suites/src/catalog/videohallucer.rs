@@ -1,13 +1,14 @@
-//! VideoHallucer (Wang et al., 2024): pairs of questions for a yes or a no, one on what a clip shows (`basic`) and one
-//! on what it does not (`hallucination`); a pair counts where both replies are right.
+//! VideoHallucer (Wang et al., 2024): pairs of questions for a yes or a no, one on what a clip shows (`basic`) and
+//! one on what it does not (`hallucination`); a pair counts where both replies are right.
 //!
-//! Carrier: the authors' `<setting>/<setting>.json`, a list of `{basic: {video, question, answer}, hallucination: {...},
-//! type}`. A pair gives two items, `<setting>-<place>-basic` and `-hallucination`, places from 0; `more.pair` is what they
-//! share. Clips lie in `<setting>/videos`. The cluster is the clip of a pair, or the first by name where the two
-//! questions are on cuts of one video, so that a pair never falls apart; settings on the same clips share clusters.
+//! Carrier: the authors' `<setting>/<setting>.json`, a list of `{basic: {video, question, answer}, hallucination:
+//! {...}, type}`. A pair gives two items, `<setting>-<place>-basic` and `-hallucination`, places from 0; `more.pair`
+//! is what they share. Clips lie in `<setting>/videos`. The cluster is the clip of a pair, or the first by name where
+//! the two questions are on cuts of one video, so that a pair never falls apart; settings on the same clips share
+//! clusters.
 //!
-//! The authors' table says 200 pairs in each setting; the file of `temporal` has 176. The two external settings ask the
-//! same basic questions, which are asked twice. Their repository has two further settings (`fact_detect`,
+//! The authors' table says 200 pairs in each setting; the file of `temporal` has 176. The two external settings ask
+//! the same basic questions, which are asked twice. Their repository has two further settings (`fact_detect`,
 //! `interaction`) outside of that table, which are left out.
 
 use std::path::PathBuf;

@@ -1,13 +1,13 @@
-//! Video-MME (Fu et al., CVPR 2025): 2,700 questions about 900 videos of less than two minutes to an hour, four options
-//! each.
+//! Video-MME (Fu et al., CVPR 2025): 2,700 questions about 900 videos of less than two minutes to an hour, four
+//! options each.
 //!
-//! Carrier: the parquet of `lmms-lab/Video-MME` or the same rows as JSON Lines (`video_id, duration, domain, sub_category,
-//! url, videoID, question_id, task_type, question, options, answer`); options begin with letters, which are taken off, and
-//! the answer is a letter. A clip is named by its YouTube id, `videoID`, and is the cluster.
+//! Carrier: the parquet of `lmms-lab/Video-MME` or the same rows as JSON Lines (`video_id, duration, domain,
+//! sub_category, url, videoID, question_id, task_type, question, options, answer`); options begin with letters, which
+//! are taken off, and the answer is a letter. A clip is named by its YouTube id, `videoID`, and is the cluster.
 //!
 //! Questions are asked from the clip alone. `more.subtitles` names the file that the release keeps a clip's subtitles
-//! in, which not every clip has: who asks with subtitles reads that file below the folder of clips and puts the lines of
-//! the moments that are shown before the question.
+//! in, which not every clip has: who asks with subtitles reads that file below the folder of clips and puts the lines
+//! of the moments that are shown before the question.
 
 use std::path::PathBuf;
 
