@@ -24,6 +24,7 @@ pub(super) const SUITE: Suite = Suite {
     load,
     words: choice_words,
     ask: Ask::Reply { sampling: greedy::<32> },
+    shot: None,
     scorers: super::CHOICE,
     categories: &["duration", "question", "topic"],
 };

@@ -28,6 +28,7 @@ pub(super) const SUITE: Suite = Suite {
     load,
     words: short_words,
     ask: Ask::Reply { sampling: greedy::<64> },
+    shot: None,
     scorers: super::OPEN,
     categories: &["group", "type"],
 };

@@ -40,6 +40,7 @@ pub(super) const MSVD: Suite = Suite {
     load: |files, _| load(files, msvd),
     words,
     ask: Ask::Reply { sampling: greedy::<64> },
+    shot: None,
     scorers: super::OPEN,
     categories: &["type"],
 };

@@ -32,6 +32,7 @@ pub(super) const CHOICE: Suite = Suite {
     load: |files, _| load(files, choice),
     words: choice_words,
     ask: Ask::Reply { sampling: greedy::<32> },
+    shot: None,
     scorers: super::CHOICE,
     categories: &["aspect"],
 };

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use savi_data::DataError;
 
-use super::mvbench::load_tasks;
+use super::mvbench::{Place, load_tasks};
 use crate::suite::{Ask, Found, Suite, choice_words, greedy};
 
 /// The suite.
@@ -20,6 +20,7 @@ pub(super) const SUITE: Suite = Suite {
     load,
     words: choice_words,
     ask: Ask::Reply { sampling: greedy::<32> },
+    shot: None,
     scorers: super::CHOICE,
     categories: &["task"],
 };
@@ -38,7 +39,9 @@ const TASKS: [&str; 10] = [
 ];
 
 fn load(files: &[PathBuf], _: &str) -> Result<Vec<Found>, DataError> {
-    load_tasks(files, |task, _| TASKS.contains(&task).then(|| task.to_owned()))
+    load_tasks(files, |task, _, _| {
+        TASKS.contains(&task).then(|| Place { folder: task.to_owned(), bounds: Some(1.0) })
+    })
 }
 
 #[cfg(test)]
