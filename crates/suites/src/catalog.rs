@@ -1,15 +1,53 @@
 //! Every benchmark by name.
 
+mod egoschema;
+mod intentqa;
+mod longvideobench;
+mod mvbench;
 mod nextqa;
+mod nextqa_oe;
+mod open_ended;
+mod perceptiontest;
+mod shapes;
+mod star;
+mod tempcompass;
+#[cfg(test)]
+mod tests;
 mod text;
+mod tvbench;
+mod videohallucer;
+mod videomme;
 
 use crate::suite::{Scorer, Suite};
 
 /// Scorers of choice questions.
 const CHOICE: &[Scorer] = &[];
 
+/// Scorers of open questions.
+const OPEN: &[Scorer] = &[];
+
 /// Suites about clips.
-const CLIPS: &[&Suite] = &[&nextqa::MULTIPLE_CHOICE];
+const CLIPS: &[&Suite] = &[
+    &mvbench::SUITE,
+    &tvbench::SUITE,
+    &tempcompass::CHOICE,
+    &tempcompass::YES_NO,
+    &tempcompass::CAPTION_MATCHING,
+    &tempcompass::CAPTIONING,
+    &perceptiontest::SUITE,
+    &nextqa::MULTIPLE_CHOICE,
+    &nextqa_oe::SUITE,
+    &egoschema::SUITE,
+    &longvideobench::SUITE,
+    &videomme::SUITE,
+    &intentqa::SUITE,
+    &star::SUITE,
+    &open_ended::MSVD,
+    &open_ended::MSRVTT,
+    &open_ended::TGIF,
+    &open_ended::ACTIVITYNET,
+    &videohallucer::SUITE,
+];
 
 /// All suites, in the order of listings: about clips first.
 pub const SUITES: &[&Suite] = &chained::<{ CLIPS.len() + text::SUITES.len() }>(CLIPS, text::SUITES);

@@ -31,6 +31,11 @@ impl<'a> Cells<'a> {
         }
     }
 
+    /// A text without white space around it.
+    pub(crate) fn trimmed(&self, names: &[&str]) -> Result<String, DataError> {
+        Ok(self.text(names)?.trim().to_owned())
+    }
+
     /// A text, or nothing.
     pub(crate) fn text_or(&self, names: &[&str], otherwise: &str) -> Result<String, DataError> {
         if self.get(names).is_none() { Ok(otherwise.to_owned()) } else { self.text(names) }
@@ -50,13 +55,16 @@ impl<'a> Cells<'a> {
         text.trim().parse().ok().filter(|number: &f64| number.is_finite()).ok_or_else(bad)
     }
 
-    /// A list of texts.
+    /// A list of texts; numbers are written out.
     pub(crate) fn texts(&self, names: &[&str]) -> Result<Vec<String>, DataError> {
         let bad = || self.bad(format!("{:?} is not a list of texts", names[0]));
+        let text = |value: &Value| match value {
+            Value::String(text) => Ok(text.clone()),
+            Value::Number(number) => Ok(number.to_string()),
+            _ => Err(bad()),
+        };
         match self.get(names) {
-            Some(Value::Array(list)) => {
-                list.iter().map(|v| v.as_str().map(str::to_owned).ok_or_else(bad)).collect()
-            }
+            Some(Value::Array(list)) => list.iter().map(text).collect(),
             Some(_) => Err(bad()),
             None => Err(self.row.missing(names[0])),
         }

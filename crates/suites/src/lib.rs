@@ -45,6 +45,7 @@ pub use solve::{
 };
 pub use suite::{
     Ask, Figure, Found, OptionScore, Scorer, Suite, choice_words, greedy, plain_words, short_words,
+    yes_no_words,
 };
 pub use view::{View, ViewError};
 pub use vote::{Grade, Vote, vote};

@@ -184,7 +184,7 @@ impl Suite {
         self.check(found, files, name, split, any_rows)
     }
 
-    fn check(
+    pub(crate) fn check(
         &self,
         found: Vec<Found>,
         files: Vec<PathBuf>,

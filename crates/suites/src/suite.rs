@@ -123,6 +123,11 @@ pub fn short_words(item: &Item) -> String {
     format!("{}\nReply with one word or a short phrase.", item.question)
 }
 
+/// The question and the wish for a yes or a no.
+pub fn yes_no_words(item: &Item) -> String {
+    format!("{}\nReply with yes or no and nothing else.", item.question)
+}
+
 /// The question as it is.
 pub fn plain_words(item: &Item) -> String {
     item.question.clone()
