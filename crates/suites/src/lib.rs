@@ -4,13 +4,15 @@
 //! together, under a [`View`] (the clip as it is, or one of the blind floors); [`extract`] turns
 //! each reply into an answer or says why it is none; [`stats`] turns right and wrong into figures
 //! with intervals that respect that questions about one clip hang together. This crate knows no
-//! training and no tensors, and a reply that cannot be read is wrong, never a lucky guess.
+//! training and no tensors, and a reply that cannot be read is wrong, never a lucky guess. How other
+//! harnesses read the same replies, lucky guesses and all, is in [`readers`].
 
 mod evaluate;
 pub mod extract;
 mod floor;
 mod prompt;
 mod question;
+pub mod readers;
 mod scores;
 mod solve;
 pub mod stats;
