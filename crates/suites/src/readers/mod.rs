@@ -4,12 +4,12 @@
 //! finds no letter, one takes the article in "A person" for option A, one counts an empty reply as
 //! right. A [`Rule`] is what one of them does for one suite, defects included; each is documented
 //! with the file and commit it follows, and where a paper and the code differ the code is followed.
-//! Commits are lmms-eval 75571cfe (2026-08-06, as in 0.7.3), VLMEvalKit e8e78f05 (2026-08-18) and
-//! ml-slowfast-llava 6551895d (2024).
+//! Commits are lmms-eval 75571cfe (2026-08-06; the rules are those of release 0.7.3, too),
+//! VLMEvalKit e8e78f05 (2026-08-18) and ml-slowfast-llava 6551895d (2024-08-26).
 //!
-//! A rule gets the reply as the model wrote it: lmms-eval and VLMEvalKit strip thoughts (`<think>`)
-//! before they read, which is the caller's part. What becomes of readings, above all of those left
-//! out of the count, is in [`Reading::credit`].
+//! A rule gets a reply without thoughts: what lmms-eval takes off between `--reasoning_tags`, and
+//! VLMEvalKit where `SPLIT_THINK` is set, is the caller's part. What becomes of replies that are left
+//! out of the count is in [`Reading::credit`].
 
 mod judged;
 mod lmms_eval;
@@ -188,7 +188,7 @@ impl Asked<'_> {
         self.gold_index().map_or(self.gold, |index| &self.options[index])
     }
 
-    fn letters(&self) -> impl DoubleEndedIterator<Item = char> + Clone + use<> {
+    fn letters(&self) -> impl Iterator<Item = char> + use<> {
         (0..self.options.len().min(26)).map(letter)
     }
 }
