@@ -40,8 +40,8 @@ pub(crate) fn list(_: &List, global: &Global) -> anyhow::Result<()> {
     for suite in worlds::SUITES.into_iter().chain(catalog::suites()) {
         let scored: Vec<&str> = match suite.ask {
             Ask::LogProbs { .. } => vec!["log-probabilities"],
-            Ask::Reply { .. } if suite.scorers.is_empty() => vec!["a judge"],
-            Ask::Reply { .. } => suite.scorers.iter().map(|scorer| scorer.name).collect(),
+            Ask::Reply { .. } if suite.readers().is_empty() => vec!["a judge"],
+            Ask::Reply { .. } => suite.readers().into_iter().map(|(name, _)| name).collect(),
         };
         let about = match suite.manifest() {
             Ok(manifest) => {

@@ -73,18 +73,13 @@ fn read_words(item: &Item, reply: &str, _: u64) -> Reading {
     };
     let grade = extract::grade(format(item), &item.options, answer, reply);
     let right = grade.as_ref().is_ok_and(|(_, right)| *right);
-    reading(grade.ok().map(|(answer, _)| answer), right)
+    Reading::graded(grade.ok().map(|(answer, _)| answer), right)
 }
 
 fn read_number(item: &Item, reply: &str, _: u64) -> Reading {
     let stated = stated_answer(reply).map(|answer| answer.to_string());
     let right = stated.as_deref() == Some(&item.target());
-    reading(stated, right)
-}
-
-fn reading(answer: Option<String>, right: bool) -> Reading {
-    let credit = Some(f64::from(u8::from(right)));
-    Reading { answer, credit, guessed: false, needs_judge: false }
+    Reading::graded(stated, right)
 }
 
 /// The suite of a config, if it is a world's.

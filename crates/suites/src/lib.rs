@@ -4,7 +4,8 @@
 //! together, under a [`View`] (the clip as it is, or one of the blind floors); [`extract`] turns
 //! each reply into an answer or says why it is none; [`stats`] turns right and wrong into figures
 //! with intervals that respect that questions about one clip hang together. This crate knows no
-//! training and no tensors, and a reply that cannot be read is wrong, never a lucky guess.
+//! training and no tensors, and a reply that cannot be read is wrong, never a lucky guess. How other
+//! harnesses read the same replies, lucky guesses and all, is in [`readers`].
 
 mod asking;
 pub mod catalog;
@@ -44,8 +45,8 @@ pub use solve::{
     SolveError, SolveOptions, Solved, Solving, solve, solve_evaluations, solve_key, solve_outcomes,
 };
 pub use suite::{
-    Ask, Figure, Found, OptionScore, Scorer, Suite, choice_words, greedy, plain_words, short_words,
-    yes_no_words,
+    Ask, Figure, Found, OptionScore, Reader, Scorer, Suite, choice_words, greedy, plain_words,
+    short_words, yes_no_words,
 };
 pub use view::{View, ViewError};
 pub use vote::{Grade, Vote, vote};

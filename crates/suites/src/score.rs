@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::readers::Reading;
 use crate::stats::{Bootstrap, Estimate, Outcome, mean};
-use crate::suite::{Ask, Suite};
+use crate::suite::{Ask, Reader, Suite};
 use crate::{Item, Sample};
 
 /// What a metric says of one item.
@@ -83,7 +83,7 @@ impl Suite {
             }
             return metrics;
         }
-        let metric = |scorer: &crate::Scorer| {
+        let metric = |(filter, reader): (&'static str, Reader)| {
             let graded = pairs().map(|(at, (item, sample))| {
                 // The turns of a dialogue are no votes; a scorer reads the first.
                 let replies = if item.turns.is_empty() {
@@ -92,13 +92,13 @@ impl Suite {
                     sample.replies.get(..1).unwrap_or_default()
                 };
                 let readings: Vec<Reading> =
-                    replies.iter().map(|reply| (scorer.read)(item, reply, seed)).collect();
+                    replies.iter().map(|reply| reader.read(item, reply, seed)).collect();
                 let reading = commonest(readings);
                 Graded { at, value: reading.as_ref().and_then(|r| r.credit), reading }
             });
-            Metric { name: "acc", filter: scorer.name, graded: graded.collect() }
+            Metric { name: "acc", filter, graded: graded.collect() }
         };
-        self.scorers.iter().map(metric).collect()
+        self.readers().into_iter().map(metric).collect()
     }
 }
 

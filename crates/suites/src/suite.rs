@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use savi_data::{DataError, Row, Rows};
 use savi_schema::Sampling;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-use crate::readers::Reading;
+use crate::readers::{self, Asked, Reading, Rule};
 use crate::{Item, Shots};
 
 /// An item and the row that it came from.
@@ -63,12 +64,43 @@ pub fn greedy<const TOKENS: usize>(_: &Item) -> Sampling {
     Sampling { max_tokens: TOKENS, ..Sampling::default() }
 }
 
-/// A way of reading replies, by the name that the command line and tables have for it.
+/// A way of reading replies that is the suite's own, by the name that tables have for it.
+#[derive(Clone, Copy)]
 pub struct Scorer {
-    /// `lmms-eval`, `strict` and so on.
+    /// `strict` and so on.
     pub name: &'static str,
     /// Reads the reply to an item; `seed` is for rules that guess.
     pub read: fn(&Item, &str, u64) -> Reading,
+}
+
+/// How replies are read.
+#[derive(Clone, Copy)]
+pub enum Reader {
+    /// By a harness's rule.
+    Rule(Rule),
+    /// By the suite's own.
+    Own(fn(&Item, &str, u64) -> Reading),
+}
+
+impl Reader {
+    /// Reads the reply to an item.
+    pub fn read(self, item: &Item, reply: &str, seed: u64) -> Reading {
+        match self {
+            Self::Own(read) => read(item, reply, seed),
+            Self::Rule(rule) => with_asked(item, |asked| rule.read(asked, reply, seed, &item.id)),
+        }
+    }
+}
+
+/// An item as rules need it. Captions that are to be told apart stand behind their names.
+pub(crate) fn with_asked<T>(item: &Item, then: impl FnOnce(&Asked<'_>) -> T) -> T {
+    let labels = item.more.get("labels").and_then(Value::as_array);
+    let named: Option<Vec<String>> = labels.map(|labels| {
+        let named = labels.iter().zip(&item.options);
+        named.map(|(label, text)| format!("{}: {text}", label.as_str().unwrap_or(""))).collect()
+    });
+    let options = named.as_deref().unwrap_or(&item.options);
+    then(&Asked { question: &item.question, options, gold: &item.target() })
 }
 
 /// A benchmark.
@@ -87,10 +119,23 @@ pub struct Suite {
     pub ask: Ask,
     /// Worked examples, for suites that can show some first.
     pub shot: Option<Shots>,
-    /// How replies are read; the first one's accuracy is the suite's.
+    /// Ways of its own to read replies; without any, those of harnesses that know the suite.
     pub scorers: &'static [Scorer],
     /// The kinds of categories that tables show, in order.
     pub categories: &'static [&'static str],
+}
+
+impl Suite {
+    /// How replies are read, by name; the first one's accuracy is the suite's. None where a judge is needed.
+    pub fn readers(&self) -> Vec<(&'static str, Reader)> {
+        if !self.scorers.is_empty() {
+            return self.scorers.iter().map(|own| (own.name, Reader::Own(own.read))).collect();
+        }
+        let of_harness = |scorer: readers::Scorer| {
+            Some((scorer.name(), Reader::Rule(Rule::of(self.name, scorer)?)))
+        };
+        readers::Scorer::ALL.into_iter().filter_map(of_harness).collect()
+    }
 }
 
 /// Reads one file row by row.
