@@ -8,10 +8,10 @@
 //! clip, its aspect and its place among the clip's questions on that aspect, from 0. The clip is the cluster.
 //!
 //! Captions are judged by a question with options, the first on the same clip and aspect (`more.mc_question` and
-//! `more.mc_answer`: from `multi-choice.json`, or columns of the parquet). A row's own answer says which of the
-//! pieces of information in it is true; in 5 rows letter and text contradict the pieces, and in 112 the words are not
-//! those of the question with options, which is why it is only the judge's reference. One clip is asked the same
-//! twice.
+//! `more.mc_answer`: from `multi-choice.json`, or columns of the parquet). A row's own answer says which piece of
+//! information is true, and is only the judge's reference: in 112 rows its words are not those of the question with
+//! options, and in 5 not those under its letter (one is misspelt, four name another piece). One clip is asked one
+//! question for a yes or a no twice, and one list of options has a line that begins with a blank.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
