@@ -46,7 +46,7 @@ fn names_are_unique_and_wordings_put_the_question() {
     let item = Item::new("1", "What is it?", Gold::Option(0)).with_options(options);
     for suite in SUITES.iter().filter(|suite| matches!(suite.ask, Ask::Reply { .. })) {
         let words = (suite.words)(&item);
-        assert!(words.starts_with("What is it?"), "{}: {words}", suite.name);
+        assert!(words.contains("What is it?"), "{}: {words}", suite.name);
         let kinds: HashSet<&&str> = suite.categories.iter().collect();
         assert_eq!(kinds.len(), suite.categories.len(), "{}", suite.name);
     }
