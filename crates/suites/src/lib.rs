@@ -5,7 +5,8 @@
 //! each reply into an answer or says why it is none; [`stats`] turns right and wrong into figures
 //! with intervals that respect that questions about one clip hang together. This crate knows no
 //! training and no tensors, and a reply that cannot be read is wrong, never a lucky guess. How other
-//! harnesses read the same replies, lucky guesses and all, is in [`readers`].
+//! harnesses read the same replies, lucky guesses and all, is in [`readers`];
+//! [`judged`] has open answers read by a judge.
 
 mod asking;
 pub mod catalog;
@@ -14,6 +15,7 @@ mod clips;
 mod evaluate;
 pub mod extract;
 mod item;
+pub mod judged;
 mod open;
 mod prompt;
 mod question;

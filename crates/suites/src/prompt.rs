@@ -62,7 +62,7 @@ impl QuestionPrompt {
 }
 
 /// Puts values into their places in one pass, so that braces in a value stay what they are.
-fn fill(template: &str, values: &[(&str, &str)]) -> String {
+pub(crate) fn fill(template: &str, values: &[(&str, &str)]) -> String {
     let mut text = String::with_capacity(template.len());
     let mut rest = template;
     while let Some((at, (name, value))) = values

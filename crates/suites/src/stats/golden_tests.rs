@@ -54,7 +54,8 @@ fn golden() -> Golden {
     serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
 }
 
-fn outcomes<T: Copy + Into<f64>>(clips: &[Vec<T>]) -> Vec<Outcome> {
+/// One run from the figures of each clip's questions.
+pub(super) fn outcomes<T: Copy + Into<f64>>(clips: &[Vec<T>]) -> Vec<Outcome> {
     let of_clip = |(clip, values): (usize, &Vec<T>)| {
         let outcome = |(question, &value): (usize, &T)| Outcome {
             id: format!("{clip}-{question}"),
@@ -66,7 +67,7 @@ fn outcomes<T: Copy + Into<f64>>(clips: &[Vec<T>]) -> Vec<Outcome> {
     clips.iter().enumerate().flat_map(of_clip).collect()
 }
 
-fn close(got: f64, expected: f64, tolerance: f64) {
+pub(super) fn close(got: f64, expected: f64, tolerance: f64) {
     assert!((got - expected).abs() <= tolerance, "{got} is not {expected} within {tolerance}");
 }
 

@@ -1,20 +1,13 @@
 //! The mean over questions, with an interval over clusters.
 
-use std::collections::BTreeMap;
-
 use super::bootstrap::draw_weights;
+use super::clustered::by_cluster;
 use super::{Bootstrap, Estimate, Outcome};
 
 /// The mean of all outcomes and its 95 % interval by drawing clusters; `None` for no outcomes.
 /// The order of outcomes does not matter.
 pub fn mean(outcomes: &[Outcome], bootstrap: &Bootstrap) -> Option<Estimate> {
-    let mut clusters: BTreeMap<&str, (f64, f64)> = BTreeMap::new();
-    for outcome in outcomes {
-        let (sum, count) = clusters.entry(&outcome.cluster).or_default();
-        *sum += outcome.value;
-        *count += 1.0;
-    }
-    let clusters: Vec<(f64, f64)> = clusters.into_values().collect();
+    let clusters = by_cluster(outcomes);
     let ratio = |weights: &[f64]| {
         let (mut sum, mut count) = (0.0, 0.0);
         for (&(s, c), weight) in clusters.iter().zip(weights) {

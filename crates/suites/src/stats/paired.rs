@@ -148,7 +148,8 @@ pub fn paired_difference(
     })
 }
 
-fn index(run: &[Outcome]) -> Result<BTreeMap<&str, &Outcome>, PairedError> {
+/// The outcomes of a run by question.
+pub(super) fn index(run: &[Outcome]) -> Result<BTreeMap<&str, &Outcome>, PairedError> {
     let mut questions = BTreeMap::new();
     for outcome in run {
         if questions.insert(outcome.id.as_str(), outcome).is_some() {
@@ -158,7 +159,8 @@ fn index(run: &[Outcome]) -> Result<BTreeMap<&str, &Outcome>, PairedError> {
     Ok(questions)
 }
 
-fn same_questions(runs: &[BTreeMap<&str, &Outcome>]) -> Result<(), PairedError> {
+/// Refuses runs over other questions or other clusters.
+pub(super) fn same_questions(runs: &[BTreeMap<&str, &Outcome>]) -> Result<(), PairedError> {
     let ids: BTreeSet<&str> = runs.iter().flat_map(|run| run.keys().copied()).collect();
     for id in ids {
         let found: Vec<&Outcome> = runs.iter().filter_map(|run| run.get(id).copied()).collect();
