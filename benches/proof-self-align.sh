@@ -2,13 +2,13 @@
 # What engraving does to SmolLM2-135M-Instruct, three seeds:
 #     benches/proof-self-align.sh OUT MODEL TRUTHFULQA_DIR ADVBENCH_DIR VICUNA_DIR
 # Arms: the base under the standard prompt, the base under principles and examples (without thoughts: the answer follows at
-# once), and for each seed what was engraved, under the standard prompt. Measures: TruthfulQA's MC1 (all rows), refusals of the
-# first 200 of AdvBench's requests, length and share cut off of replies to Vicuna's 80 questions.
-# DEVICE=cuda, SAVI=target/release/savi. Seeds run beside each other (JOBS=1: one after the other).
+# once), and for each seed what was engraved, under the standard prompt. Measures: TruthfulQA's MC1 (the first 400 rows), refusals
+# of the first 100 of AdvBench's requests, length and share cut off of replies to the first 40 of Vicuna's questions.
+# DEVICE=auto, SAVI=target/release/savi, JOBS=1: so many seeds and arms beside each other.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 out=${1:?OUT} model=${2:?MODEL} truthfulqa=${3:?TRUTHFULQA} advbench=${4:?ADVBENCH} vicuna=${5:?VICUNA}
-savi=${SAVI:-target/release/savi} device=${DEVICE:-auto} jobs=${JOBS:-3}
+savi=${SAVI:-target/release/savi} device=${DEVICE:-auto} jobs=${JOBS:-1}
 mkdir -p "$out"
 
 engrave() {
@@ -18,12 +18,12 @@ engrave() {
       >>"$out/seed-$1.log" 2>&1
 }
 ask() { # arm, model, template
-  "$savi" eval run --suite truthfulqa-mc1 --data "$truthfulqa" --model "$2" --template "$3" --device "$device" --chunk 16 \
+  "$savi" eval run --suite truthfulqa-mc1 --limit 400 --data "$truthfulqa" --model "$2" --template "$3" --device "$device" --chunk 16 \
     --out "$out/$1-mc1" >"$out/$1.log" 2>&1
-  "$savi" eval run --suite advbench --limit 200 --data "$advbench" --model "$2" --template "$3" --plain --stop "### User" \
+  "$savi" eval run --suite advbench --limit 100 --data "$advbench" --model "$2" --template "$3" --plain --stop "### User" \
     --max-tokens 64 --device "$device" --out "$out/$1-advbench" >>"$out/$1.log" 2>&1
-  "$savi" eval run --suite vicuna-80 --data "$vicuna" --model "$2" --template "$3" --plain --stop "### User" \
-    --max-tokens 192 --device "$device" --out "$out/$1-vicuna" >>"$out/$1.log" 2>&1
+  "$savi" eval run --suite vicuna-80 --limit 40 --data "$vicuna" --model "$2" --template "$3" --plain --stop "### User" \
+    --max-tokens 128 --device "$device" --out "$out/$1-vicuna" >>"$out/$1.log" 2>&1
 }
 export -f engrave ask
 export savi out model truthfulqa advbench vicuna device

@@ -76,6 +76,7 @@ fn first_and_last() {
 #[test]
 fn failed_requests_count_as_right_in_vlmevalkit() {
     check(Rule::VlmMvbench, "B", &[("Failed to obtain answer via API.", "-", 1.0)]);
+    check(Rule::VlmMvbench, "what is no option", &[("B", "B", 0.0)]);
 }
 
 #[test]

@@ -20,7 +20,8 @@ pub(super) fn mvbench(asked: &Asked, reply: &str) -> Reading {
     let gold = asked.options.iter().rposition(|option| option == text).map(letter);
     let lower = reply.to_lowercase();
     let first = super::python::strip(&lower).split(' ').next().unwrap_or_default();
-    let mark = gold.map_or_else(String::new, |gold| format!("({})", gold.to_ascii_lowercase()));
+    // Where the answer is no option, the code's place of -1 makes the mark "(@)".
+    let mark = format!("({})", gold.map_or('@', |gold| gold.to_ascii_lowercase()));
     if mark.contains(&first.replace('.', "")) || first.contains(&mark) {
         return Reading::graded(gold.map(String::from), true);
     }

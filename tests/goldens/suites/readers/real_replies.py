@@ -6,7 +6,7 @@ Asks SmolLM2-135M-Instruct the questions of `items.json` in seven wordings, gree
 40 tokens, and takes up to 120 distinct replies of each file of answers that `savi eval run` wrote (here of `builtin:tiny` to
 moving-shapes, five draws a question, and of `builtin:tiny-text` to arithmetic). Writes `real_replies.json`, a list of replies.
 Option texts become placeholders ({o0}, {o1}, ...), so that the replies fit other items. transformers 5.24.0, torch 2.11.0,
-gguf 0.19.0.
+gguf 0.19.0. The replies here come from two starts, and the last three questions were not asked; another machine draws others.
 """
 
 import argparse
