@@ -9,6 +9,7 @@ mod look;
 mod merge;
 mod run;
 mod table;
+mod tested;
 mod worlds;
 
 use crate::Global;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use savi_run::read_records;
-use savi_suites::stats::{Bootstrap, Difference, Outcome, paired_difference};
+use savi_suites::stats::{Bootstrap, Outcome};
 use savi_suites::{Answered, Solved, View, outcomes, solve_outcomes};
 use serde::Serialize;
 
@@ -13,6 +13,7 @@ use super::bench::Bench;
 use super::config::Config;
 use super::finish::Scored;
 use super::run::stage_name;
+use super::tested::{Tested, correct, shown, tested};
 use crate::Global;
 use crate::exit::BadInput;
 
@@ -83,7 +84,7 @@ struct Row {
     /// `None` for all questions.
     family: Option<String>,
     #[serde(flatten)]
-    difference: Difference,
+    tested: Tested,
     clear: bool,
 }
 
@@ -99,18 +100,22 @@ pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
         let families: BTreeSet<&str> =
             base.runs.iter().flatten().map(|graded| graded.family.as_str()).collect();
         for family in std::iter::once(None).chain(families.into_iter().map(Some)) {
-            let difference =
-                paired_difference(&base.outcomes(family), &arm.outcomes(family), &bootstrap)
-                    .with_context(|| format!("{} against {}", arm.name, base.name))
-                    .map_err(BadInput)?;
+            let tested = tested(&base.outcomes(family), &arm.outcomes(family), &bootstrap)
+                .with_context(|| format!("{} against {}", arm.name, base.name))
+                .map_err(BadInput)?;
             rows.push(Row {
                 arm: arm.name.clone(),
                 against: base.name.clone(),
                 family: family.map(str::to_owned),
-                clear: difference.is_clear(),
-                difference,
+                clear: tested.difference.is_clear(),
+                tested,
             });
         }
+    }
+    // Arms stand together, and apart from them what they are like in parts.
+    for overall in [true, false] {
+        let family = rows.iter_mut().filter(|row| row.family.is_none() == overall);
+        correct(family.map(|row| &mut row.tested));
     }
     if global.json {
         println!("{}", serde_json::to_string_pretty(&rows)?);
@@ -250,7 +255,7 @@ fn records_of_round(dir: &Path, round: Option<u32>) -> anyhow::Result<(PathBuf, 
 
 fn print_rows(rows: &[Row], base: &str, families: bool, scale: f64) {
     if let Some(first) = rows.first() {
-        let d = &first.difference;
+        let d = &first.tested.difference;
         println!(
             "against {base}: {:.1} on {} questions over {} clusters",
             scale * d.base,
@@ -260,14 +265,15 @@ fn print_rows(rows: &[Row], base: &str, families: bool, scale: f64) {
     }
     let width = rows.iter().map(|row| row.arm.len()).max().unwrap_or(0).max(12);
     println!(
-        "{:<width$}  {:>7}  {:>10}  {:>16}  of each seed",
+        "{:<width$}  {:>7}  {:>10}  {:>16}  {:>7}  of each seed",
         "",
         if scale == 1.0 { "tokens" } else { "percent" },
         "difference",
-        "95 % interval"
+        "95 % interval",
+        "p"
     );
     for row in rows.iter().filter(|row| families || row.family.is_none()) {
-        let d = &row.difference;
+        let d = &row.tested.difference;
         let name = match &row.family {
             None => row.arm.clone(),
             Some(family) => format!("  {family}"),
@@ -276,9 +282,10 @@ fn print_rows(rows: &[Row], base: &str, families: bool, scale: f64) {
         let by_seed: Vec<String> =
             d.by_seed.iter().map(|seed| format!("{:+.1}", scale * seed)).collect();
         println!(
-            "{name:<width$}  {:>7.1}  {:>+10.1}  {interval:>16}  {}{}",
+            "{name:<width$}  {:>7.1}  {:>+10.1}  {interval:>16}  {:>7}  {}{}",
             scale * d.other,
             scale * d.difference,
+            shown(row.tested.p_holm),
             by_seed.join(" "),
             if row.clear { "  clear of zero" } else { "" }
         );

@@ -8,7 +8,7 @@ use anyhow::{Context, ensure};
 use savi_run::{
     Evaluation, RunFolder, Slice, read_records, write_atomic, write_evaluations, write_json_atomic,
 };
-use savi_suites::stats::{Bootstrap, Difference, paired_difference};
+use savi_suites::stats::{Bootstrap, Comparison, clustered};
 use savi_suites::{Item, Metric, Row, RunFacts, Sample, View, chance, results, sample_lines};
 use serde_json::{Map, Value, json};
 
@@ -16,6 +16,7 @@ use super::bench::Bench;
 use super::config::Config;
 use super::run::stage_name;
 use super::table;
+use super::tested::{Tested, correct, tested};
 use crate::Global;
 use crate::exit::BadInput;
 
@@ -85,9 +86,22 @@ impl<'a> Scored<'a> {
         Ok(Self { view, items, samples, metrics })
     }
 
-    pub(crate) fn rows(&self, bench: &Bench, bootstrap: &Bootstrap) -> Vec<Row> {
+    pub(crate) fn rows(&self, bench: &Bench) -> Vec<Row> {
         let kinds = if self.view == View::Normal { bench.suite.categories } else { &[] };
-        self.metrics.iter().map(|metric| metric.row(&self.items, kinds, bootstrap)).collect()
+        self.metrics.iter().map(|metric| metric.row(&self.items, kinds)).collect()
+    }
+}
+
+/// How far the figures of a run to come are taken to go with those of this one, item by item.
+pub(crate) const CORRELATION: f64 = 0.5;
+
+impl Scored<'_> {
+    /// The smallest true difference to another run on these items that a test at the 5 % level finds four times of five,
+    /// if its figures have [`CORRELATION`] with these.
+    pub(crate) fn least(&self, metric: &Metric) -> Option<f64> {
+        let mean = clustered(&metric.outcomes(&self.items))?;
+        let least = Comparison::before(&mean, CORRELATION).minimum_detectable(0.8);
+        Some(least).filter(|least| least.is_finite())
     }
 }
 
@@ -111,7 +125,7 @@ impl Baseline {
         &self,
         scored: &Scored<'_>,
         bootstrap: &Bootstrap,
-    ) -> anyhow::Result<Vec<(String, Difference)>> {
+    ) -> anyhow::Result<Vec<(String, Tested)>> {
         let mut differences = Vec::new();
         for metric in &scored.metrics {
             let is_same = |other: &&(Metric, Vec<Item>)| {
@@ -119,15 +133,13 @@ impl Baseline {
             };
             let Some((base, items)) = self.metrics.iter().find(is_same) else { continue };
             let items: Vec<&Item> = items.iter().collect();
-            let difference = paired_difference(
-                &[base.outcomes(&items)],
-                &[metric.outcomes(&scored.items)],
-                bootstrap,
-            )
-            .context("--baseline")
-            .map_err(BadInput)?;
+            let difference =
+                tested(&[base.outcomes(&items)], &[metric.outcomes(&scored.items)], bootstrap)
+                    .context("--baseline")
+                    .map_err(BadInput)?;
             differences.push((format!("{},{}", metric.name, metric.filter), difference));
         }
+        correct(differences.iter_mut().map(|(_, tested)| tested));
         Ok(differences)
     }
 }
@@ -149,7 +161,7 @@ pub(crate) fn write(
         .collect::<Result<_, _>>()?;
     let mut rows: BTreeMap<String, Vec<Row>> = BTreeMap::new();
     for scored in &views {
-        rows.insert(scored.view.name().to_owned(), scored.rows(bench, &bootstrap));
+        rows.insert(scored.view.name().to_owned(), scored.rows(bench));
         let samples: Vec<&Sample> = scored.samples.iter().collect();
         let lines = sample_lines(&scored.items, &samples, &scored.metrics)?;
         let name = match scored.view {
@@ -167,26 +179,30 @@ pub(crate) fn write(
             {
                 let base = [of_floor.outcomes(&floor.items)];
                 let with = [metric.outcomes(&normal.items)];
-                if let Ok(difference) = paired_difference(&base, &with, &bootstrap) {
+                if let Ok(difference) = tested(&base, &with, &bootstrap) {
                     floors.push((floor.view, difference));
                 }
             }
         }
+        correct(floors.iter_mut().map(|(_, tested)| tested));
         let difference =
-            |(view, difference): &(View, Difference)| (view.name().to_owned(), json!(difference));
+            |(view, difference): &(View, Tested)| (view.name().to_owned(), json!(difference));
         if !floors.is_empty() {
             let floors: Map<String, Value> = floors.iter().map(difference).collect();
             more.insert("over_floors".to_owned(), Value::Object(floors));
         }
         more.insert("chance".to_owned(), json!(chance(&normal.items)));
+        if let Some(metric) = normal.metrics.first() {
+            more.insert("letters".to_owned(), json!(metric.letters(&normal.items)));
+            more.insert("minimum_detectable".to_owned(), json!(normal.least(metric)));
+        }
     }
     let against = match (baseline, normal) {
         (Some(baseline), Some(normal)) => baseline.differences(normal, &bootstrap)?,
         _ => Vec::new(),
     };
     if let Some(baseline) = baseline {
-        let of_metric =
-            |(name, difference): &(String, Difference)| (name.clone(), json!(difference));
+        let of_metric = |(name, difference): &(String, Tested)| (name.clone(), json!(difference));
         let by_metric: Map<String, Value> = against.iter().map(of_metric).collect();
         more.insert("paired_baseline".to_owned(), json!({"model": baseline.name, "by": by_metric}));
     }

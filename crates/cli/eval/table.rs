@@ -2,19 +2,19 @@
 
 use std::collections::BTreeMap;
 
-use savi_suites::stats::Difference;
 use savi_suites::{Row, View, chance};
 
 use super::bench::Bench;
-use super::finish::{Baseline, Scored};
+use super::finish::{Baseline, CORRELATION, Scored};
+use super::tested::{Tested, shown};
 
 pub(crate) fn print(
     bench: &Bench,
     views: &[Scored<'_>],
     rows: &BTreeMap<String, Vec<Row>>,
-    floors: &[(View, Difference)],
+    floors: &[(View, Tested)],
     baseline: Option<&Baseline>,
-    against: &[(String, Difference)],
+    against: &[(String, Tested)],
 ) {
     println!("{:<34} {:>7}  {:>15}  {:>7}", bench.suite.name, "percent", "95 % interval", "items");
     for scored in views {
@@ -47,13 +47,27 @@ pub(crate) fn print(
             println!(
                 "{:<34} {:>7.1}",
                 format!("{} ({metric})", baseline.name),
-                100.0 * difference.base
+                100.0 * difference.difference.base
             );
             print_difference("  difference to it", difference);
         }
     }
-    if let Some(share) = bench.facts.published.filter(|published| !published) {
-        let _ = share;
+    if let Some((normal, metric)) = normal.and_then(|n| Some((n, n.metrics.first()?))) {
+        if let Some(letters) = metric.letters(&normal.items) {
+            let counts = letters.counts.iter();
+            let counts: Vec<String> =
+                counts.map(|(l, (got, right))| format!("{l} {got}/{right}")).collect();
+            let p = shown(letters.bias.p);
+            println!("letters, chosen/right: {}; p = {p} that they go together", counts.join(", "));
+        }
+        if let Some(least) = normal.least(metric) {
+            println!(
+                "Another run has to differ by {:.1} points to be told apart in four of five cases (correlation {CORRELATION}).",
+                100.0 * least
+            );
+        }
+    }
+    if bench.facts.published == Some(false) {
         println!("The items are not the published ones.");
     }
 }
@@ -84,13 +98,14 @@ fn line(name: &str, row: &Row) {
     );
 }
 
-fn print_difference(name: &str, difference: &Difference) {
+fn print_difference(name: &str, tested: &Tested) {
+    let difference = &tested.difference;
     let [low, high] = difference.ci95;
     let interval = format!("{:+.1} to {:+.1}", 100.0 * low, 100.0 * high);
-    let clear = if difference.is_clear() { "  clear of zero" } else { "" };
     println!(
-        "{name:<34} {:>+7.1}  {interval:>15}  {:>7}{clear}",
+        "{name:<34} {:>+7.1}  {interval:>15}  {:>7}  p = {}",
         100.0 * difference.difference,
-        difference.n
+        difference.n,
+        shown(tested.p_holm)
     );
 }

@@ -40,7 +40,7 @@ pub use prompt::QuestionPrompt;
 pub use question::{Format, QuestionError, QuestionRecord, by_clip, read_questions};
 pub use results::{RunFacts, SuiteFacts, results, sample_lines};
 pub use sample::{Sample, sha256};
-pub use score::{Counts, Graded, Metric, Row, chance};
+pub use score::{Counts, Graded, Letters, Metric, Row, chance};
 pub use scores::{evaluations, outcomes};
 pub use shots::Shots;
 pub use solve::{

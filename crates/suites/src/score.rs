@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::readers::Reading;
-use crate::stats::{Bootstrap, Estimate, Outcome, mean};
+use crate::readers::{Reading, letter_counts};
+use crate::stats::{Estimate, LetterBias, Outcome, clustered, estimate, letter_bias};
 use crate::suite::{Ask, Reader, Suite};
 use crate::{Item, Sample};
 
@@ -63,6 +63,16 @@ pub struct Row {
     /// The same by kind of category and category.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub by: BTreeMap<String, BTreeMap<String, Row>>,
+}
+
+/// How a model uses the letters of options.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Letters {
+    /// How often each was chosen, and how often it was right.
+    pub counts: BTreeMap<char, (usize, usize)>,
+    /// Whether the one goes with the other.
+    #[serde(flatten)]
+    pub bias: LetterBias,
 }
 
 impl Suite {
@@ -129,9 +139,27 @@ impl Metric {
         self.graded.iter().filter_map(outcome).collect()
     }
 
+    /// Which letters were chosen and which were right, and whether the one goes with the other; `None` where no letters
+    /// are read.
+    pub fn letters(&self, items: &[&Item]) -> Option<Letters> {
+        let targets: Vec<String> =
+            self.graded.iter().map(|graded| items[graded.at].target()).collect();
+        let readings = self.graded.iter().zip(&targets);
+        let readings = readings.filter_map(|(g, target)| Some((g.reading.as_ref()?, &**target)));
+        let counts = letter_counts(readings);
+        let column = |at: usize| counts.values().map(|count| count[at] as u64).collect::<Vec<_>>();
+        let (chosen, right) = (column(0), column(1));
+        if chosen.iter().all(|&count| count == 0) {
+            return None;
+        }
+        let bias = letter_bias(&right, &chosen)?;
+        let counts = counts.into_iter().map(|(letter, [chosen, right])| (letter, (chosen, right)));
+        Some(Letters { counts: counts.collect(), bias })
+    }
+
     /// Its row, by the kinds of categories that are named.
-    pub fn row(&self, items: &[&Item], kinds: &[&str], bootstrap: &Bootstrap) -> Row {
-        let mut row = self.row_of(items, bootstrap);
+    pub fn row(&self, items: &[&Item], kinds: &[&str]) -> Row {
+        let mut row = self.row_of(items);
         for kind in kinds {
             let mut of_kind: BTreeMap<&str, Vec<Graded>> = BTreeMap::new();
             for graded in &self.graded {
@@ -141,7 +169,7 @@ impl Metric {
             }
             let rows = of_kind.into_iter().map(|(category, graded)| {
                 let of_category = Self { graded, ..self.clone() };
-                (category.to_owned(), of_category.row_of(items, bootstrap))
+                (category.to_owned(), of_category.row_of(items))
             });
             let rows: BTreeMap<String, Row> = rows.collect();
             if !rows.is_empty() {
@@ -151,7 +179,8 @@ impl Metric {
         row
     }
 
-    fn row_of(&self, items: &[&Item], bootstrap: &Bootstrap) -> Row {
+    fn row_of(&self, items: &[&Item]) -> Row {
+        let outcomes = self.outcomes(items);
         let count =
             |is: fn(&Graded) -> bool| self.graded.iter().filter(|graded| is(graded)).count();
         let read =
@@ -159,8 +188,14 @@ impl Metric {
         Row {
             metric: self.name.to_owned(),
             filter: self.filter.to_owned(),
-            estimate: mean(&self.outcomes(items), bootstrap),
-            stderr: None,
+            estimate: estimate(&outcomes).map(|estimate| {
+                // Every figure of a suite lies between 0 and 1.
+                let ci95 = estimate.ci95.map(|end| end.clamp(0.0, 1.0));
+                Estimate { ci95, ..estimate }
+            }),
+            stderr: clustered(&outcomes)
+                .map(|mean| mean.standard_error)
+                .filter(|se| se.is_finite()),
             counts: Counts {
                 asked: self.graded.len(),
                 unparsed: self
