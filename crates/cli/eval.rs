@@ -5,6 +5,7 @@ mod bench;
 mod compare;
 mod config;
 mod finish;
+mod judge;
 mod look;
 mod merge;
 mod run;
@@ -27,6 +28,8 @@ enum Command {
     Run(Box<args::Args>),
     /// Read stored replies again, by other rules or another seed, and write the results anew.
     Score(finish::Args),
+    /// Let a model judge stored replies that no rule can hold against an answer.
+    Judge(Box<judge::Args>),
     /// Put the shards of a run together; the files are those of a run without shards.
     Merge(merge::Args),
     /// Paired differences between results, with intervals clustered by clip and seed.
@@ -41,6 +44,7 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
     match args.command {
         Command::Run(args) => run::run(&args, global),
         Command::Score(args) => finish::run(&args, global),
+        Command::Judge(args) => judge::run(&args, global),
         Command::Merge(args) => merge::run(&args, global),
         Command::Compare(args) => compare::run(&args, global),
         Command::List(args) => look::list(&args, global),

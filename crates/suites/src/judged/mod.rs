@@ -14,6 +14,7 @@ mod alpaca_eval;
 mod dictionary;
 mod figures;
 mod mt_bench;
+mod protocol;
 mod refusal;
 mod temp_compass;
 #[cfg(test)]
@@ -24,6 +25,7 @@ mod video_qa;
 pub use alpaca_eval::alpaca_eval;
 pub use figures::{Figure, Figures};
 pub use mt_bench::{mt_bench, mt_bench_pairs};
+pub use protocol::Protocol;
 pub use refusal::refusal;
 pub use temp_compass::temp_compass;
 pub use vicuna::vicuna_pairs;
