@@ -81,6 +81,9 @@ pub(crate) struct Args {
     /// it is the question alone, and they follow the text.
     #[arg(long, value_name = "FILE")]
     pub(super) template: Option<PathBuf>,
+    /// What is said in a clip stands before its questions (Video-MME, LongVideoBench), from files in the folder of clips.
+    #[arg(long)]
+    subtitles: bool,
     /// Worked examples before every prompt: the first N of the training split.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(super) shots: usize,
@@ -177,6 +180,7 @@ impl Args {
             system: self.system.clone(),
             before: self.before.as_ref().map(read).transpose()?.unwrap_or_default(),
             template,
+            subtitles: self.subtitles,
             shots: self.shots,
             any_rows: self.any_rows,
             skip_missing: self.skip_missing,

@@ -46,6 +46,9 @@ pub(crate) struct Config {
     /// What stands around every item's words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) template: Option<String>,
+    /// What is said in clips stands before questions.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) subtitles: bool,
     /// Worked examples before every prompt.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub(crate) shots: usize,

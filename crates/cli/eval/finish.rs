@@ -9,7 +9,9 @@ use savi_run::{
     Evaluation, RunFolder, Slice, read_records, write_atomic, write_evaluations, write_json_atomic,
 };
 use savi_suites::stats::{Bootstrap, Comparison, clustered};
-use savi_suites::{Item, Metric, Row, RunFacts, Sample, View, chance, results, sample_lines};
+use savi_suites::{
+    Gold, Graded, Item, Metric, Row, RunFacts, Sample, View, chance, results, sample_lines,
+};
 use serde_json::{Map, Value, json};
 
 use super::bench::Bench;
@@ -96,6 +98,19 @@ impl<'a> Scored<'a> {
 pub(crate) const CORRELATION: f64 = 0.5;
 
 impl Scored<'_> {
+    /// The options that were chosen, from 0, by item, as the first way to read finds them; those that it cannot read are
+    /// not there.
+    fn submission(&self) -> BTreeMap<&str, usize> {
+        let Some(metric) = self.metrics.first() else { return BTreeMap::new() };
+        let chosen = |graded: &Graded| {
+            let letter = graded.reading.as_ref()?.answer.as_ref()?.bytes().next()?;
+            let item = self.items[graded.at];
+            let at = usize::from(letter.checked_sub(b'A')?);
+            (at < item.options.len()).then_some((item.id.as_str(), at))
+        };
+        metric.graded.iter().filter_map(chosen).collect()
+    }
+
     /// The smallest true difference to another run on these items that a test at the 5 % level finds four times of five,
     /// if its figures have [`CORRELATION`] with these.
     pub(crate) fn least(&self, metric: &Metric) -> Option<f64> {
@@ -205,6 +220,18 @@ pub(crate) fn write(
         let of_metric = |(name, difference): &(String, Tested)| (name.clone(), json!(difference));
         let by_metric: Map<String, Value> = against.iter().map(of_metric).collect();
         more.insert("paired_baseline".to_owned(), json!({"model": baseline.name, "by": by_metric}));
+    }
+    if let Some(normal) = normal
+        && normal.items.iter().all(|item| item.gold == Gold::Hidden)
+    {
+        let submission = normal.submission();
+        write_json_atomic(&folder.path("submission.json"), &submission)?;
+        tracing::info!(
+            "the answers are not published: {} of {} are in {}",
+            submission.len(),
+            normal.items.len(),
+            folder.path("submission.json").display()
+        );
     }
     let facts = run_facts(folder, config)?;
     let file = results(bench.suite, &bench.facts, &facts, &rows, more);

@@ -102,6 +102,9 @@ fn check(config: &Config, bench: &Bench) -> anyhow::Result<()> {
     if config.model == MAJORITY_CLASS && bench.train.is_empty() {
         anyhow::bail!("{MAJORITY_CLASS}: {} has no train split to count in", bench.suite.name);
     }
+    if config.subtitles && !bench.items.iter().any(|item| item.more.contains_key("subtitles")) {
+        anyhow::bail!("--subtitles: {} has none", bench.suite.name);
+    }
     if config.letters && bench.items.iter().any(|item| item.options.is_empty()) {
         anyhow::bail!("--letters: not all items of {} have options", bench.suite.name);
     }
@@ -215,6 +218,7 @@ impl Subject<'_> {
             before: config.before.clone(),
             shots: config.shots,
             template: config.template.clone(),
+            subtitles: config.subtitles,
             ..AskOptions::new(policy)
         };
         let asking = Asking {

@@ -42,6 +42,8 @@ pub struct AskOptions {
     /// A text around the words of every item, which stand in place of [`PLACE`]; where words are scored it is the
     /// question alone, and the options follow the text.
     pub template: Option<String>,
+    /// The lines that are spoken in a clip stand before the words of an item, where the suite has them and there are any.
+    pub subtitles: bool,
     /// How clips are read.
     pub ingest: IngestOptions,
 }
@@ -61,6 +63,7 @@ impl AskOptions {
             before: String::new(),
             shots: 0,
             template: None,
+            subtitles: false,
             ingest: IngestOptions::default(),
         }
     }
@@ -92,6 +95,16 @@ pub enum AskError {
         id: String,
         /// Its clip.
         clip: String,
+    },
+    /// A file of subtitles cannot be read.
+    #[error("item {id}: subtitles {path}: {reason}", path = path.display())]
+    Subtitles {
+        /// Which item.
+        id: String,
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
     },
     /// The suite compares log-probabilities, or letters are compared, and nobody tells them.
     #[error(
@@ -148,7 +161,7 @@ impl Asking<'_> {
             Some(template) => template.replace(PLACE, &words),
             None => words,
         };
-        let words = self.after_examples(item, words);
+        let words = self.after_examples(item, self.subtitles(item)? + &words);
         let mut content = Vec::new();
         if let (Some(clip), Some(clips)) = (&item.clip, self.clips)
             && view != View::Blind
@@ -168,6 +181,29 @@ impl Asking<'_> {
         let system = self.options.system.as_deref().map(|text| Message::text(Role::System, text));
         let user = Message { role: Role::User, content };
         Ok(Put { item, messages: system.into_iter().chain([user]).collect(), words })
+    }
+
+    /// What is said in an item's clip, where that is wanted and known.
+    fn subtitles(&self, item: &Item) -> Result<String, AskError> {
+        let name = item.more.get("subtitles").and_then(|name| name.as_str());
+        let (Some(name), Some(clips)) = (name.filter(|_| self.options.subtitles), self.clips)
+        else {
+            return Ok(String::new());
+        };
+        let path = clips.root().join(name);
+        // Not every clip has some.
+        if !path.exists() {
+            return Ok(String::new());
+        }
+        let bad = |reason: String| AskError::Subtitles {
+            id: item.id.clone(),
+            path: path.clone(),
+            reason,
+        };
+        let text = std::fs::read_to_string(&path).map_err(|error| bad(error.to_string()))?;
+        let lines = crate::subtitles::lines(&path, &text)
+            .ok_or_else(|| bad("neither .srt nor a JSON list of lines".to_owned()))?;
+        Ok(format!("What is said in the clip:\n{}\n\n", lines.join("\n")))
     }
 
     /// The words of an item after what stands before all of them and after worked examples.
@@ -372,3 +408,6 @@ fn check_counts<T>(
         None => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests;

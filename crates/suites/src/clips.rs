@@ -32,6 +32,11 @@ impl Clips {
         Ok(Self { root: root.to_owned(), by_stem })
     }
 
+    /// The folder.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// The file (or folder of frames) of a clip: the path as it is, the path with an ending, or the only place where
     /// its stem is.
     pub fn find(&self, clip: &ItemClip) -> Option<PathBuf> {

@@ -27,6 +27,7 @@ mod scores;
 mod shots;
 mod solve;
 pub mod stats;
+mod subtitles;
 mod suite;
 mod view;
 mod vote;

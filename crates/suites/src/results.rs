@@ -150,6 +150,10 @@ pub fn sample_lines(
     for (at, (item, sample)) in items.iter().zip(samples).enumerate() {
         for metric in metrics {
             let graded = &metric.graded[at];
+            // A pair is told at its first item.
+            if metric.name == "pair_acc" && graded.value.is_none() {
+                continue;
+            }
             let read = graded.reading.as_ref().and_then(|reading| reading.answer.clone());
             let scores: Vec<f64> = sample.scores.iter().map(|score| score.logp).collect();
             let resps =

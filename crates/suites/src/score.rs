@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::readers::{Reading, letter_counts};
 use crate::stats::{Estimate, LetterBias, Outcome, clustered, estimate, letter_bias};
 use crate::suite::{Ask, Reader, Suite};
-use crate::{Item, Sample};
+use crate::{Gold, Item, Sample};
 
 /// What a metric says of one item.
 #[derive(Debug, Clone, PartialEq)]
@@ -104,12 +104,36 @@ impl Suite {
                 let readings: Vec<Reading> =
                     replies.iter().map(|reply| reader.read(item, reply, seed)).collect();
                 let reading = commonest(readings);
-                Graded { at, value: reading.as_ref().and_then(|r| r.credit), reading }
+                let hidden = item.gold == Gold::Hidden;
+                let value = reading.as_ref().and_then(|r| r.credit).filter(|_| !hidden);
+                Graded { at, value, reading }
             });
             Metric { name: "acc", filter, graded: graded.collect() }
         };
-        self.readers().into_iter().map(metric).collect()
+        let metrics: Vec<Metric> = self.readers().into_iter().map(metric).collect();
+        let pairs = metrics.iter().filter_map(|metric| of_pairs(metric, items)).collect::<Vec<_>>();
+        metrics.into_iter().chain(pairs).collect()
     }
+}
+
+/// Whether all items of a pair are right (VideoHallucer), told at its first item; `None` where items are in no pairs.
+fn of_pairs(metric: &Metric, items: &[&Item]) -> Option<Metric> {
+    let pair = |at: usize| items[at].more.get("pair").and_then(|pair| pair.as_str());
+    let mut all_right: BTreeMap<&str, (usize, f64)> = BTreeMap::new();
+    for graded in &metric.graded {
+        let (_, right) = all_right.entry(pair(graded.at)?).or_insert((graded.at, 1.0));
+        *right *= f64::from(graded.value == Some(1.0));
+    }
+    let first: BTreeMap<usize, f64> = all_right.into_values().collect();
+    let graded = metric.graded.iter().map(|graded| {
+        let value = first.get(&graded.at).copied();
+        Graded { at: graded.at, value, reading: None }
+    });
+    (!metric.graded.is_empty()).then(|| Metric {
+        name: "pair_acc",
+        graded: graded.collect(),
+        ..metric.clone()
+    })
 }
 
 /// The reading whose answer is the commonest one; one without an answer wins only against others like it.
@@ -207,7 +231,7 @@ impl Metric {
                     .count(),
                 guessed: self.graded.iter().filter(|g| read(g, |r| r.guessed)).count(),
                 needs_judge: self.graded.iter().filter(|g| read(g, |r| r.needs_judge)).count(),
-                left_out: count(|graded| graded.value.is_none()),
+                left_out: count(|graded| graded.value.is_none() && graded.reading.is_some()),
             },
             by: BTreeMap::new(),
         }
@@ -220,4 +244,112 @@ pub fn chance(items: &[&Item]) -> Option<f64> {
     let shares: Vec<f64> = shares.map(|item| 1.0 / item.options.len() as f64).collect();
     (!shares.is_empty() && shares.len() == items.len())
         .then(|| shares.iter().sum::<f64>() / shares.len() as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::catalog::suite;
+
+    fn choice(id: &str, gold: usize) -> Item {
+        let options = ["left", "right"].map(str::to_owned).to_vec();
+        Item::new(id, "Where?", Gold::Option(gold)).with_options(options).within("type", "CW")
+    }
+
+    fn replied(item: &Item, replies: &[&str]) -> Sample {
+        let replies = replies.iter().map(|&reply| reply.to_owned()).collect();
+        Sample { replies, ..Sample::new(item, "") }
+    }
+
+    fn scored(suite_name: &str, items: &[Item], samples: &[Sample]) -> Vec<Metric> {
+        let (items, samples): (Vec<&Item>, Vec<&Sample>) =
+            (items.iter().collect(), samples.iter().collect());
+        suite(suite_name).unwrap().score(&items, &samples, 0)
+    }
+
+    #[test]
+    fn every_scorer_reads_the_same_replies() {
+        let items = [choice("a", 0), choice("b", 1), choice("c", 1)];
+        let replies = ["A.", "A person goes right", ""];
+        let samples: Vec<Sample> =
+            items.iter().zip(replies).map(|(item, reply)| replied(item, &[reply])).collect();
+        let metrics = scored("nextqa-mc", &items, &samples);
+        let names: Vec<&str> = metrics.iter().map(|metric| metric.filter).collect();
+        assert_eq!(names, ["lmms-eval", "strict", "slowfast-llava"]);
+        let refs: Vec<&Item> = items.iter().collect();
+        let rows: Vec<Row> = metrics.iter().map(|metric| metric.row(&refs, &["type"])).collect();
+        // The article is option A to lmms-eval, and it draws for the empty reply.
+        assert_eq!(metrics[0].graded[1].value, Some(0.0));
+        assert_eq!((rows[0].counts.guessed, rows[0].counts.unparsed), (1, 0));
+        assert_eq!((rows[1].counts.guessed, rows[1].counts.unparsed), (0, 2));
+        assert_eq!(rows[1].by["type"]["CW"].counts.asked, 3);
+        assert_eq!(rows[1].estimate.unwrap().value, 1.0 / 3.0);
+    }
+
+    #[test]
+    fn the_commonest_answer_of_several_replies_counts() {
+        let items = [choice("a", 1)];
+        let vote = |replies: &[&str]| {
+            let metrics = scored("nextqa-mc", &items, &[replied(&items[0], replies)]);
+            let strict = metrics.into_iter().find(|metric| metric.filter == "strict").unwrap();
+            (strict.graded[0].value, strict.graded[0].reading.clone().unwrap().answer)
+        };
+        assert_eq!(vote(&["A", "B", "right"]), (Some(1.0), Some("B".to_owned())));
+        // The first of equals; what cannot be read never wins against what can.
+        assert_eq!(vote(&["A", "B"]), (Some(0.0), Some("A".to_owned())));
+        assert_eq!(vote(&["", "", "B"]), (Some(1.0), Some("B".to_owned())));
+        assert_eq!(vote(&["", ""]), (Some(0.0), None));
+    }
+
+    #[test]
+    fn hidden_answers_are_not_counted_and_pairs_need_both() {
+        let hidden = [Item { gold: Gold::Hidden, ..choice("a", 0) }];
+        let metrics = scored("egoschema", &hidden, &[replied(&hidden[0], &["B"])]);
+        assert_eq!(metrics[0].graded[0].value, None);
+        assert_eq!(metrics[0].graded[0].reading.as_ref().unwrap().answer.as_deref(), Some("B"));
+
+        let side = |id: &str, pair: &str, gold: &str| {
+            let mut item = Item::new(id, "Is it?", Gold::Text(gold.to_owned()));
+            item.more.insert("pair".to_owned(), json!(pair));
+            item
+        };
+        let items = [
+            side("1", "x", "yes"),
+            side("2", "x", "no"),
+            side("3", "y", "yes"),
+            side("4", "y", "no"),
+        ];
+        let samples: Vec<Sample> = items
+            .iter()
+            .zip(["Yes.", "No.", "Yes.", "Yes."])
+            .map(|(i, r)| replied(i, &[r]))
+            .collect();
+        let metrics = scored("videohallucer", &items, &samples);
+        let refs: Vec<&Item> = items.iter().collect();
+        let pairs = metrics.iter().find(|metric| metric.name == "pair_acc").unwrap();
+        let row = pairs.row(&refs, &[]);
+        assert_eq!((row.estimate.unwrap().value, row.estimate.unwrap().n), (0.5, 2));
+        assert_eq!(row.counts.left_out, 0);
+    }
+
+    #[test]
+    fn chance_is_that_of_the_options() {
+        let mut four = choice("b", 0);
+        four.options = ["1", "2", "3", "4"].map(str::to_owned).to_vec();
+        assert_eq!(chance(&[&choice("a", 0), &four]), Some(0.375));
+        assert_eq!(chance(&[&choice("a", 0), &Item::new("c", "?", Gold::Hidden)]), None);
+    }
+
+    #[test]
+    fn letters_are_counted_beside_those_that_are_right() {
+        let items: Vec<Item> = (0..40).map(|n| choice(&n.to_string(), n % 2)).collect();
+        let samples: Vec<Sample> = items.iter().map(|item| replied(item, &["A"])).collect();
+        let metrics = scored("nextqa-mc", &items, &samples);
+        let refs: Vec<&Item> = items.iter().collect();
+        let letters = metrics[0].letters(&refs).unwrap();
+        assert_eq!((letters.counts[&'A'], letters.counts[&'B']), ((40, 20), (0, 20)));
+        assert!(letters.bias.p < 1e-6, "{:?}", letters.bias);
+    }
 }

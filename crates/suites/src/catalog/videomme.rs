@@ -5,9 +5,9 @@
 //! sub_category, url, videoID, question_id, task_type, question, options, answer`); options begin with letters, which
 //! are taken off, and the answer is a letter. A clip is named by its YouTube id, `videoID`, and is the cluster.
 //!
-//! Questions are asked from the clip alone. `more.subtitles` names the file that the release keeps a clip's subtitles
-//! in, which not every clip has: who asks with subtitles reads that file below the folder of clips and puts the lines
-//! of the moments that are shown before the question.
+//! `more.subtitles` names the file below the folder of clips that the release keeps a clip's subtitles in, which not every
+//! clip has. With [`crate::AskOptions::subtitles`] all its lines stand before the question, as the authors have it;
+//! lmms-eval takes those of the moments that are shown.
 
 use std::path::PathBuf;
 
