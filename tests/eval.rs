@@ -204,3 +204,101 @@ fn what_cannot_be_asked_is_bad_input() {
     assert!(taken.contains("not the published ones"), "{taken}");
     assert!(!dir.join("x").exists());
 }
+
+#[test]
+fn open_answers_go_to_a_judge_and_hidden_ones_into_a_submission() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    fs::create_dir(dir.join("data")).unwrap();
+    let questions = r#"[{"video_name": "1", "question": "what is red", "question_id": "q1"},
+        {"video_name": "1", "question": "what is blue", "question_id": "q2"}]"#;
+    let answers = r#"[{"answer": "the ring", "type": 3, "question_id": "q2"},
+        {"answer": "the star", "type": 3, "question_id": "q1"}]"#;
+    fs::write(dir.join("data/test_q.json"), questions).unwrap();
+    fs::write(dir.join("data/test_a.json"), answers).unwrap();
+    let blind = ["--view", "blind", "--any-rows", "--max-tokens", "8"];
+    let ask = |suite: &str, out: &str, more: &[&str]| {
+        savi(dir, &run(out, &[&["--suite", suite][..], &blind, more].concat()))
+    };
+    // Judged is what the clip was shown for: without that view there is nothing to judge.
+    done(ask("activitynet-qa", "blind", &[]));
+    let judge = ["--judge", "builtin:tiny-text", "--device", "cpu"];
+    let judged =
+        |out: &str, more: &[&str]| savi(dir, &[&["eval", "judge", out][..], &judge, more].concat());
+    refused(&judged("blind", &[]), "no finished replies (normal)");
+    let (_keep, made) = world(1);
+    fs::copy(made.join("data/dev/clips/dev-00000.mp4"), dir.join("data/v_1.mp4")).unwrap();
+    let shown =
+        ["--suite", "activitynet-qa", "--view", "normal", "--any-rows", "--max-tokens", "8"];
+    done(savi(dir, &run("shown", &shown)));
+    let told = done(judged("shown", &["--json"]));
+    let file: Value = serde_json::from_str(&told).unwrap();
+    assert_eq!(file["judged"], 2);
+    assert!(file["judge_fingerprint"].as_str().is_some_and(|name| !name.is_empty()));
+    let metrics: Vec<&str> =
+        file["figures"].as_array().unwrap().iter().map(|f| f["metric"].as_str().unwrap()).collect();
+    // A small model gives no verdict that can be read: that is counted, as no and 0.
+    assert_eq!(metrics, ["accuracy", "score", "unparsed"]);
+    let records = dir.join("shown/stages/02-judge/records.jsonl");
+    let first = fs::read(&records).unwrap();
+    assert_eq!(lines(&records), 2);
+    done(judged("shown", &[]));
+    assert!(fs::read(&records).unwrap() == first);
+    refused(&judged("shown", &["--against", "shown"]), "is judged without --against");
+
+    let rows = r#"[{"q_uid": "u1", "question": "What?", "option 0": "a", "option 1": "b", "option 2": "c", "option 3": "d", "option 4": "e"}]"#;
+    fs::write(dir.join("data/questions.json"), rows).unwrap();
+    let options = done(ask("egoschema", "hidden", &["--split", "full", "--letters"]));
+    assert!(options.contains("floor: blind (lmms-eval)"), "{options}");
+    // Blind replies are a floor, and none to hand in.
+    assert!(!dir.join("hidden/submission.json").exists());
+    fs::copy(dir.join("data/v_1.mp4"), dir.join("data/u1.mp4")).unwrap();
+    let hidden = ["--suite", "egoschema", "--split", "full", "--any-rows", "--view", "normal"];
+    done(savi(dir, &run("handed", &[&hidden[..], &["--letters"]].concat())));
+    let submission = fs::read(dir.join("handed/submission.json")).unwrap();
+    let submission: Value = serde_json::from_slice(&submission).unwrap();
+    assert!(submission["u1"].as_u64().is_some_and(|at| at < 5), "{submission}");
+}
+
+#[test]
+fn options_of_text_suites_are_scored_and_solutions_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    fs::write(
+        dir.join("TruthfulQA.csv"),
+        "Type,Category,Question,Best Answer,Best Incorrect Answer,Correct Answers,Incorrect Answers,Source\n\
+         Adversarial,Sums,What is 1 + 1?,2,3,2; two,3; 4,none\n\
+         Adversarial,Sums,What is 1 + 2?,3,5,3; three,5; 6; 7,none\n",
+    )
+    .unwrap();
+    let row = r#"{"question": "How much is 3 + 4?", "answer": "3 + 4 = 7\n#### 7"}"#;
+    for name in ["test", "train"] {
+        fs::write(dir.join(format!("{name}.jsonl")), format!("{row}\n")).unwrap();
+    }
+    let ask = |suite: &str, more: &[&str]| {
+        let base =
+            ["eval", "run", "--model", "builtin:tiny-text", "--data", ".", "--device", "cpu"];
+        let all = ["--any-rows", "--suite", suite, "--out", suite];
+        savi(dir, &[&base[..], &all, more].concat())
+    };
+    for (suite, metric) in [("truthfulqa-mc1", "mc1"), ("truthfulqa-mc2", "mc2")] {
+        let table = done(ask(suite, &[]));
+        assert!(table.contains(&format!("{metric} (none)")), "{table}");
+        let samples =
+            fs::read_to_string(dir.join(format!("{suite}/samples_{suite}.jsonl"))).unwrap();
+        let sample: Value = serde_json::from_str(samples.lines().next().unwrap()).unwrap();
+        let scores = sample["resps"][0].as_array().unwrap();
+        assert!(scores.iter().all(|score| score.as_f64().unwrap() < 0.0), "{sample}");
+    }
+    let table = done(ask("gsm8k", &["--plain", "--shots", "1", "--max-tokens", "16"]));
+    for scorer in ["acc (strict)", "acc (strict-match)", "acc (flexible-extract)"] {
+        assert!(table.contains(scorer), "{table}");
+    }
+    let found = results(&dir.join("gsm8k"));
+    assert_eq!(
+        (&found["n-shot"]["gsm8k"], &found["published_items"]["gsm8k"]),
+        (&1.into(), &false.into())
+    );
+    refused(&ask("truthfulqa-mc1", &["--view", "blind"]), "no clips");
+    refused(&ask("nextqa-mc", &["--subtitles"]), "expected test.csv");
+}
