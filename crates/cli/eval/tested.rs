@@ -123,7 +123,8 @@ mod tests {
     fn holms_correction_is_over_those_that_stand_together() {
         let base = run(&(0..6).map(|_| ("", 0.0)).collect::<Vec<_>>()[..1]);
         let bootstrap = Bootstrap { resamples: 10, seed: 0 };
-        let one = tested(&[base.clone()], &[base], &bootstrap).unwrap();
+        let one = std::slice::from_ref(&base);
+        let one = tested(one, one, &bootstrap).unwrap();
         let mut family = [0.01, 0.04, 0.03].map(|p| Tested { p, ..one.clone() });
         correct(family.iter_mut());
         assert_eq!(family.map(|tested| tested.p_holm), [0.03, 0.06, 0.06]);
