@@ -18,13 +18,7 @@ mod tvbench;
 mod videohallucer;
 mod videomme;
 
-use crate::suite::{Scorer, Suite};
-
-/// Scorers of choice questions.
-const CHOICE: &[Scorer] = &[];
-
-/// Scorers of open questions.
-const OPEN: &[Scorer] = &[];
+use crate::suite::Suite;
 
 /// Suites about clips.
 const CLIPS: &[&Suite] = &[

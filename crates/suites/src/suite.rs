@@ -126,6 +126,19 @@ pub struct Suite {
 }
 
 impl Suite {
+    /// What suites of questions with options have in common: a letter is wanted, in at most 32 tokens.
+    pub(crate) const CHOICE: Self = Self {
+        name: "",
+        manifest: "",
+        marks: &[],
+        load: |_, _| Ok(Vec::new()),
+        words: choice_words,
+        ask: Ask::Reply { sampling: greedy::<32> },
+        shot: None,
+        scorers: &[],
+        categories: &[],
+    };
+
     /// How replies are read, by name; the first one's accuracy is the suite's. None where a judge is needed.
     pub fn readers(&self) -> Vec<(&'static str, Reader)> {
         if !self.scorers.is_empty() {

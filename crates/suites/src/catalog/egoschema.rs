@@ -15,7 +15,7 @@ use serde_json::{Map, Value};
 
 use super::shapes::{members, without_letters};
 use crate::cells::Cells;
-use crate::suite::{Ask, Found, Suite, choice_words, each_row, greedy};
+use crate::suite::{Found, Suite, each_row};
 use crate::{Gold, Item};
 
 /// The suite.
@@ -24,11 +24,8 @@ pub(super) const SUITE: Suite = Suite {
     manifest: include_str!("../../../../datasets/egoschema/manifest.toml"),
     marks: &[("subset", include_str!("../../../../datasets/egoschema/subset.marks"))],
     load,
-    words: choice_words,
-    ask: Ask::Reply { sampling: greedy::<32> },
-    shot: None,
-    scorers: super::CHOICE,
     categories: &[],
+    ..Suite::CHOICE
 };
 
 fn load(files: &[PathBuf], split: &str) -> Result<Vec<Found>, DataError> {

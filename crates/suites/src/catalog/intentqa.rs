@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use savi_data::DataError;
 
 use crate::cells::Cells;
-use crate::suite::{Ask, Found, Suite, choice_words, each_row, greedy};
+use crate::suite::{Found, Suite, each_row};
 use crate::{Gold, Item};
 
 /// The suite.
@@ -22,11 +22,8 @@ pub(super) const SUITE: Suite = Suite {
         ("test", include_str!("../../../../datasets/intentqa/test.marks")),
     ],
     load,
-    words: choice_words,
-    ask: Ask::Reply { sampling: greedy::<32> },
-    shot: None,
-    scorers: super::CHOICE,
     categories: &["group", "type"],
+    ..Suite::CHOICE
 };
 
 fn load(files: &[PathBuf], _: &str) -> Result<Vec<Found>, DataError> {

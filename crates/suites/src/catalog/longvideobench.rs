@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use savi_data::DataError;
 
 use crate::cells::Cells;
-use crate::suite::{Ask, Found, Suite, choice_words, each_row, greedy};
+use crate::suite::{Found, Suite, each_row};
 use crate::{Gold, Item, ItemClip};
 
 /// The suite.
@@ -22,11 +22,8 @@ pub(super) const SUITE: Suite = Suite {
     manifest: include_str!("../../../../datasets/longvideobench/manifest.toml"),
     marks: &[],
     load,
-    words: choice_words,
-    ask: Ask::Reply { sampling: greedy::<32> },
-    shot: None,
-    scorers: super::CHOICE,
     categories: &["duration", "question", "topic"],
+    ..Suite::CHOICE
 };
 
 const MOST: usize = 5;

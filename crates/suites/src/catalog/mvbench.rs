@@ -16,7 +16,7 @@ use savi_video_ingest::FOLDER_FPS;
 
 use super::shapes::{place_of, stem};
 use crate::cells::Cells;
-use crate::suite::{Ask, Found, Suite, choice_words, greedy};
+use crate::suite::{Found, Suite};
 use crate::{Gold, Item, ItemClip};
 
 /// The suite.
@@ -25,11 +25,8 @@ pub(super) const SUITE: Suite = Suite {
     manifest: include_str!("../../../../datasets/mvbench/manifest.toml"),
     marks: &[],
     load,
-    words: choice_words,
-    ask: Ask::Reply { sampling: greedy::<32> },
-    shot: None,
-    scorers: super::CHOICE,
     categories: &["task"],
+    ..Suite::CHOICE
 };
 
 /// A task, where its clips lie, and where those lie that were cut already.

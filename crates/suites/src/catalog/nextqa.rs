@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use savi_data::DataError;
 
 use crate::cells::Cells;
-use crate::suite::{Ask, Found, Suite, choice_words, each_row, greedy};
+use crate::suite::{Found, Suite, each_row};
 use crate::{Gold, Item};
 
 /// The suite.
@@ -21,11 +21,8 @@ pub(super) const MULTIPLE_CHOICE: Suite = Suite {
         ("val", include_str!("../../../../datasets/nextqa-mc/val.marks")),
     ],
     load,
-    words: choice_words,
-    ask: Ask::Reply { sampling: greedy::<32> },
-    shot: None,
-    scorers: super::CHOICE,
     categories: &["group", "type"],
+    ..Suite::CHOICE
 };
 
 fn load(files: &[PathBuf], _: &str) -> Result<Vec<Found>, DataError> {

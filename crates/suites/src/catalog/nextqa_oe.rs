@@ -28,9 +28,8 @@ pub(super) const SUITE: Suite = Suite {
     load,
     words: short_words,
     ask: Ask::Reply { sampling: greedy::<64> },
-    shot: None,
-    scorers: super::OPEN,
     categories: &["group", "type"],
+    ..Suite::CHOICE
 };
 
 fn load(files: &[PathBuf], _: &str) -> Result<Vec<Found>, DataError> {

@@ -40,9 +40,8 @@ pub(super) const MSVD: Suite = Suite {
     load: |files, _| load(files, msvd),
     words,
     ask: Ask::Reply { sampling: greedy::<64> },
-    shot: None,
-    scorers: super::OPEN,
     categories: &["type"],
+    ..Suite::CHOICE
 };
 
 /// MSRVTT-QA.

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::shapes::{inner, members, without_letters};
 use crate::cells::Cells;
-use crate::suite::{Ask, Found, Suite, choice_words, greedy};
+use crate::suite::{Found, Suite};
 use crate::{Gold, Item};
 
 /// The suite.
@@ -22,11 +22,8 @@ pub(super) const SUITE: Suite = Suite {
     manifest: include_str!("../../../../datasets/perceptiontest/manifest.toml"),
     marks: &[],
     load,
-    words: choice_words,
-    ask: Ask::Reply { sampling: greedy::<32> },
-    shot: None,
-    scorers: super::CHOICE,
     categories: &["area", "reasoning"],
+    ..Suite::CHOICE
 };
 
 fn load(files: &[PathBuf], _: &str) -> Result<Vec<Found>, DataError> {

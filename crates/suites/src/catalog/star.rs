@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::shapes::place_of;
 use crate::cells::Cells;
-use crate::suite::{Ask, Found, Suite, choice_words, each_row, greedy};
+use crate::suite::{Found, Suite, each_row};
 use crate::{Gold, Item, ItemClip};
 
 /// The suite.
@@ -21,11 +21,8 @@ pub(super) const SUITE: Suite = Suite {
     manifest: include_str!("../../../../datasets/star/manifest.toml"),
     marks: &[],
     load,
-    words: choice_words,
-    ask: Ask::Reply { sampling: greedy::<32> },
-    shot: None,
-    scorers: super::CHOICE,
     categories: &["type", "template"],
+    ..Suite::CHOICE
 };
 
 const KINDS: [&str; 4] = ["Interaction", "Sequence", "Prediction", "Feasibility"];

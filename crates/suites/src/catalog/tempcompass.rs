@@ -21,7 +21,7 @@ use serde_json::Value;
 
 use super::shapes::{inner, members};
 use crate::cells::Cells;
-use crate::suite::{Ask, Found, Suite, choice_words, greedy, plain_words, yes_no_words};
+use crate::suite::{Ask, Found, Suite, greedy, plain_words, yes_no_words};
 use crate::{Gold, Item};
 
 /// Questions with options.
@@ -30,11 +30,8 @@ pub(super) const CHOICE: Suite = Suite {
     manifest: include_str!("../../../../datasets/tempcompass-mc/manifest.toml"),
     marks: &[("test", include_str!("../../../../datasets/tempcompass-mc/test.marks"))],
     load: |files, _| load(files, choice),
-    words: choice_words,
-    ask: Ask::Reply { sampling: greedy::<32> },
-    shot: None,
-    scorers: super::CHOICE,
     categories: &["aspect"],
+    ..Suite::CHOICE
 };
 
 /// Questions for a yes or a no.
@@ -45,7 +42,6 @@ pub(super) const YES_NO: Suite = Suite {
     load: |files, _| load(files, yes_no),
     words: yes_no_words,
     ask: Ask::Reply { sampling: greedy::<16> },
-    scorers: super::OPEN,
     ..CHOICE
 };
 
@@ -68,7 +64,6 @@ pub(super) const CAPTIONING: Suite = Suite {
     load: captioning,
     words: plain_words,
     ask: Ask::Reply { sampling: greedy::<256> },
-    scorers: super::OPEN,
     ..CHOICE
 };
 

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use savi_data::DataError;
 
 use super::mvbench::{Place, load_tasks};
-use crate::suite::{Ask, Found, Suite, choice_words, greedy};
+use crate::suite::{Found, Suite};
 
 /// The suite.
 pub(super) const SUITE: Suite = Suite {
@@ -18,11 +18,8 @@ pub(super) const SUITE: Suite = Suite {
     manifest: include_str!("../../../../datasets/tvbench/manifest.toml"),
     marks: &[],
     load,
-    words: choice_words,
-    ask: Ask::Reply { sampling: greedy::<32> },
-    shot: None,
-    scorers: super::CHOICE,
     categories: &["task"],
+    ..Suite::CHOICE
 };
 
 const TASKS: [&str; 10] = [

@@ -28,9 +28,8 @@ pub(super) const SUITE: Suite = Suite {
     load,
     words: yes_no_words,
     ask: Ask::Reply { sampling: greedy::<16> },
-    shot: None,
-    scorers: super::OPEN,
     categories: &["setting", "type", "side"],
+    ..Suite::CHOICE
 };
 
 const SETTINGS: [&str; 5] =

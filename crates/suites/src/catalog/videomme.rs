@@ -15,7 +15,7 @@ use savi_data::DataError;
 
 use super::shapes::{place_of_letter, without_letters};
 use crate::cells::Cells;
-use crate::suite::{Ask, Found, Suite, choice_words, each_row, greedy};
+use crate::suite::{Found, Suite, each_row};
 use crate::{Gold, Item};
 
 /// The suite.
@@ -24,11 +24,8 @@ pub(super) const SUITE: Suite = Suite {
     manifest: include_str!("../../../../datasets/videomme/manifest.toml"),
     marks: &[],
     load,
-    words: choice_words,
-    ask: Ask::Reply { sampling: greedy::<32> },
-    shot: None,
-    scorers: super::CHOICE,
     categories: KINDS,
+    ..Suite::CHOICE
 };
 
 const KINDS: &[&str] = &["duration", "domain", "sub_category", "task_type"];
