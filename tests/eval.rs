@@ -152,6 +152,9 @@ fn floors_stand_beside_and_runs_are_held_against_each_other() {
     let found = results(&dir.join("all"));
     let task = &found["results"]["moving-shapes"];
     assert!(task["acc,strict"].is_f64() && task["acc_stderr,strict"].is_f64(), "{task}");
+    let policy = &found["config"]["media_policy"]["policy"]["sampling"];
+    assert_eq!((&policy["by"], &policy["frames"]), (&"count".into(), &8.into()));
+    assert!(found["letters"]["chi_square"].is_null() && found["minimum_detectable"].is_f64());
     assert!(found["results"]["moving-shapes_blind"]["acc,strict"].is_f64());
     assert!(found["over_floors"]["blind"]["difference"].is_f64());
     assert!(found["task_hashes"]["moving-shapes"].as_str().is_some_and(|hash| hash.len() == 32));
@@ -187,7 +190,8 @@ fn what_cannot_be_asked_is_bad_input() {
     fs::remove_file(dir.join("data/dev/clips/dev-00001.mp4")).unwrap();
     refused(&savi(&dir, &run("x", &[])), "the first is \"dev/clips/dev-00001.mp4\"");
     let left = done(savi(&dir, &run("left", &["--skip-missing", "--view", "normal"])));
-    assert!(left.contains("acc (strict)"), "{left}");
+    assert!(left.contains("acc (strict)") && left.contains("items were skipped"), "{left}");
+    assert!(results(&dir.join("left"))["skipped"].as_u64().is_some_and(|skipped| skipped > 0));
     refused(&savi(&dir, &run("x", &["--suite", "moving-shape"])), "no suite \"moving-shape\"");
     refused(&savi(&dir, &run("x", &["--letters"])), "not all items of moving-shapes have options");
     fs::write(dir.join("t.txt"), "no place").unwrap();

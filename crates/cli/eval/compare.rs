@@ -204,7 +204,7 @@ fn read_graded(text: &str, metric: Metric) -> anyhow::Result<Vec<Graded>> {
 
 /// What `eval run` left: the suite's first metric, or what replies were like.
 fn read_samples(dir: &Path, metric: Metric) -> anyhow::Result<Vec<Graded>> {
-    let config = Config::of_folder(dir)?;
+    let config = Config::of_folder(dir, None)?;
     let bench = Bench::open(&config, "compared")?;
     let scored = Scored::read(dir, View::Normal, &bench, config.seed)?;
     let first = scored.metrics.first();

@@ -66,14 +66,18 @@ fn is_zero(number: &usize) -> bool {
 }
 
 impl Config {
-    /// That of a folder which an evaluation was run in.
-    pub(crate) fn of_folder(dir: &Path) -> anyhow::Result<Self> {
+    /// That of a folder which an evaluation was run in; `data` says where the annotation files are now.
+    pub(crate) fn of_folder(dir: &Path, data: Option<&Path>) -> anyhow::Result<Self> {
         let path = dir.join("config.toml");
         let text = std::fs::read_to_string(&path)
             .with_context(|| format!("{}: is it a folder of `eval run`?", path.display()))
             .map_err(BadInput)?;
         let config = toml::from_str(&text).with_context(|| path.display().to_string());
-        Ok(config.map_err(BadInput)?)
+        let config: Self = config.map_err(BadInput)?;
+        Ok(match data {
+            Some(data) => Self { data: data.to_owned(), videos: None, ..config },
+            None => config,
+        })
     }
 
     /// The shard as `(i, n)`, from 1; the whole is `(1, 1)`.

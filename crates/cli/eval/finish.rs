@@ -16,7 +16,7 @@ use serde_json::{Map, Value, json};
 
 use super::bench::Bench;
 use super::config::Config;
-use super::run::stage_name;
+use super::run::{SETTINGS, stage_name};
 use super::table;
 use super::tested::{Tested, correct, tested};
 use crate::Global;
@@ -27,13 +27,16 @@ use crate::exit::BadInput;
 pub(crate) struct Args {
     /// A folder of `eval run` or `eval merge`.
     dir: PathBuf,
+    /// The folder of the suite's annotation files, where it is no longer the one of the run.
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
     /// A folder of an earlier run of the same items: its row and the paired difference stand in the table.
     #[arg(long, value_name = "DIR")]
     baseline: Option<PathBuf>,
 }
 
 pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
-    let config = Config::of_folder(&args.dir)?;
+    let config = Config::of_folder(&args.dir, args.data.as_deref())?;
     let bench = Bench::open(&config, "scored again")?;
     let baseline = args.baseline.as_deref().map(|dir| Baseline::read(dir, &bench)).transpose()?;
     let folder = RunFolder::of_another(&args.dir);
@@ -128,7 +131,7 @@ pub(crate) struct Baseline {
 
 impl Baseline {
     pub(crate) fn read(dir: &Path, bench: &Bench) -> anyhow::Result<Self> {
-        let config = Config::of_folder(dir)?;
+        let config = Config::of_folder(dir, None)?;
         let scored = Scored::read(dir, View::Normal, bench, config.seed)?;
         let items: Vec<Item> = scored.items.iter().map(|item| (*item).clone()).collect();
         let metrics = scored.metrics.iter().map(|metric| (metric.clone(), items.clone())).collect();
@@ -206,6 +209,9 @@ pub(crate) fn write(
             let floors: Map<String, Value> = floors.iter().map(difference).collect();
             more.insert("over_floors".to_owned(), Value::Object(floors));
         }
+        let chosen: usize = bench.clusters(config)?.iter().map(Vec::len).sum();
+        let skipped = chosen.saturating_sub(normal.items.len());
+        more.insert("skipped".to_owned(), json!(skipped));
         more.insert("chance".to_owned(), json!(chance(&normal.items)));
         if let Some(metric) = normal.metrics.first() {
             more.insert("letters".to_owned(), json!(metric.letters(&normal.items)));
@@ -242,6 +248,9 @@ pub(crate) fn write(
         println!("{}", serde_json::to_string_pretty(&file)?);
     } else {
         table::print(bench, &views, &rows, &floors, baseline, &against);
+        if let Some(skipped) = file["skipped"].as_u64().filter(|&skipped| skipped > 0) {
+            println!("{skipped} items were skipped: their clips are missing.");
+        }
     }
     Ok(())
 }
@@ -251,6 +260,10 @@ fn run_facts(folder: &RunFolder, config: &Config) -> anyhow::Result<RunFacts> {
     let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
     let manifest: savi_run::Manifest = serde_json::from_str(&text)?;
     let fingerprint = manifest.models.values().next().cloned().unwrap_or_default();
+    // A floor that asks nobody has none.
+    let settings = std::fs::read_to_string(folder.path(SETTINGS)).ok();
+    let settings: Value =
+        settings.map(|text| serde_json::from_str(&text)).transpose()?.unwrap_or_default();
     let date = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |time| time.as_secs_f64());
     Ok(RunFacts {
         model: config.model.clone(),
@@ -260,8 +273,9 @@ fn run_facts(folder: &RunFolder, config: &Config) -> anyhow::Result<RunFacts> {
         limit: config.limit,
         seed: config.seed,
         gen_kwargs: json!({"max_tokens": config.max_tokens, "majority": config.majority,
-            "letters": config.letters, "plain": config.plain, "system": config.system}),
-        media_policy: json!({"frames": config.frames, "views": config.views}),
+            "letters": config.letters, "plain": config.plain, "system": config.system,
+            "subtitles": config.subtitles, "template": config.template}),
+        media_policy: json!({"views": config.views, "policy": settings["policy"]}),
         savi_version: manifest.version,
         git_hash: manifest.working_tree_commit,
         date,

@@ -41,6 +41,9 @@ pub(crate) struct Args {
     /// Environment variable with its key; without one, no key is sent.
     #[arg(long, value_name = "NAME", requires = "endpoint")]
     endpoint_key_env: Option<String>,
+    /// The folder of the suite's annotation files, where it is no longer the one of the run.
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
     /// A folder with another model's replies to the same items, for judges of pairs.
     #[arg(long, value_name = "DIR")]
     against: Option<PathBuf>,
@@ -74,7 +77,7 @@ struct File<'a> {
 }
 
 pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
-    let config = Config::of_folder(&args.dir)?;
+    let config = Config::of_folder(&args.dir, args.data.as_deref())?;
     let bench = Bench::open(&config, "judged")?;
     let pairs = args.against.is_some();
     let no_protocol = || {

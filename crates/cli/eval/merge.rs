@@ -3,14 +3,14 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, ensure};
-use savi_run::{FolderOptions, Stage, read_records};
+use savi_run::{FolderOptions, Stage, read_records, write_atomic};
 use savi_suites::{Sample, View};
 use serde::Deserialize;
 
 use super::bench::Bench;
 use super::config::Config;
 use super::finish;
-use super::run::{finish_stage, open_folder, stage_name};
+use super::run::{SETTINGS, finish_stage, open_folder, stage_name};
 use crate::Global;
 use crate::exit::BadInput;
 
@@ -20,6 +20,9 @@ pub(crate) struct Args {
     /// The folders of all shards.
     #[arg(required = true, value_name = "DIR")]
     shards: Vec<PathBuf>,
+    /// The folder of the suite's annotation files, where it is no longer the one of the run.
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
     /// Folder for the whole.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -51,6 +54,10 @@ pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     for (name, fingerprint) in &manifest.models {
         folder.record_model(name, fingerprint)?;
     }
+    let settings = first.join(SETTINGS);
+    if settings.exists() {
+        write_atomic(&folder.path(SETTINGS), &std::fs::read(&settings)?)?;
+    }
     let clusters = bench.clusters(&config)?;
     for &view in &config.views {
         let (key, samples) = read(args, view).map_err(BadInput)?;
@@ -79,14 +86,17 @@ fn whole(args: &Args) -> anyhow::Result<(Config, PathBuf)> {
     let mut seen = Vec::new();
     let mut count = 0;
     for dir in &args.shards {
-        let config = Config::of_folder(dir)?;
+        let config = Config::of_folder(dir, args.data.as_deref())?;
         ensure!(config.shard.is_some(), "{} is no shard", dir.display());
         let (shard, shards) = config.shard()?;
         let config = Config { shard: None, ..config };
         match &whole {
             None => whole = Some((config, dir.clone())),
+            // Machines may keep their files in places of their own; the items have hashes.
             Some((other, first)) => ensure!(
-                *other == config && shards == count,
+                *other
+                    == Config { data: other.data.clone(), videos: other.videos.clone(), ..config }
+                    && shards == count,
                 "{} and {} are shards of different runs",
                 first.display(),
                 dir.display()

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Context;
 use savi_endpoint::EndpointOptions;
 use savi_engine::{Engine, EngineOptions};
-use savi_run::{FolderOptions, Interrupt, Key, Progress, RunFolder, Stage};
+use savi_run::{FolderOptions, Interrupt, Key, Progress, RunFolder, Stage, write_json_atomic};
 use savi_schema::{
     CountRule, FrameSampling, Generate, GenerateError, MediaPolicy, Score, Tokenize,
 };
@@ -167,6 +167,9 @@ fn open_engine(args: &Args, model: &str, interrupt: &Interrupt) -> anyhow::Resul
         .map_err(|error| BadInput(error).into())
 }
 
+/// The file that says how items were put.
+pub(crate) const SETTINGS: &str = "asked.json";
+
 /// The stage that holds the replies of a view.
 pub(crate) fn stage_name(view: View) -> String {
     format!("01-ask-{}", view.name())
@@ -221,6 +224,9 @@ impl Subject<'_> {
             subtitles: config.subtitles,
             ..AskOptions::new(policy)
         };
+        // What clips were shown as, resolved: results name it.
+        let settings = AskOptions { before: String::new(), ..options.clone() };
+        write_json_atomic(&folder.path(SETTINGS), &settings)?;
         let asking = Asking {
             suite: bench.suite,
             model: self.model,
