@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::extract::Unparsed;
-use crate::{Format, Grade, QuestionPrompt, QuestionRecord, View, ViewError, by_clip, vote};
+use crate::{Format, Grade, QuestionPrompt, QuestionRecord, View, ViewError, vote};
 
 /// How a suite is asked.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -151,29 +151,8 @@ pub enum EvaluateError {
     },
 }
 
-/// Asks every question, all those of a clip in one call, so that the model reads the clip once.
-/// Clips lie under `root`. `progress` hears questions done and questions in all. The result is in
-/// the order of the clips' ids.
-pub fn evaluate(
-    generator: &dyn Generate,
-    questions: &[QuestionRecord],
-    root: &Path,
-    options: &EvalOptions,
-    progress: &mut dyn FnMut(usize, usize),
-) -> Result<Vec<Answered>, EvaluateError> {
-    let clips: Vec<Vec<&QuestionRecord>> =
-        by_clip(questions).into_iter().map(|(_, questions)| questions).collect();
-    let mut answered = Vec::with_capacity(questions.len());
-    progress(0, questions.len());
-    for chunk in clips.chunks(options.chunk.max(1)) {
-        let made = evaluate_clips(generator, chunk, root, options)?;
-        answered.extend(made.into_iter().flatten());
-        progress(answered.len(), questions.len());
-    }
-    Ok(answered)
-}
-
-/// Asks the questions of some clips in one call; one list of answers for each clip.
+/// Asks the questions of some clips in one call, so that the model reads each clip once; one list of answers for each
+/// clip. Clips lie under `root`.
 pub fn evaluate_clips(
     generator: &dyn Generate,
     clips: &[Vec<&QuestionRecord>],
@@ -226,6 +205,7 @@ mod tests {
     use savi_schema::{Completion, CountRule, FinishReason, Part};
 
     use super::*;
+    use crate::by_clip;
     use crate::question::tests::{choice, question};
 
     /// Replies by request id; remembers what it was asked.
@@ -271,6 +251,22 @@ mod tests {
         ]
     }
 
+    /// All questions, two clips a call.
+    fn evaluate(
+        model: &Scripted,
+        questions: &[QuestionRecord],
+        root: &str,
+        options: &EvalOptions,
+    ) -> Result<Vec<Answered>, EvaluateError> {
+        let clips: Vec<Vec<&QuestionRecord>> =
+            by_clip(questions).into_iter().map(|(_, questions)| questions).collect();
+        let mut answered = Vec::new();
+        for chunk in clips.chunks(options.chunk) {
+            answered.extend(evaluate_clips(model, chunk, Path::new(root), options)?.concat());
+        }
+        Ok(answered)
+    }
+
     fn options() -> EvalOptions {
         EvalOptions { chunk: 2, ..EvalOptions::new(MediaPolicy::count(8, CountRule::MidSegment)) }
     }
@@ -283,12 +279,7 @@ mod tests {
             "b-q0/normal" => "right".to_owned(),
             _ => String::new(),
         });
-        let mut seen = Vec::new();
-        let answered =
-            evaluate(&model, &questions(), Path::new("data"), &options(), &mut |done, all| {
-                seen.push((done, all));
-            })
-            .unwrap();
+        let answered = evaluate(&model, &questions(), "data", &options()).unwrap();
         let read: Vec<(&str, Option<&str>, bool)> =
             answered.iter().map(|a| (a.id.as_str(), a.extracted.as_deref(), a.correct)).collect();
         assert_eq!(
@@ -301,7 +292,6 @@ mod tests {
             ]
         );
         assert_eq!(answered[3].unparsed, Some(Unparsed::Empty));
-        assert_eq!(seen, [(0, 4), (3, 4), (4, 4)]);
         let calls = model.calls.borrow();
         assert_eq!(calls.iter().map(Vec::len).collect::<Vec<_>>(), [3, 1]);
         let Part::Video(media) = &calls[0][0].messages[0].content[0] else { panic!("no clip") };
@@ -313,7 +303,7 @@ mod tests {
     fn blind_shows_nothing() {
         let model = Scripted::new(|_, _| "left".to_owned());
         let blind = EvalOptions { view: View::Blind, ..options() };
-        evaluate(&model, &questions(), Path::new("nowhere"), &blind, &mut |_, _| {}).unwrap();
+        evaluate(&model, &questions(), "nowhere", &blind).unwrap();
         let calls = model.calls.borrow();
         let parts = calls.iter().flatten().flat_map(|r| &r.messages).flat_map(|m| &m.content);
         assert!(parts.into_iter().all(|part| matches!(part, Part::Text { .. })));
@@ -323,8 +313,7 @@ mod tests {
     fn a_vote_draws_k_replies_at_the_stated_temperature() {
         let model = Scripted::new(|_, k| ["up", "left", "left"][k].to_owned());
         let vote = EvalOptions { majority: Some(3), ..options() };
-        let answered =
-            evaluate(&model, &questions()[..1], Path::new(""), &vote, &mut |_, _| {}).unwrap();
+        let answered = evaluate(&model, &questions()[..1], "", &vote).unwrap();
         assert_eq!(answered[0].replies, ["up", "left", "left"]);
         assert!(answered[0].correct);
         let calls = model.calls.borrow();
@@ -335,8 +324,7 @@ mod tests {
     fn a_missing_clip_is_named() {
         let model = Scripted::new(|_, _| String::new());
         let reversed = EvalOptions { view: View::Reversed, ..options() };
-        let error =
-            evaluate(&model, &questions(), Path::new("/nowhere"), &reversed, &mut |_, _| {});
+        let error = evaluate(&model, &questions(), "/nowhere", &reversed);
         assert!(error.unwrap_err().to_string().contains("/nowhere/dev/clips/a.mp4"));
     }
 }

@@ -1,12 +1,12 @@
-//! QA suites: questions about clips, asked, read and counted by fixed rules.
+//! QA suites: benchmarks asked, read and counted by the rules of the field.
 //!
-//! A suite is a list of [`QuestionRecord`]s. [`evaluate()`] asks a model all questions of a clip
-//! together, under a [`View`] (the clip as it is, or one of the blind floors); [`extract`] turns
-//! each reply into an answer or says why it is none; [`stats`] turns right and wrong into figures
-//! with intervals that respect that questions about one clip hang together. This crate knows no
-//! training and no tensors, and a reply that cannot be read is wrong, never a lucky guess. How other
-//! harnesses read the same replies, lucky guesses and all, is in [`readers`];
-//! [`judged`] has open answers read by a judge.
+//! A [`Suite`] is data: where its questions come from, how they are put, how replies are read; [`catalog`] has all by
+//! name. Opening one gives [`Item`]s that are held to the published rows. [`Asking`] puts the items of a clip together,
+//! under a [`View`] (the clip as it is, or one of the blind floors), and gives [`Sample`]s, which are stored; figures are made
+//! from those alone: [`readers`] has the rules of harnesses, lucky guesses and all, and [`extract`] our own, to which a
+//! reply that cannot be read is wrong; [`judged`] has open answers read by a judge; [`stats`] turns figures into intervals and
+//! tests that respect that questions about one clip hang together. [`evaluate_clips`] and [`solve()`] are what methods
+//! measure themselves with as they run. This crate knows no training and no tensors.
 
 mod asking;
 pub mod catalog;
@@ -34,7 +34,7 @@ mod vote;
 
 pub use asking::{AskError, AskOptions, Asking, PLACE, argmax};
 pub use clips::Clips;
-pub use evaluate::{Answered, EvalOptions, EvaluateError, evaluate, evaluate_clips};
+pub use evaluate::{Answered, EvalOptions, EvaluateError, evaluate_clips};
 pub use item::{Gold, Item, ItemClip, clusters};
 pub use open::{OpenError, OpenSuite, SuiteManifest, SuiteSplit};
 pub use prompt::QuestionPrompt;
