@@ -14,7 +14,7 @@ mkdir -p "$out"
 engrave() {
   "$savi" text self-align --config configs/text/self-align-proof.toml --set "model=$model" --set "device=$device" \
     --set "seed=$1" --run-dir "$out/seed-$1" >"$out/seed-$1.log" 2>&1 &&
-    "$savi" model merge "$model" "$out/engraved-$1" --adapter "$out/seed-$1/checkpoints/round-1/adapter" --dtype f32 \
+    "$savi" model merge "$model" "$out/engraved-$1" --overwrite --adapter "$out/seed-$1/checkpoints/round-1/adapter" --dtype f32 \
       >>"$out/seed-$1.log" 2>&1
 }
 ask() { # arm, model, template
