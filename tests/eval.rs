@@ -249,6 +249,10 @@ fn open_answers_go_to_a_judge_and_hidden_ones_into_a_submission() {
     done(judged("shown", &[]));
     assert!(fs::read(&records).unwrap() == first);
     refused(&judged("shown", &["--against", "shown"]), "is judged without --against");
+    // What replies are like can be compared without a judge.
+    let length = ["eval", "compare", "shown", "shown", "--metric", "length", "--json"];
+    let rows: Vec<Value> = serde_json::from_str(&done(savi(dir, &length))).unwrap();
+    assert!(rows[0]["base"].as_f64().is_some_and(|tokens| tokens > 0.0), "{}", rows[0]);
 
     let rows = r#"[{"q_uid": "u1", "question": "What?", "option 0": "a", "option 1": "b", "option 2": "c", "option 3": "d", "option 4": "e"}]"#;
     fs::write(dir.join("data/questions.json"), rows).unwrap();

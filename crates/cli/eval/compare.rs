@@ -208,13 +208,14 @@ fn read_samples(dir: &Path, metric: Metric) -> anyhow::Result<Vec<Graded>> {
     let bench = Bench::open(&config, "compared")?;
     let scored = Scored::read(dir, View::Normal, &bench, config.seed)?;
     let first = scored.metrics.first();
-    let first =
-        first.with_context(|| format!("{}: its replies wait for a judge", dir.display()))?;
+    if metric == Metric::Accuracy && first.is_none() {
+        bail!("{}: its replies wait for a judge", dir.display());
+    }
     let kind = bench.suite.categories.first();
-    let graded = scored.items.iter().zip(&scored.samples).zip(&first.graded);
-    let graded = graded.filter_map(|((item, sample), graded)| {
+    let pairs = scored.items.iter().zip(&scored.samples).enumerate();
+    let graded = pairs.filter_map(|(at, (item, sample))| {
         let value = match metric {
-            Metric::Accuracy => graded.value?,
+            Metric::Accuracy => first?.graded[at].value?,
             Metric::Length => sample.tokens as f64,
             Metric::CutOff => f64::from(sample.cut_off),
         };
