@@ -13,6 +13,7 @@ const CONFIG: &str = r#"
 seed = 3
 model = "builtin:tiny-text"
 device = "cpu"
+embedder = "hidden-mean"
 questions = ["Ann has 3 apples and gets 4 more. How many apples does she have?", "What is 2 plus 2?"]
 
 [method.search]
@@ -80,6 +81,8 @@ fn a_killed_search_ends_with_the_same_bytes() {
         .filter(|(name, _)| name.contains("traces"))
         .map(|(_, bytes)| std::str::from_utf8(bytes).unwrap())
         .collect();
+    // Embeddings decide where nodes are added: some were offered.
+    assert!(traces.iter().any(|trace| trace.contains("\"offered\"")));
     let answers: Vec<String> =
         traces.iter().map(|trace| savi_rain::replay(trace).unwrap().text).collect();
     let records = rows(&run.join("stages/01-rain/records.jsonl"));

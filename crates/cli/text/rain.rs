@@ -1,9 +1,9 @@
 //! `savi text rain`: answers by search with self-evaluation.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow, bail, ensure};
-use savi_engine::{Engine, EngineOptions, SentenceEncoder};
+use savi_engine::{Engine, EngineOptions, HiddenMean, SentenceEncoder};
 use savi_judge::rewards::RewardFunction;
 use savi_rain::judge::{Graded, Judge, SelfJudge};
 use savi_rain::{Config, Error, Inputs, Models, Prompts, Summary};
@@ -51,13 +51,17 @@ pub(crate) struct RunConfig {
     /// What is said with every prompt.
     #[serde(default)]
     pub(crate) wording: Wording,
-    /// A sentence encoder's directory. Without one no node counts as similar and none is added.
+    /// A sentence encoder's directory, or `hidden-mean` for the mean of the model's own states. Without one no node counts
+    /// as similar and none is added.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) embedder: Option<PathBuf>,
     /// The method.
     #[serde(default)]
     pub(crate) method: Config,
 }
+
+/// The embedder that is the model itself.
+const HIDDEN_MEAN: &str = "hidden-mean";
 
 /// A judge of known accuracy.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -143,7 +147,10 @@ pub(crate) fn run(args: &RunArgs, global: &Global) -> anyhow::Result<()> {
     };
     let engine = Engine::load(&config.model, &options).map_err(|e| BadInput(e.into()))?;
     folder.record_model(&config.model, &engine.fingerprint())?;
+    let own_states = config.embedder.as_deref() == Some(Path::new(HIDDEN_MEAN));
+    let states = HiddenMean(&engine);
     let encoder = match &config.embedder {
+        Some(_) if own_states => None,
         Some(dir) => Some(SentenceEncoder::load(dir).map_err(|error| BadInput(error.into()))?),
         None => {
             if method.search.embeds() {
@@ -155,7 +162,10 @@ pub(crate) fn run(args: &RunArgs, global: &Global) -> anyhow::Result<()> {
             None
         }
     };
-    let embedder = encoder.as_ref().map(SentenceEncoder::fingerprint).unwrap_or_default();
+    let embedder = match own_states {
+        true => states.fingerprint(),
+        false => encoder.as_ref().map(|e| e.fingerprint().to_owned()).unwrap_or_default(),
+    };
     if let (Some(dir), Some(encoder)) = (&config.embedder, &encoder) {
         folder.record_model(&dir.display().to_string(), encoder.fingerprint())?;
     }
@@ -179,10 +189,18 @@ pub(crate) fn run(args: &RunArgs, global: &Global) -> anyhow::Result<()> {
         tokens: &engine,
         scorer: &engine,
         judge,
-        embedder: encoder.as_ref().map(|encoder| encoder as &dyn Embed),
+        embedder: match own_states {
+            true => Some(&states as &dyn Embed),
+            false => encoder.as_ref().map(|encoder| encoder as &dyn Embed),
+        },
     };
-    let inputs =
-        Inputs { seed: config.seed, prompts: &prompts, models, embedder, wording: &wording };
+    let inputs = Inputs {
+        seed: config.seed,
+        prompts: &prompts,
+        models,
+        embedder: &embedder,
+        wording: &wording,
+    };
     let summaries = savi_rain::run(method, &inputs, &folder, &interrupt).map_err(explain)?;
     let counts = engine.counts();
     tracing::info!(
