@@ -184,8 +184,10 @@ impl Case<'_> {
         let mut stage: Stage<Judgement> = Stage::open_in(&dir, place, &key)?;
         // A unit is a cluster: its items go to the judge together.
         let mut units: Vec<(&str, Vec<(&Item, Replies<'_>)>)> = Vec::new();
+        let mut places: HashMap<&str, usize> = HashMap::new();
         for (item, replies) in asked {
-            match units.iter_mut().find(|(cluster, _)| *cluster == item.cluster) {
+            let place = *places.entry(&item.cluster).or_insert(units.len());
+            match units.get_mut(place) {
                 Some((_, items)) => items.push((item, replies)),
                 None => units.push((&item.cluster, vec![(item, replies)])),
             }

@@ -1,5 +1,6 @@
 //! `savi eval merge`: shards become one run.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 
 use anyhow::{Context, ensure};
@@ -61,14 +62,17 @@ pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     let clusters = bench.clusters(&config)?;
     for &view in &config.views {
         let (key, samples) = read(args, view).map_err(BadInput)?;
+        let mut by_cluster: HashMap<String, Vec<Sample>> = HashMap::new();
+        for sample in samples {
+            by_cluster.entry(sample.cluster.clone()).or_default().push(sample);
+        }
         let mut stage: Stage<Sample> = Stage::open(&folder, &stage_name(view), &key)?;
         for items in &clusters {
             let name = &items[0].cluster;
             if stage.has(name) {
                 continue;
             }
-            let of_cluster = samples.iter().filter(|sample| sample.cluster == *name);
-            let of_cluster: Vec<Sample> = of_cluster.cloned().collect();
+            let of_cluster = by_cluster.remove(name).unwrap_or_default();
             if of_cluster.is_empty() && !config.skip_missing {
                 let message = format!("cluster {name} is in none of the shards");
                 return Err(BadInput(anyhow::anyhow!(message)).into());

@@ -1,5 +1,6 @@
 //! `savi eval run`: puts every item of a suite to a model, view by view, and writes the results.
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use anyhow::Context;
@@ -284,7 +285,8 @@ fn reply_with_the_commonest(
     clusters: &[Vec<&Item>],
     folder: &RunFolder,
 ) -> anyhow::Result<()> {
-    let replies = worlds::majority(bench);
+    let ids = bench.items.iter().map(|item| item.id.as_str());
+    let replies: HashMap<&str, String> = ids.zip(worlds::majority(bench)).collect();
     let key =
         Key::new("majority").with("items", &bench.facts.hash).with("limit", &config.limit).finish();
     let mut stage: Stage<Sample> = Stage::open(folder, &stage_name(View::Normal), &key)?;
@@ -293,8 +295,7 @@ fn reply_with_the_commonest(
             continue;
         }
         let sample = |item: &&Item| {
-            let place = bench.items.iter().position(|other| other.id == item.id);
-            let reply = place.map(|place| replies[place].clone());
+            let reply = replies.get(item.id.as_str()).cloned();
             Sample { replies: reply.into_iter().collect(), ..Sample::new(item, "") }
         };
         stage.add_unit(&items[0].cluster, items.iter().map(sample).collect())?;

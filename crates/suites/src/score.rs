@@ -81,14 +81,18 @@ impl Suite {
     pub fn score(&self, items: &[&Item], samples: &[&Sample], seed: u64) -> Vec<Metric> {
         let pairs = || items.iter().zip(samples).enumerate();
         if let Ask::LogProbs { figures, .. } = self.ask {
+            // An item without a figure that others have is left out of it.
+            let empty = |at| Graded { at, value: None, reading: None };
             let mut metrics: Vec<Metric> = Vec::new();
             for (at, (item, sample)) in pairs() {
                 for (name, value) in figures(item, &sample.scores) {
-                    let graded = Graded { at, value: Some(value), reading: None };
-                    match metrics.iter_mut().find(|metric| metric.name == name) {
-                        Some(metric) => metric.graded.push(graded),
-                        None => metrics.push(Metric { name, filter: "none", graded: vec![graded] }),
-                    }
+                    let known = metrics.iter().position(|metric| metric.name == name);
+                    let place = known.unwrap_or_else(|| {
+                        let graded = (0..items.len()).map(empty).collect();
+                        metrics.push(Metric { name, filter: "none", graded });
+                        metrics.len() - 1
+                    });
+                    metrics[place].graded[at].value = Some(value);
                 }
             }
             return metrics;

@@ -11,7 +11,6 @@
 //! not for another judge.
 
 mod alpaca_eval;
-mod dictionary;
 mod figures;
 mod mt_bench;
 mod protocol;

@@ -14,6 +14,7 @@ use serde_json::Value;
 use super::{Figures, JudgedError, Judgement, Opinion, Seen};
 use crate::Item;
 use crate::prompt::fill;
+use crate::readers::{captioning_verdict, verdict};
 
 const SYSTEM: &str = "You check answers to questions about videos.";
 
@@ -47,29 +48,20 @@ fn column<'a>(item: &'a Item, name: &str) -> Option<&'a str> {
 }
 
 pub(super) fn read_reply(words: &str) -> Opinion {
-    let words = words.trim();
-    let (right, wrong) = (words.contains("Correct"), words.contains("Incorrect"));
-    if words.starts_with("Correct") || (right && !wrong) {
-        Opinion::of(1.0, "correct")
-    } else if wrong {
-        Opinion::of(0.0, "incorrect")
-    } else {
-        Opinion::unparsed(Some(0.0))
-    }
+    opinion(verdict(words.trim()))
 }
 
 pub(super) fn read_caption(item: &Item, words: &str) -> Opinion {
-    let words = words.trim();
-    let Some(right) = column(item, "mc_answer").filter(|_| !words.is_empty()) else {
-        return Opinion::unparsed(Some(0.0));
-    };
-    let line = words.lines().rfind(|line| line.contains("Answer"));
-    let answer = line.map_or_else(|| words.to_owned(), |line| line.replace("Answer:", ""));
-    let answer = answer.trim();
-    let letter = |text: &'_ str| text.split(". ").next().unwrap_or_default().to_owned();
-    let named: usize = ["A.", "B.", "C.", "D."].iter().map(|l| answer.matches(l).count()).sum();
-    let is_right = letter(answer) == letter(right) && named == 1;
-    Opinion::of(f64::from(u8::from(is_right)), if is_right { "correct" } else { "incorrect" })
+    opinion(column(item, "mc_answer").and_then(|right| captioning_verdict(right, words.trim())))
+}
+
+/// What cannot be read is wrong.
+fn opinion(right: Option<bool>) -> Opinion {
+    match right {
+        Some(true) => Opinion::of(1.0, "correct"),
+        Some(false) => Opinion::of(0.0, "incorrect"),
+        None => Opinion::unparsed(Some(0.0)),
+    }
 }
 
 /// `accuracy`, `accuracy/<category>` and `unparsed` of verdicts of TempCompass.

@@ -6,9 +6,9 @@
 //! verdict that cannot be read is no and 0, as lmms-eval counts failed calls; a score off the scale, which lmms-eval
 //! would add as it is, is such a verdict here.
 
-use super::dictionary::{self, Value};
 use super::{Figures, JudgedError, Judgement, Opinion, Seen};
 use crate::prompt::fill;
+use crate::readers::{braces, yes_no_and_score};
 
 const SYSTEM: &str = "You grade answers to questions about videos. You do not see the video: the reference answer says \
     what is true. An answer is right when it means the same as the reference, in whatever words; synonyms, other \
@@ -30,20 +30,15 @@ pub(super) fn prompt(seen: &Seen<'_>) -> Result<(String, String), JudgedError> {
 }
 
 pub(super) fn read(words: &str) -> Opinion {
-    let verdict = || {
-        let entries = dictionary::parse(words)?;
-        let score = dictionary::get(&entries, "score")?.whole()?;
-        let Value::Text(pred) = dictionary::get(&entries, "pred")? else { return None };
-        let pred = pred.to_lowercase();
-        let label = ["yes", "no"].into_iter().find(|label| pred.contains(label));
-        (0.0..=5.0).contains(&score).then(|| Opinion {
-            score: Some(score),
-            label: label.map(str::to_owned),
+    let said = braces(words).as_deref().and_then(yes_no_and_score);
+    match said.filter(|(_, score)| (0..=5).contains(score)) {
+        Some((pred, score)) => Opinion {
+            score: Some(score as f64),
+            label: Some(pred).filter(|pred| pred == "yes" || pred == "no"),
             ..Opinion::default()
-        })
-    };
-    verdict()
-        .unwrap_or_else(|| Opinion { label: Some("no".to_owned()), ..Opinion::unparsed(Some(0.0)) })
+        },
+        None => Opinion { label: Some("no".to_owned()), ..Opinion::unparsed(Some(0.0)) },
+    }
 }
 
 /// `accuracy`, `score` and `unparsed` of verdicts of [`super::Judged::VideoQa`].

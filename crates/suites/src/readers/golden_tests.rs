@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use super::{Asked, Rule, captioning_verdict, judged, verdict, yes_no_and_score};
+use super::{Asked, Rule, braces, captioning_verdict, verdict, yes_no_and_score};
 
 #[derive(Deserialize)]
 struct Item {
@@ -145,10 +145,11 @@ fn every_reply_is_read_as_the_harnesses_read_it() {
             for (template, expected) in pool.iter().zip(row.chunks(width)) {
                 let reply = fill(template, item);
                 let said = match (rule, judge) {
-                    (Rule::LmmsYesNoAndScore, true) => read_score(judged::braces(&reply)),
+                    (Rule::LmmsYesNoAndScore, true) => read_score(braces(&reply)),
                     (Rule::YesNoAndScore, true) => read_score(Some(reply.clone())),
                     (Rule::TempCompassCaptioning, true) => {
-                        one_or_nothing(captioning_verdict(&asked, &reply))
+                        let right = format!("{}. {}", asked.gold, asked.gold_text());
+                        one_or_nothing(captioning_verdict(&right, &reply))
                     }
                     (_, true) => one_or_nothing(verdict(&reply)),
                     (rule, false) => read(rule, &asked, &reply),

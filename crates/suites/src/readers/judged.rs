@@ -1,6 +1,5 @@
 //! What judges say, as the harnesses read it.
 
-use super::Asked;
 use super::python::strip;
 
 /// TempCompass's judge of matching (`llm_output_to_rating` in lmms-eval's
@@ -20,9 +19,9 @@ pub fn verdict(judge_reply: &str) -> Option<bool> {
 
 /// TempCompass's judge of captions, which answers the question from the caption
 /// (`parse_llm_output_for_captioning`): what stands in the last line with "Answer", else the whole
-/// reply, has the right option's letter before its first ". ", and exactly one of "A." to "D.".
+/// reply, has the letter of `right` (`B. down`) before its first ". ", and exactly one of "A." to "D.".
 /// `None` for an empty reply, which lmms-eval counts wrong and VLMEvalKit with -1.
-pub fn captioning_verdict(asked: &Asked, judge_reply: &str) -> Option<bool> {
+pub fn captioning_verdict(right: &str, judge_reply: &str) -> Option<bool> {
     if judge_reply.is_empty() || judge_reply == "invalid_request_error" {
         return None;
     }
@@ -30,8 +29,7 @@ pub fn captioning_verdict(asked: &Asked, judge_reply: &str) -> Option<bool> {
     let answer = lines.next_back().map(|line| line.replace("Answer:", ""));
     let answer = answer.as_deref().map_or(judge_reply, strip);
     let marks: usize = ["A.", "B.", "C.", "D."].iter().map(|m| answer.matches(m).count()).sum();
-    let gold = format!("{}. {}", asked.gold, asked.gold_text());
-    Some(answer.split(". ").next() == gold.split(". ").next() && marks == 1)
+    Some(answer.split(". ").next() == right.split(". ").next() && marks == 1)
 }
 
 /// Video-ChatGPT's judge of open answers: a Python dictionary with `pred` and `score`, as in
@@ -74,7 +72,7 @@ pub fn yes_no_and_score(judge_reply: &str) -> Option<(String, i64)> {
 
 /// What lmms-eval cuts out of the judge's reply: what the first brace opens up to the next brace of
 /// either kind, in braces.
-pub(super) fn braces(judge_reply: &str) -> Option<String> {
+pub fn braces(judge_reply: &str) -> Option<String> {
     let inner = judge_reply.split('{').nth(1)?.split('}').next()?;
     Some(format!("{{{inner}}}"))
 }

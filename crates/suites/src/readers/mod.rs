@@ -33,7 +33,7 @@ use rand::Rng;
 use savi_judge::order::seeded_rng;
 use serde::{Deserialize, Serialize};
 
-pub use judged::{captioning_verdict, verdict, yes_no_and_score};
+pub use judged::{braces, captioning_verdict, verdict, yes_no_and_score};
 
 /// Whose rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -208,7 +208,7 @@ pub struct Reading {
     pub credit: Option<f64>,
     /// Whether a random letter stood in for an answer.
     pub guessed: bool,
-    /// Whether a judge decides; [`Rule::judged`] reads what it says.
+    /// Whether a judge decides ([`crate::judged`]).
     pub needs_judge: bool,
 }
 
@@ -310,28 +310,6 @@ impl Rule {
             Self::StrictYesNo => strict::yes_no(asked, reply),
             Self::StrictCaptions => strict::captions(asked, reply),
         }
-    }
-
-    /// The credit that a judge's reply gives where a reading waits for one; `None` where the reply
-    /// says nothing that counts and the harness asks again, and for rules without a judge.
-    pub fn judged(self, asked: &Asked, judge_reply: &str) -> Option<f64> {
-        let yes = |(said, _): (String, i64)| match said.as_str() {
-            "yes" => Some(true),
-            "no" => Some(false),
-            _ => None,
-        };
-        let right = match self {
-            Self::TempCompassChoice | Self::TempCompassYesNo | Self::TempCompassCaptions => {
-                verdict(judge_reply)
-            }
-            Self::TempCompassCaptioning => captioning_verdict(asked, judge_reply),
-            Self::LmmsYesNoAndScore => {
-                yes_no_and_score(&judged::braces(judge_reply)?).and_then(yes)
-            }
-            Self::YesNoAndScore => yes_no_and_score(judge_reply).and_then(yes),
-            _ => None,
-        };
-        right.map(f64::from)
     }
 }
 

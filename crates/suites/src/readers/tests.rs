@@ -104,23 +104,24 @@ fn tempcompass_waits_for_a_judge_or_not() {
 
 #[test]
 fn judges() {
-    let options = options(&["up", "down"]);
-    let asked = Asked { question: "Where to?", options: &options, gold: "B" };
-    for (rule, reply, credit) in [
-        (Rule::TempCompassChoice, "Correct.", Some(1.0)),
-        (Rule::TempCompassChoice, "It is Incorrect, not Correct", Some(0.0)),
-        (Rule::TempCompassChoice, "correct", None),
-        (Rule::TempCompassCaptioning, "Reasoning: it goes down.\nAnswer: B. down", Some(1.0)),
-        (Rule::TempCompassCaptioning, "Answer: None of the choices are correct", Some(0.0)),
-        (Rule::TempCompassCaptioning, "", None),
-        (Rule::LmmsYesNoAndScore, "Here: {'pred': 'Yes', 'score': 4.8} as asked", Some(1.0)),
-        (Rule::YesNoAndScore, "Here: {'pred': 'Yes', 'score': 4.8} as asked", None),
-        (Rule::YesNoAndScore, "{'pred': 'no', 'score': 0}", Some(0.0)),
-        (Rule::YesNoAndScore, "{'pred': 'maybe', 'score': 0}", None),
-        (Rule::Strict, "Correct", None),
-    ] {
-        assert_eq!(rule.judged(&asked, reply), credit, "{rule:?} on {reply:?}");
+    for (reply, right) in
+        [("Correct.", Some(true)), ("It is Incorrect, not Correct", Some(false)), ("correct", None)]
+    {
+        assert_eq!(verdict(reply), right, "{reply:?}");
     }
+    for (reply, right) in [
+        ("Reasoning: it goes down.\nAnswer: B. down", Some(true)),
+        ("Answer: None of the choices are correct", Some(false)),
+        ("", None),
+    ] {
+        assert_eq!(captioning_verdict("B. down", reply), right, "{reply:?}");
+    }
+    let said = |reply: &str| yes_no_and_score(reply);
+    let around = "Here: {'pred': 'Yes', 'score': 4.8} as asked";
+    assert_eq!(braces(around).as_deref().and_then(said), Some(("yes".to_owned(), 4)));
+    assert_eq!(said(around), None);
+    assert_eq!(said("{'pred': 'no', 'score': 0}"), Some(("no".to_owned(), 0)));
+    assert_eq!(said("{'pred': 'maybe', 'score': 0}"), Some(("maybe".to_owned(), 0)));
 }
 
 #[test]
